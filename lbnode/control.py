@@ -1,0 +1,169 @@
+"""What an operator can ask of a node, as one interface: the web API, lbctl and lbadm all go through it.
+
+`node.py` implements it; `web.api` turns it into HTTP. Each class below is one JSON resource: field for field, with
+addresses and ids as text. The unix socket RUN_DIR/api.sock carries the same HTTP API without a token (its file mode
+0600 is the authentication); TCP needs the token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from lbnode.dataplane.base import PlaneStatus
+from lbnode.journal import Event, Journal
+from lbnode.model import Connection, Counters, Problem, Role
+from lbnode.stats.rates import Rates
+from lbnode.store.base import StoreHealth
+from lbnode.sync.status import SyncPeerInfo
+from lbnode.watched import Watched
+
+
+@dataclass(frozen=True, slots=True)
+class ServerInfo:
+    id: str
+    forward: str
+    configured_weight: int
+    effective_weight: int | None  # None: not in the data plane
+    drain: bool
+    health: str  # "up" | "down" | "unknown" | "unchecked"
+    health_reason: str
+    health_since: float  # Unix time
+    last_checked: float  # Unix time
+    counters: Counters
+    rates: Rates
+    status: str  # "programmed at revision N" | "error: ..." | "pending"
+    upper_threshold: int = 0
+    lower_threshold: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceInfo:
+    id: str
+    scheduler: str
+    scheduler_flags: tuple[str, ...]
+    persistent_s: int
+    persistent_netmask: int | None
+    one_packet: bool
+    vip_group: str | None
+    check: str  # one line: "http GET / every 2s", "" = none
+    state: str  # "ok" | "degraded" (some servers down) | "down" (no server takes connections) | "foreign"
+    counters: Counters
+    rates: Rates
+    status: str
+    servers: tuple[ServerInfo, ...]
+    foreign: bool = False  # in the data plane, but in no configuration
+    history: tuple[float, ...] = ()  # connections/s of the last 60 s, oldest first, for the sparkline
+
+
+@dataclass(frozen=True, slots=True)
+class NodeInfo:
+    """What each node publishes about itself under nodes/<node> with a lease; the topology of the UI."""
+
+    name: str
+    version: str
+    started: float  # Unix time
+    roles: tuple[Role, ...]
+    programmed_revision: int
+    problems: int
+    reachable: bool = True  # False: its lease ran out and the sync peer is silent
+    seen: float = 0.0  # Unix time when this was last known to be true
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    node: str
+    cluster: str
+    version: str
+    started: float  # Unix time
+    store: StoreHealth
+    revision: int  # newest store revision seen
+    programmed_revision: int  # newest revision that is completely in the data plane
+    dataplane: PlaneStatus
+    roles: tuple[Role, ...]
+    sync: tuple[SyncPeerInfo, ...]
+    nodes: tuple[NodeInfo, ...]  # this one first
+    problems: tuple[Problem, ...]
+    time: float  # Unix time at which this was true
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One difference between two configurations: `put` with the old and new document, or `delete`."""
+
+    key: str
+    action: str  # "create" | "update" | "delete"
+    old: Mapping[str, Any] | None
+    new: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeRequest:
+    """Puts and deletes of configuration keys, as one transaction.
+
+    `put` maps relative keys to documents. Deleting a service's key deletes its servers' keys too. `expect_revision`
+    guards: no touched key may have been changed after that revision (None = last writer wins).
+    """
+
+    put: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    delete: Sequence[str] = ()
+    expect_revision: int | None = None
+    dry_run: bool = False
+    who: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeResult:
+    revision: int
+    changes: tuple[Change, ...]  # empty: nothing differed
+
+
+@dataclass(frozen=True, slots=True)
+class SysctlFinding:
+    key: str  # present name, e.g. net.netfilter.nf_conntrack_tcp_timeout_established
+    wanted: str
+    actual: str | None  # None: this kernel has no such key
+    note: str = ""  # "was net.ipv4.netfilter.ip_conntrack_...", "gone since Linux 2.6.x", "module not loaded"
+
+
+class Control(Protocol):
+    """Raises ConfigError (400), KeyError (404), StoreConflict (409), StoreUnavailable (503), DataPlaneError (500)."""
+
+    journal: Journal
+    services: Watched[tuple[ServiceInfo, ...]]  # renewed each second and on each change; sorted by ServiceId
+    node_status: Watched[NodeStatus]
+
+    async def document(self) -> tuple[int, Mapping[str, Any]]:
+        """(revision, the whole configuration as `lbctl apply -f` would take it)."""
+        ...
+
+    async def diff(self, document: Mapping[str, Any]) -> ChangeResult:
+        """What `apply` of this whole document would change (dry run)."""
+        ...
+
+    async def apply(
+        self, document: Mapping[str, Any], *, who: str, prune: bool, expect_revision: int | None
+    ) -> ChangeResult:
+        """Make the cluster's configuration equal to the document. Without `prune`, keys absent from it stay."""
+        ...
+
+    async def change(self, request: ChangeRequest) -> ChangeResult: ...
+
+    async def set_server(self, service_id: str, server_id: str, changes: Mapping[str, Any], who: str) -> ChangeResult:
+        """Merge `changes` (weight, drain, ...) into one server's document. '*' as service: every service it is in."""
+        ...
+
+    async def zero(self, service_id: str | None) -> None: ...
+
+    def connections(self) -> AsyncIterator[Sequence[Connection]]: ...
+
+    def events_since(self, seq: int, limit: int) -> Sequence[Event]: ...
+
+    async def handover(self, group: str) -> None:
+        """Give up the Active role of a VIP group (priority 0)."""
+        ...
+
+    async def sysctl_check(self) -> Sequence[SysctlFinding]: ...
+
+    async def sysctl_apply(self, who: str) -> Sequence[SysctlFinding]: ...

@@ -1,0 +1,136 @@
+"""The contract of a data plane. Every implementation passes tests/contracts/test_dataplane.py.
+
+`apply` is idempotent: adding what is there as wanted, or deleting what is absent, succeeds. Operations on one
+service never disturb another, and changing a weight never breaks an established connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from lbnode.model import (
+    Connection,
+    Programmed,
+    ProgrammedServer,
+    ProgrammedService,
+    ServerId,
+    ServiceCounters,
+    ServiceId,
+    Timeouts,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PutService:
+    """Create the service, or change its scheduler, flags and persistence. `service.servers` is ignored."""
+
+    service: ProgrammedService
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteService:
+    service_id: ServiceId
+
+
+@dataclass(frozen=True, slots=True)
+class PutServer:
+    service_id: ServiceId
+    server: ProgrammedServer
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteServer:
+    service_id: ServiceId
+    server_id: ServerId
+
+
+@dataclass(frozen=True, slots=True)
+class SetTimeouts:
+    timeouts: Timeouts
+
+
+Op = PutService | DeleteService | PutServer | DeleteServer | SetTimeouts
+
+
+@dataclass(frozen=True, slots=True)
+class InterfaceStatus:
+    name: str
+    mode: str  # "xdp" | "xdp-generic" | "tcx" | "-" (IPVS needs none)
+    reason: str  # why this mode was chosen
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    kind: str  # "xdp" | "ipvs" | "fake"
+    schedulers: frozenset[str]
+    forwarding: frozenset[str]
+    protocols: frozenset[str]
+    families: frozenset[int]
+    persistence: bool
+    exclusive: bool  # everything in it is ours (XDP, fake); False: others may program it too (IPVS)
+
+
+@dataclass(frozen=True, slots=True)
+class PlaneStatus:
+    """For `lbctl status` and the UI."""
+
+    kind: str
+    interfaces: Sequence[InterfaceStatus]
+    connections: int  # entries in use
+    connections_max: int
+    drops: Mapping[str, int]  # reason -> packets, since load
+    adopted: bool  # True if this process found the data plane already loaded and took it over
+
+
+class DataPlane(Protocol):
+    """All methods run on the event loop and hold it for at most 20 ms at a time."""
+
+    async def open(self) -> None:
+        """Load or adopt. DataPlaneError says what is missing and what to do."""
+        ...
+
+    async def close(self, *, unload: bool = False) -> None:
+        """Release handles. The kernel goes on forwarding unless `unload`."""
+        ...
+
+    def capabilities(self) -> Capabilities: ...
+
+    async def status(self) -> PlaneStatus: ...
+
+    async def dump(self) -> Programmed: ...
+
+    async def apply(self, op: Op) -> None:
+        """DataPlaneError (retry) or Unsupported (do not)."""
+        ...
+
+    async def counters(self) -> Mapping[ServiceId, ServiceCounters]: ...
+
+    async def zero(self, service_id: ServiceId | None) -> None:
+        """Zero the counters of one service or of all."""
+        ...
+
+    def connections(self) -> AsyncIterator[Sequence[Connection]]:
+        """All tracked connections in chunks (one entry per connection, both NAT directions together)."""
+        ...
+
+    # Connection synchronisation. A record is opaque to the sync layer: `record_size` bytes, portable between nodes
+    # (names servers by address, not by index; carries remaining seconds, never absolute time).
+
+    record_layout: str  # identifies layout and version; peers with another layout are refused
+    record_size: int
+
+    async def changed_records(self, limit: int) -> bytes:
+        """Take up to `limit` records of connections that were created or changed state since they were last taken."""
+        ...
+
+    def all_records(self) -> AsyncIterator[bytes]:
+        """Every synchronisable connection, in chunks of whole records, for a joining peer."""
+        ...
+
+    async def import_records(self, records: bytes) -> int:
+        """Merge records from a peer; returns how many were taken. Records for unknown services are kept aside or
+        skipped, never an error. Imported records are not reported back by changed_records."""
+        ...

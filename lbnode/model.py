@@ -1,0 +1,346 @@
+"""The vocabulary of lbnode as frozen values. Pure: no I/O, no clock, imports only healthcheck.spec.
+
+A virtual service's id *is* its match condition (`tcp:192.0.2.10:80`, `fwmark:7`), so two services with the same
+match cannot exist. Durations are float seconds and end in `_s`; addresses are `ipaddress` objects.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from types import MappingProxyType
+
+from healthcheck.spec import CheckSpec
+
+Address = IPv4Address | IPv6Address
+
+
+class L4Protocol(StrEnum):
+    TCP = "tcp"
+    UDP = "udp"
+    SCTP = "sctp"
+
+
+class ForwardingMethod(StrEnum):
+    """How packets reach a real server, with ipvsadm's letter in brackets."""
+
+    MASQUERADE = "masquerade"  # [-m] destination NAT, both directions pass the gateway
+    DIRECT = "direct"  # [-g] direct routing: only the MAC address changes, replies bypass the gateway
+    TUNNEL = "tunnel"  # [-i] encapsulated to the server
+
+
+SCHEDULERS = ("rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh", "twos")
+SCHEDULER_FLAGS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"sh": ("sh-fallback", "sh-port"), "mh": ("mh-fallback", "mh-port")}
+)
+MAX_WEIGHT = 65535  # ipvsadm(8): -w takes 0 to 65535
+
+
+def format_endpoint(address: Address, port: int) -> str:
+    """`192.0.2.1:80` or `[2001:db8::1]:80`."""
+    return f"[{address}]:{port}" if isinstance(address, IPv6Address) else f"{address}:{port}"
+
+
+def parse_endpoint(text: str) -> tuple[Address, int]:
+    """Inverse of format_endpoint; ValueError says what is wrong."""
+    match = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+)):(\d{1,5})", text)
+    if match is None:
+        raise ValueError(f"{text!r} is not ADDRESS:PORT (IPv6 in brackets: [2001:db8::1]:80)")
+    address, port = ip_address(match[1] or match[2]), int(match[3])
+    if (match[1] is not None) != isinstance(address, IPv6Address):
+        raise ValueError(f"{text!r}: brackets are for IPv6 addresses only")
+    if port > 65535:
+        raise ValueError(f"{text!r}: port {port} is above 65535")
+    return address, port
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceId:
+    """Match condition of a virtual service: protocol+address+port, or a firewall mark (then address is None)."""
+
+    protocol: L4Protocol | None
+    address: Address | None
+    port: int
+    fwmark: int = 0
+    inet6: bool = False  # address family of a fwmark service; for others it follows from the address
+
+    def __str__(self) -> str:
+        if self.fwmark:
+            return f"fwmark:{self.fwmark}:inet6" if self.inet6 else f"fwmark:{self.fwmark}"
+        assert self.protocol is not None and self.address is not None
+        return f"{self.protocol}:{format_endpoint(self.address, self.port)}"
+
+    @property
+    def family(self) -> int:
+        """4 or 6."""
+        if self.address is not None:
+            return self.address.version
+        return 6 if self.inet6 else 4
+
+    def sort_key(self) -> tuple[int, int, str, int, int]:
+        """Stable order for listings: family, fwmark, protocol, address, port."""
+        return (self.family, self.fwmark, self.protocol or "", int(self.address or 0), self.port)
+
+    @classmethod
+    def parse(cls, text: str) -> ServiceId:
+        """Parse the canonical text form; ValueError says what is wrong and what the canonical form is."""
+        kind, _, rest = text.partition(":")
+        if kind == "fwmark":
+            mark, _, family = rest.partition(":")
+            if not mark.isdecimal() or not 0 < int(mark) < 2**32 or family not in ("", "inet6"):
+                raise ValueError(f"{text!r} is not fwmark:N or fwmark:N:inet6 with N from 1 to 4294967295")
+            result = cls(None, None, 0, fwmark=int(mark), inet6=family == "inet6")
+        else:
+            if kind not in tuple(L4Protocol):
+                raise ValueError(f"{text!r} does not begin with tcp:, udp:, sctp: or fwmark:")
+            address, port = parse_endpoint(rest)
+            result = cls(L4Protocol(kind), address, port, inet6=address.version == 6)
+        if str(result) != text:
+            raise ValueError(f"{text!r} is not in canonical form; write {str(result)!r}")
+        return result
+
+    @classmethod
+    def of(cls, protocol: str, address: str, port: int) -> ServiceId:
+        """Shorthand for code and tests: `ServiceId.of("tcp", "192.0.2.10", 80)`."""
+        parsed = ip_address(address)
+        return cls(L4Protocol(protocol), parsed, port, inet6=parsed.version == 6)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerId:
+    """Address and port of a real server behind one service."""
+
+    address: Address
+    port: int
+
+    def __str__(self) -> str:
+        return format_endpoint(self.address, self.port)
+
+    def sort_key(self) -> tuple[int, int, int]:
+        return (self.address.version, int(self.address), self.port)
+
+    @classmethod
+    def parse(cls, text: str) -> ServerId:
+        server = cls(*parse_endpoint(text))
+        if str(server) != text:
+            raise ValueError(f"{text!r} is not in canonical form; write {str(server)!r}")
+        return server
+
+
+class WhenDown(StrEnum):
+    """What a failed health check does to a real server."""
+
+    WEIGHT_ZERO = "weight-zero"  # no new connections, established ones stay
+    REMOVE = "remove"  # out of the data plane
+
+
+class WhenAllDown(StrEnum):
+    """What happens to a service whose servers are all down."""
+
+    REFUSE = "refuse"  # nobody gets new connections
+    KEEP_LAST = "keep-last"  # the servers that went down last keep their configured weight
+
+
+@dataclass(frozen=True, slots=True)
+class RealServer:
+    """A configured real server. `weight` is the configured weight; drain means effective weight 0."""
+
+    id: ServerId
+    weight: int = 1
+    forward: ForwardingMethod = ForwardingMethod.MASQUERADE
+    drain: bool = False
+    upper_threshold: int = 0  # connections; 0 = none
+    lower_threshold: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualService:
+    id: ServiceId
+    scheduler: str = "wlc"
+    scheduler_flags: frozenset[str] = frozenset()
+    persistent_s: int = 0  # 0 = not persistent
+    persistent_netmask: int | None = None  # prefix length; None = host
+    one_packet: bool = False
+    vip_group: str | None = None
+    check: CheckSpec | None = None  # None = servers are always up
+    when_down: WhenDown = WhenDown.WEIGHT_ZERO
+    when_all_down: WhenAllDown = WhenAllDown.REFUSE
+    servers: tuple[RealServer, ...] = ()  # sorted by ServerId.sort_key
+    revision: int = 0  # newest store revision of the service's key or of its servers' keys
+
+
+@dataclass(frozen=True, slots=True)
+class VipAddress:
+    """A floating address. `interface` None means: the interface whose on-link prefix holds the address."""
+
+    address: Address
+    prefix_len: int
+    interface: str | None = None
+
+    def __str__(self) -> str:
+        dev = f" dev {self.interface}" if self.interface else ""
+        return f"{self.address}/{self.prefix_len}{dev}"
+
+
+@dataclass(frozen=True, slots=True)
+class VipGroup:
+    """Addresses that move together: one VRRP instance. `priorities` names the nodes that take part (1..254)."""
+
+    name: str
+    vrid: int
+    addresses: tuple[VipAddress, ...]
+    priorities: Mapping[str, int]
+    interface: str | None = None  # None: where the first address is on-link
+    advert_interval_s: float = 0.1  # VRRPv3 carries centiseconds: multiples of 0.01
+    preempt: bool = False
+    revision: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Idle time-outs of connections in seconds; the defaults are IPVS's (`ipvsadm --set tcp tcpfin udp`)."""
+
+    tcp_s: int = 900
+    tcp_fin_s: int = 120
+    udp_s: int = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    timeouts: Timeouts = Timeouts()
+    foreign_services: str = "keep"  # what to do with data-plane services that no configuration names: keep | remove
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The fully resolved configuration of the cluster at one store revision."""
+
+    revision: int = 0
+    services: Mapping[ServiceId, VirtualService] = field(default_factory=dict)
+    vip_groups: Mapping[str, VipGroup] = field(default_factory=dict)
+    settings: Settings = Settings()
+
+
+class Severity(StrEnum):
+    ERROR = "error"  # the object was not taken over; its last good state stays
+    WARNING = "warning"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something wrong in what people wrote: where (store key, or file:line:col), which field, why, what to do."""
+
+    where: str
+    field: str
+    message: str
+    hint: str = ""
+    severity: Severity = Severity.ERROR
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.field}: {self.message}" if self.field else f"{self.where}: {self.message}"
+        return f"{text} ({self.hint})" if self.hint else text
+
+
+# --- what the data plane holds -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ProgrammedServer:
+    """A real server as the data plane has (or shall have) it; `weight` is the effective weight."""
+
+    id: ServerId
+    weight: int
+    forward: ForwardingMethod
+    upper_threshold: int = 0
+    lower_threshold: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ProgrammedService:
+    id: ServiceId
+    scheduler: str
+    scheduler_flags: frozenset[str] = frozenset()
+    persistent_s: int = 0
+    persistent_netmask: int | None = None
+    one_packet: bool = False
+    servers: Mapping[ServerId, ProgrammedServer] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Programmed:
+    """Content of a data plane: what `plan` wants (desired) and what `dump` finds (actual) have the same type."""
+
+    services: Mapping[ServiceId, ProgrammedService] = field(default_factory=dict)
+    timeouts: Timeouts = Timeouts()
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectStatus:
+    """Status of one object (service id, or service id + server id as 'SERVICE/SERVER')."""
+
+    revision: int  # store revision at which it was last programmed; 0 = never
+    error: str = ""  # empty = programmed as wanted
+
+    def __str__(self) -> str:
+        return f"error: {self.error}" if self.error else f"programmed at revision {self.revision}"
+
+
+# --- election ------------------------------------------------------------------------------------------------
+
+
+class VrrpState(StrEnum):
+    """RFC 9568 section 6.3 (Active/Backup are its words for Master/Backup)."""
+
+    INITIALIZE = "initialize"
+    BACKUP = "backup"
+    ACTIVE = "active"
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """This node's role in one VIP group. `since` is Unix time for display, never for decisions."""
+
+    group: str
+    state: VrrpState
+    priority: int
+    since: float
+    reason: str
+    active_address: Address | None = None  # VRRP source address of the current Active, if it is another node
+    problem: str = ""  # why the election cannot work here: interface missing, checksum mismatch, ...
+
+
+# --- counters and connections --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """Monotonic totals since creation or last zero, and two gauges. In = from client, out = to client."""
+
+    connections: int = 0
+    packets_in: int = 0
+    packets_out: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    active: int = 0  # gauge: connections in ESTABLISHED (IPVS: ActiveConn)
+    inactive: int = 0  # gauge: all other tracked connections (IPVS: InActConn)
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceCounters:
+    total: Counters
+    servers: Mapping[ServerId, Counters]
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """One tracked connection, as `lbadm -Lnc` shows it."""
+
+    protocol: L4Protocol
+    client: tuple[Address, int]
+    virtual: tuple[Address, int]
+    server: tuple[Address, int]
+    state: str  # IPVS's names: NONE ESTABLISHED SYN_RECV FIN_WAIT TIME_WAIT CLOSE CLOSE_WAIT LAST_ACK UDP
+    expires_s: float

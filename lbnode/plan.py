@@ -1,0 +1,1 @@
+"""plan(): the one place that decides what the data plane should contain. Pure."""
