@@ -1,0 +1,85 @@
+# make demo, make test: the two commands. Both install what they need first and say so.
+# Everything Python goes into .venv; Debian packages are installed by name, only those that are missing.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+BPF_SOURCES := $(wildcard lbnode/dataplane/xdp/bpf/*.c lbnode/dataplane/xdp/bpf/*.h)
+BPF_OBJECT := lbnode/dataplane/xdp/bpf/lb.bpf.o
+PROTO := lbnode/store/etcd_pb2.py
+
+BUILD_PACKAGES := clang libbpf-dev libbpf1 python3-venv
+LAB_PACKAGES := iproute2 procps iputils-ping curl etcd-server etcd-client nginx-light
+TEST_PACKAGES := $(LAB_PACKAGES) keepalived chromium ethtool tcpdump
+BENCH_PACKAGES := $(LAB_PACKAGES) haproxy nftables wrk
+
+.DEFAULT_GOAL := help
+.PHONY: help check test unit root-test demo lab bench soak clean packages-lab packages-test packages-bench
+
+help:
+	@echo "make demo         the two-gateway lab, a failover under load, then the web UI (root); ONCE=1 exits afterwards"
+	@echo "make test         everything; without root it runs what needs none and names what it skipped"
+	@echo "make check        lint, format, types, import direction, unit and simulation tests (seconds, no root)"
+	@echo "make lab          the lab, until Ctrl-C (root)"
+	@echo "make bench        performance beside a floor and peers, as ratios (root)"
+	@echo "make clean        remove .venv and everything built"
+
+# $(call install,PACKAGES): says what it installs, installs only what is missing, names it when it may not.
+define install
+@missing=$$(for p in $(1); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q ' installed' || echo $$p; done); \
+if [ -n "$$missing" ]; then \
+  if [ "$$(id -u)" != 0 ]; then echo "missing Debian packages (not root, so not installed):" $$missing; \
+  else echo "installing Debian packages:" $$missing; \
+    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi; fi
+endef
+
+packages-build:
+	$(call install,$(BUILD_PACKAGES))
+packages-lab:
+	$(call install,$(BUILD_PACKAGES) $(LAB_PACKAGES))
+packages-test:
+	$(call install,$(BUILD_PACKAGES) $(TEST_PACKAGES))
+packages-bench:
+	$(call install,$(BUILD_PACKAGES) $(BENCH_PACKAGES))
+
+$(STAMP): pyproject.toml | packages-build
+	@echo "installing Python packages into $(VENV) (see pyproject.toml)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install -q --disable-pip-version-check --upgrade pip
+	@$(BIN)/pip install -q --disable-pip-version-check -e . --group dev
+	@touch $@
+
+$(BPF_OBJECT) $(PROTO) &: $(BPF_SOURCES) lbnode/store/etcd.proto lbnode/build_hook.py $(STAMP)
+	@echo "compiling the BPF object and the etcd messages"
+	@$(BIN)/python lbnode/build_hook.py
+	@touch $(BPF_OBJECT) $(PROTO)
+
+.PHONY: built
+built: $(STAMP) $(BPF_OBJECT) $(PROTO)
+
+check: built
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -q tests/unit tests/sim
+
+test: packages-test built
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -q --durations=15
+
+demo: packages-lab built
+	$(BIN)/lbnode demo $(if $(ONCE),--once)
+
+lab: packages-lab built
+	$(BIN)/lbnode lab up --wait
+
+bench: packages-bench built
+	$(BIN)/python -m tests.bench
+
+clean:
+	rm -rf $(VENV) $(BPF_OBJECT) lbnode/store/etcd_pb2.py lbnode/store/etcd_pb2.pyi .mypy_cache .ruff_cache .pytest_cache
