@@ -1,0 +1,138 @@
+"""libbpf.so.1 through ctypes, only to open and load the compiled object: ELF, BTF and relocations are its trade.
+
+Everything after loading (maps, links, pins) is bpf(2) in syscall.py.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from lbnode.dataplane.xdp import syscall
+from lbnode.errors import DataPlaneError
+
+_PRINT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
+_LIBBPF_DEBUG = 2  # enum libbpf_print_level: warn 0, info 1, debug 2
+_LOG_TAIL = 15  # lines of the verifier's log that an error message carries
+_libc = ctypes.CDLL(None)
+_libc.vsnprintf.argtypes = [ctypes.c_char_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_void_p]
+_log: list[str] = []
+
+
+def _on_print(level: int, form: bytes, arguments: int) -> int:
+    if level < _LIBBPF_DEBUG:
+        text = ctypes.create_string_buffer(1 << 16)
+        _libc.vsnprintf(text, len(text), form, arguments)
+        _log.append(text.value.decode("utf-8", "replace"))
+    return 0
+
+
+_print_callback = _PRINT(_on_print)  # libbpf keeps the pointer: must live as long as the process
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    try:
+        lib = ctypes.CDLL("libbpf.so.1", use_errno=True)
+    except OSError as error:
+        raise DataPlaneError(f"libbpf.so.1 is missing (Debian: apt-get install libbpf1): {error}") from error
+    pointer, string, number = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int
+    for name, result, *arguments in (
+        ("libbpf_set_print", pointer, _PRINT),
+        ("bpf_object__open_file", pointer, string, pointer),
+        ("bpf_object__load", number, pointer),
+        ("bpf_object__close", None, pointer),
+        ("bpf_object__next_program", pointer, pointer, pointer),
+        ("bpf_object__next_map", pointer, pointer, pointer),
+        ("bpf_program__name", string, pointer),
+        ("bpf_program__fd", number, pointer),
+        ("bpf_map__name", string, pointer),
+        ("bpf_map__fd", number, pointer),
+        ("bpf_map__set_max_entries", number, pointer, ctypes.c_uint32),
+        ("bpf_map__set_pin_path", number, pointer, string),
+    ):
+        function = getattr(lib, name)
+        function.restype, function.argtypes = result, arguments
+    lib.libbpf_set_print(_print_callback)
+    return lib
+
+
+def _walk(following: Callable[[Any, Any], int | None], obj: int) -> list[int]:
+    found: list[int] = []
+    item = following(obj, None)
+    while item:
+        found.append(item)
+        item = following(obj, item)
+    return found
+
+
+def _failure(what: str, code: int) -> DataPlaneError:
+    lines = "".join(_log).rstrip().splitlines()
+    _log.clear()
+    hint = ""
+    if code in (errno.EPERM, errno.EACCES) and not any("R0" in line or "processed" in line for line in lines):
+        hint = " - it needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
+    elif any("BTF" in line and "vmlinux" in line for line in lines):
+        hint = " - the kernel must have BTF (/sys/kernel/btf/vmlinux; CONFIG_DEBUG_INFO_BTF)"
+    tail = "\n".join(f"  {line}" for line in lines[-_LOG_TAIL:])
+    return DataPlaneError(f"{what}: {syscall.explain(code)}{hint}" + (f"\n{tail}" if tail else ""), code)
+
+
+class LoadedObject:
+    """A loaded BPF object: descriptors of its programs and maps by name, valid until `close`.
+
+    Maps named in `pins` are taken from their pin path if something is pinned there (libbpf refuses a pin whose type
+    or sizes differ), and pinned there otherwise. `max_entries` overrides map sizes.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        pins: Callable[[str], Path | None],
+        max_entries: Mapping[str, int] | None = None,
+    ) -> None:
+        if not path.exists():
+            raise DataPlaneError(
+                f"{path} is missing: the BPF object was not built. Install clang and libbpf-dev and run "
+                "`python lbnode/build_hook.py` (or `make`)",
+                errno.ENOENT,
+            )
+        lib = _library()
+        _log.clear()
+        ctypes.set_errno(0)
+        self._object = lib.bpf_object__open_file(str(path).encode(), None)
+        if not self._object:
+            raise _failure(f"{path} cannot be opened as a BPF object", ctypes.get_errno())
+        try:
+            maps = {lib.bpf_map__name(item).decode(): item for item in _walk(lib.bpf_object__next_map, self._object)}
+            for name, entries in (max_entries or {}).items():
+                if name not in maps:
+                    raise DataPlaneError(f"{path} has no map {name!r}: rebuild it (`make`)")
+                lib.bpf_map__set_max_entries(maps[name], entries)
+            for name, item in maps.items():
+                pin = pins(name)
+                if pin is not None:
+                    lib.bpf_map__set_pin_path(item, str(pin).encode())
+            code = lib.bpf_object__load(self._object)
+            if code != 0:
+                raise _failure(f"{path} was refused by the kernel", -code)
+            self.maps = {name: int(lib.bpf_map__fd(item)) for name, item in maps.items()}
+            self.programs = {
+                lib.bpf_program__name(item).decode(): int(lib.bpf_program__fd(item))
+                for item in _walk(lib.bpf_object__next_program, self._object)
+            }
+        except BaseException:
+            self.close()
+            raise
+        _log.clear()
+
+    def close(self) -> None:
+        """Close the descriptors. What is pinned or attached stays in the kernel."""
+        if self._object:
+            _library().bpf_object__close(self._object)
+            self._object = None
