@@ -19,6 +19,10 @@ class StoreUnavailable(LbError):
     """No endpoint of the configuration store answers. The last good configuration stays in force."""
 
 
+class StoreRefused(StoreUnavailable, ConfigError):
+    """The store answers, but refuses: wrong password, no permission, too large, out of space. The operator must act."""
+
+
 class StoreConflict(LbError):
     """A guarded transaction found another revision than it expected. Read again, decide again."""
 
