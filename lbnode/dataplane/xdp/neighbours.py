@@ -99,6 +99,12 @@ class Neighbours:
                 for ifindex, via in self._via:
                     await self._unmanage(query, ifindex, via)
 
+    def check(self) -> None:
+        """Raise what ended a background task: a bug must not stay unseen."""
+        for task in self._tasks:
+            if task.done() and not task.cancelled():
+                task.result()
+
     def watch(self, address: Address) -> None:
         """Count one more user of an address."""
         self._users[address] = self._users.get(address, 0) + 1
@@ -130,11 +136,12 @@ class Neighbours:
                     ready.set()
                     self._all = True
                     self._wake.set()
-                    async for message in monitor.get():
-                        self._take(message)
+                    while True:
+                        async for message in monitor.get():  # one datagram's worth
+                            self._take(message)
             except (OSError, NetlinkError) as error:  # ENOBUFS: messages were lost; read everything again
                 _log.warning("rtnetlink: %s; reading links, routes and neighbours again", error)
-            await asyncio.sleep(_RETRY_S)
+                await asyncio.sleep(_RETRY_S)
 
     async def _read_all(self) -> None:
         async with AsyncIPRoute() as query:
@@ -248,7 +255,7 @@ class Neighbours:
 
     async def _route(self, query: Any, address: Address) -> _Route | None:
         try:
-            replies = [message async for message in await query.route("get", dst=str(address))]
+            replies = list(await query.route("get", dst=str(address)))
         except NetlinkError:  # no route
             return None
         if not replies or replies[0]["type"] != _RTN_UNICAST or replies[0].get("oif") is None:
