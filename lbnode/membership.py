@@ -1,0 +1,118 @@
+"""What nodes tell each other through the store: each writes nodes/<name> under a lease and reads the others'."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, replace
+from ipaddress import ip_address
+from typing import Any
+
+from lbnode.control import NodeInfo
+from lbnode.errors import LbError
+from lbnode.model import Role, VrrpState
+from lbnode.store.base import Lease, Store, View
+from lbnode.watched import Watched
+
+PREFIX = "nodes/"
+LEASE_TTL_S = 5
+# At most one write a second: roles and revisions may change in bursts, and every write costs the store an fsync.
+WRITE_INTERVAL_S = 1.0
+
+log = logging.getLogger(__name__)
+
+
+def encode(info: NodeInfo) -> str:
+    document = asdict(replace(info, seen=0.0))
+    for role in document["roles"]:
+        role["active_address"] = str(role["active_address"]) if role["active_address"] else None
+    return json.dumps(document, sort_keys=True)
+
+
+def decode(text: str) -> NodeInfo:
+    """ValueError, KeyError or TypeError if another version of lbnode wrote something we do not understand."""
+    document: Mapping[str, Any] = json.loads(text)
+    roles = tuple(
+        Role(
+            group=role["group"],
+            state=VrrpState(role["state"]),
+            priority=role["priority"],
+            since=role["since"],
+            reason=role["reason"],
+            active_address=ip_address(role["active_address"]) if role["active_address"] else None,
+            problem=role["problem"],
+        )
+        for role in document["roles"]
+    )
+    return NodeInfo(
+        name=document["name"],
+        version=document["version"],
+        started=document["started"],
+        roles=roles,
+        programmed_revision=document["programmed_revision"],
+        problems=document["problems"],
+    )
+
+
+class Membership:
+    """Publishes this node and remembers the others; a node whose key vanished is shown as unreachable."""
+
+    def __init__(self, store: Store, me: Watched[NodeInfo]) -> None:
+        self._store = store
+        self._me = me
+        self._others: dict[str, NodeInfo] = {}
+
+    def observe(self, view: View) -> None:
+        """Take in the newest view of the store."""
+        now = time.time()
+        present: dict[str, NodeInfo] = {}
+        for key, entry in view.entries.items():
+            name = key.removeprefix(PREFIX)
+            if name == key or name == self._me.value.name:
+                continue
+            try:
+                present[name] = replace(decode(entry.value), seen=now)
+            except (ValueError, KeyError, TypeError) as error:
+                log.warning("%s is not understood: %r (another version of lbnode?)", key, error)
+        for name, info in self._others.items():
+            if name not in present:
+                present[name] = replace(info, reachable=False)
+        self._others = present
+
+    def nodes(self, silent: Iterable[str] = ()) -> tuple[NodeInfo, ...]:
+        """This node first, then the others by name. `silent`: names of peers whose sync link is silent."""
+        others = sorted(self._others.values(), key=lambda node: node.name)
+        quiet = set(silent)
+        return (
+            replace(self._me.value, seen=time.time()),
+            *(replace(node, reachable=node.reachable and node.name not in quiet) for node in others),
+        )
+
+    async def run(self) -> None:
+        """Publish until cancelled; a store that does not answer is tried again."""
+        lease: Lease | None = None
+        written = ""
+        try:
+            while True:
+                seen = self._me.version
+                text = encode(self._me.value)
+                if text != written:
+                    try:
+                        lease = lease or await self._store.lease(LEASE_TTL_S)
+                        await lease.put(PREFIX + self._me.value.name, text)
+                        written = text
+                    except LbError as error:
+                        log.info("this node's state could not be published: %s", error)
+                await asyncio.sleep(WRITE_INTERVAL_S)
+                if written == encode(self._me.value):
+                    await self._me.wait_changed(seen)
+        finally:
+            if lease is not None:
+                try:
+                    async with asyncio.timeout(1.0):
+                        await lease.revoke()
+                except (LbError, TimeoutError):
+                    log.info("this node's state could not be withdrawn; it ends with its lease in %d s", LEASE_TTL_S)
