@@ -1,0 +1,370 @@
+"""The VRRPv3 state machine of one virtual router (RFC 9568 section 6.4), sans I/O. Pure.
+
+Times are integer nanoseconds of one monotonic clock, given by the caller. Inputs: start, receive_datagram,
+handle_timer, reconfigure, handover, stop. Outputs: `get_timer` and the events of `next_event`. Datagrams are events
+too (Send), because their order among the others is part of the protocol: at takeover the advertisement goes out, then
+the addresses come, then they are announced; at release the addresses go first.
+
+What it adds to the RFC, and why (field evidence: keepalived issues 166, 1884, 2066):
+- an Active that advertised nothing for 2.5 intervals was not running (paused, starved): a backup may have taken over
+  meanwhile, so it steps down and listens before it does anything else;
+- a Backup whose timer is served more than an interval late did not listen either: it waits one interval more;
+- an Active that yields says so with one last advertisement, and whoever stays Active after meeting another one
+  announces its addresses again: else the loser's gratuitous ARP may be the last that clients heard;
+- the best of the remaining members takes over a released group without waiting for Skew_Time: nobody is better.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
+from ipaddress import IPv4Address
+
+from lbnode.election.packet import MAX_INTERVAL_CS, RELEASE_PRIORITY, Advert, ChecksumForm, encode, parse_ipv4
+from lbnode.model import VrrpState
+
+CENTISECOND = 10_000_000  # ns
+SECOND = 100 * CENTISECOND
+ANNOUNCE_COUNT = 5  # gratuitous ARPs per address and round: they have no acknowledgement
+# The first round comes at takeover; switches and hosts that were not ready get another chance at these ages.
+ANNOUNCE_AFTER = (SECOND // 10, SECOND // 2, SECOND, 5 * SECOND)
+ANNOUNCE_REFRESH = 60 * SECOND
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualRouter:
+    """Parameters of one virtual router on this node. `peers`: priorities of the other members; () = sole member."""
+
+    vrid: int
+    priority: int  # 1..254; 255 (address owner) does not exist here: VIPs float
+    interval_cs: int  # centiseconds, 1..4095
+    addresses: tuple[IPv4Address, ...]  # those that the advertisement lists
+    source: IPv4Address  # our primary address on the VRRP interface
+    preempt: bool = False
+    peers: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not (1 <= self.vrid <= 255 and 1 <= self.priority <= 254 and 1 <= self.interval_cs <= MAX_INTERVAL_CS):
+            raise ValueError(f"VRID {self.vrid}, priority {self.priority} or interval {self.interval_cs} out of range")
+
+    @property
+    def interval(self) -> int:
+        """Advertisement_Interval in ns."""
+        return self.interval_cs * CENTISECOND
+
+    @property
+    def dark_after(self) -> int:
+        """ns without an advertisement of ours after which a peer (3 intervals and skew) may soon take over."""
+        return self.interval * 5 // 2
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send this VRRP message to the multicast group."""
+
+    datagram: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Put the group's addresses on their interfaces, where they are not there already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    """Take the group's addresses off their interfaces, where they are there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """Send `count` gratuitous ARPs for each address."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """The state changed, and why."""
+
+    state: VrrpState
+    reason: str
+
+
+Event = Send | Claim | Withdraw | Announce | Changed
+
+
+class Input(Enum):
+    """What can happen to the machine. The middle four classify a received advertisement against our own."""
+
+    START = auto()
+    TIMER = auto()
+    RELEASE = auto()  # priority 0
+    SUPERIOR = auto()  # higher priority, or the same and a higher address
+    EQUAL = auto()  # the same priority and a lower address
+    INFERIOR = auto()
+    DARK = auto()  # we were not running for dark_after
+    HANDOVER = auto()  # the operator asks us to give the role away
+    STOP = auto()
+
+
+class Machine:
+    def __init__(self, router: VirtualRouter) -> None:
+        self.router = router
+        self.state = VrrpState.INITIALIZE
+        self.active_address: IPv4Address | None = None  # the current Active, when it is another node
+        self.alarm = ""  # what the last advertisement says that does not fit our configuration
+        self._form = ChecksumForm.PSEUDO_HEADER  # what we send; follows the peer's
+        self._active_interval = router.interval  # Active_Adver_Interval, ns
+        self._active_priority = 0  # of the Active we follow
+        self._down_at = 0  # Active_Down_Timer, while Backup
+        self._down_reason = ""
+        self._heard_out = False  # a late Active_Down_Timer was prolonged once already
+        self._adver_at = 0  # Adver_Timer, while Active
+        self._sent_at = 0  # our last advertisement
+        self._announce_from = 0  # start of the present series of announcement rounds
+        self._announce_round = 0
+        self._announce_at = 0
+        self._gave_way = False  # after a handover: do not preempt whoever took over
+        self._events: deque[Event] = deque()
+
+    # --- inputs and outputs ---------------------------------------------------------------------------------
+
+    def start(self, now: int, reason: str = "election started") -> None:
+        self._dispatch(Input.START, now, reason)
+
+    def stop(self, now: int, reason: str) -> None:
+        """Leave the election: addresses off, then priority 0. `start` may follow."""
+        self._dispatch(Input.STOP, now, reason)
+
+    def handover(self, now: int) -> None:
+        """Give the Active role to a peer and stay as Backup. Without effect when not Active or sole member."""
+        if self.router.peers:
+            self._dispatch(Input.HANDOVER, now, "handed over on request")
+
+    def receive_datagram(self, packet: bytes, now: int) -> None:
+        """An IPv4 packet with its header. Raises packet.Rejected when it is invalid; then no state has changed."""
+        advert = parse_ipv4(packet, self.router.vrid, self.router.source)
+        if self.state is VrrpState.INITIALIZE:
+            return
+        self._step_down_if_dark(now)
+        self._form = advert.form
+        self.alarm = self._mismatch(advert)
+        self._dispatch(self._classify(advert), now, f"priority {advert.priority} from {advert.source}", advert)
+
+    def handle_timer(self, now: int) -> None:
+        """To be called at or after `get_timer`, once nothing received is unread: what was heard counts first."""
+        if self.state is VrrpState.ACTIVE:
+            self._step_down_if_dark(now)
+        if self.state is VrrpState.ACTIVE:
+            if now >= self._adver_at:
+                self._dispatch(Input.TIMER, now, "")
+            if now >= self._announce_at:
+                self._announce_again(now)
+        elif self.state is VrrpState.BACKUP and now >= self._down_at:
+            if now - self._down_at > self._active_interval and not self._heard_out:
+                self._heard_out, self._down_at = True, now + self._active_interval
+            else:
+                self._dispatch(Input.TIMER, now, self._down_reason)
+
+    def get_timer(self) -> int | None:
+        """When to call `handle_timer` next; None: never."""
+        if self.state is VrrpState.ACTIVE:
+            return min(self._adver_at, self._announce_at)
+        return self._down_at if self.state is VrrpState.BACKUP else None
+
+    def next_event(self) -> Event | None:
+        return self._events.popleft() if self._events else None
+
+    def reconfigure(self, router: VirtualRouter, now: int) -> None:
+        """Go on with other parameters; an Active stays Active and tells the new ones at once."""
+        old, self.router = self.router, router
+        if self.state is VrrpState.ACTIVE:
+            self._advertise_now(now)
+            if old.addresses != router.addresses or old.source != router.source:
+                self._announce_series(now)
+        elif self.state is VrrpState.BACKUP:
+            if self.active_address is None:
+                self._active_interval = router.interval
+            self._arm_down(now, self._down_interval(), self._down_reason)
+
+    def announce(self, now: int) -> None:
+        """Announce the addresses again, from the first round (they were added anew, the link came back)."""
+        if self.state is VrrpState.ACTIVE:
+            self._announce_series(now)
+
+    # --- RFC 9568 section 6.1: intervals --------------------------------------------------------------------
+
+    def _skew_time(self) -> int:
+        return (256 - self.router.priority) * self._active_interval // 256
+
+    def _down_interval(self) -> int:
+        return 3 * self._active_interval + self._skew_time()
+
+    # --- RFC 9568 section 6.4: the actions of the table below ---------------------------------------------
+
+    def _dispatch(self, kind: Input, now: int, reason: str, advert: Advert | None = None) -> None:
+        action = TRANSITIONS.get((self.state, kind))
+        if action is not None:
+            action(self, now, reason, advert)
+
+    def _begin(self, now: int, reason: str, _: Advert | None) -> None:
+        if not self.router.peers:
+            self._take_over(now, f"{reason}: sole member", None)
+            return
+        self._events.append(Withdraw())  # what a predecessor that was killed left behind
+        self._active_interval = self.router.interval
+        self._become_backup(now, reason)
+
+    def _take_over(self, now: int, reason: str, _: Advert | None) -> None:
+        self.state, self.active_address, self.alarm, self._gave_way = VrrpState.ACTIVE, None, "", False
+        self._advertise_now(now)
+        self._events.append(Claim())
+        self._announce_series(now)
+        self._events.append(Changed(self.state, reason))
+
+    def _advertise(self, now: int, _reason: str, _: Advert | None) -> None:
+        on_schedule = self._adver_at + self.router.interval  # no drift...
+        self._advertise_now(now)
+        if on_schedule > now:  # ... and no burst
+            self._adver_at = on_schedule
+
+    def _assert_role(self, now: int, _reason: str, _: Advert | None) -> None:
+        self._advertise_now(now)
+        self._announce_series(now)
+
+    def _yield_role(self, now: int, reason: str, advert: Advert | None) -> None:
+        assert advert is not None
+        self._events.append(Withdraw())
+        self._send(self.router.priority, now)  # makes the winner announce itself after us
+        self._become_backup(now, reason)
+        self._follow(now, reason, advert)
+
+    def _step_down(self, now: int, reason: str, _: Advert | None) -> None:
+        self._events.append(Withdraw())
+        self._active_interval = self.router.interval
+        self._become_backup(now, reason)
+
+    def _release(self, now: int, reason: str, _: Advert | None) -> None:
+        self._events.append(Withdraw())
+        self._send(RELEASE_PRIORITY, now)
+        self._leave(now, reason, None)
+
+    def _hand_over(self, now: int, reason: str, _: Advert | None) -> None:
+        self._events.append(Withdraw())
+        self._send(RELEASE_PRIORITY, now)
+        self._gave_way, self._active_interval = True, self.router.interval
+        self._become_backup(now, reason)
+
+    def _leave(self, _now: int, reason: str, _: Advert | None) -> None:
+        self.state, self.active_address = VrrpState.INITIALIZE, None
+        self._events.append(Changed(self.state, reason))
+
+    def _follow(self, now: int, _reason: str, advert: Advert | None) -> None:
+        assert advert is not None
+        self.active_address, self._active_priority = advert.source, advert.priority
+        self._active_interval = advert.interval_cs * CENTISECOND
+        self._arm_down(now, self._down_interval(), f"nothing heard from {advert.source} in time")
+
+    def _follow_unless_preempting(self, now: int, reason: str, advert: Advert | None) -> None:
+        assert advert is not None
+        if self.router.preempt and not self._gave_way:
+            # The timer keeps running; who is Active is known nevertheless.
+            self.active_address, self._active_priority = advert.source, advert.priority
+            self._down_reason = f"preempted priority {advert.priority} of {advert.source}"
+        else:
+            self._follow(now, reason, advert)
+
+    def _hear_release(self, now: int, _reason: str, advert: Advert | None) -> None:
+        assert advert is not None
+        reason = f"released by {advert.source}"
+        if advert.source == self.active_address and self._best_of_the_rest():
+            self._take_over(now, reason, None)
+        else:
+            self.active_address = None
+            self._arm_down(now, self._skew_time(), reason)
+
+    # --- their parts ----------------------------------------------------------------------------------------
+
+    def _classify(self, advert: Advert) -> Input:
+        ours = (self.router.priority, self.router.source)
+        if advert.priority == RELEASE_PRIORITY:
+            return Input.RELEASE
+        if (advert.priority, advert.source) > ours:
+            return Input.SUPERIOR
+        return Input.EQUAL if advert.priority == self.router.priority else Input.INFERIOR
+
+    def _best_of_the_rest(self) -> bool:
+        """No remaining member has a higher claim than we, so that nobody is to be waited for."""
+        rest = list(self.router.peers)
+        if self._active_priority in rest:
+            rest.remove(self._active_priority)
+        return all(priority < self.router.priority for priority in rest)
+
+    def _step_down_if_dark(self, now: int) -> None:
+        silent = now - self._sent_at
+        if self.state is VrrpState.ACTIVE and self.router.peers and silent > self.router.dark_after:
+            self._dispatch(Input.DARK, now, f"did not run for {silent // 1_000_000} ms, a peer may have taken over")
+
+    def _become_backup(self, now: int, reason: str) -> None:
+        self.state, self.active_address = VrrpState.BACKUP, None
+        self._arm_down(now, self._down_interval(), "nobody was heard")
+        self._events.append(Changed(self.state, reason))
+
+    def _arm_down(self, now: int, after: int, reason: str) -> None:
+        self._down_at, self._down_reason, self._heard_out = now + after, reason, False
+
+    def _advertise_now(self, now: int) -> None:
+        self._send(self.router.priority, now)
+        self._adver_at = now + self.router.interval
+
+    def _send(self, priority: int, now: int) -> None:
+        router = self.router
+        advert = Advert(router.vrid, priority, router.interval_cs, router.addresses, router.source, self._form)
+        self._events.append(Send(encode(advert)))
+        self._sent_at = now
+
+    def _announce_series(self, now: int) -> None:
+        self._events.append(Announce(ANNOUNCE_COUNT))
+        self._announce_from, self._announce_round, self._announce_at = now, 0, now + ANNOUNCE_AFTER[0]
+
+    def _announce_again(self, now: int) -> None:
+        self._announce_round += 1
+        if self._announce_round < len(ANNOUNCE_AFTER):
+            self._events.append(Announce(ANNOUNCE_COUNT))
+            self._announce_at = self._announce_from + ANNOUNCE_AFTER[self._announce_round]
+        else:
+            last = self._announce_round == len(ANNOUNCE_AFTER)
+            self._events.append(Announce(ANNOUNCE_COUNT if last else 1))
+            self._announce_at = now + ANNOUNCE_REFRESH
+
+    def _mismatch(self, advert: Advert) -> str:
+        if advert.priority == RELEASE_PRIORITY:
+            return self.alarm
+        if set(advert.addresses) != set(self.router.addresses):
+            theirs, ours = (", ".join(map(str, sorted(a))) for a in (advert.addresses, self.router.addresses))
+            return f"{advert.source} announces {theirs} with VRID {advert.vrid}, we have {ours}: make them equal"
+        return ""
+
+
+Action = Callable[[Machine, int, str, Advert | None], None]
+
+# RFC 9568 section 6.4, and the two rows it does not have (DARK, HANDOVER). What is absent has no effect.
+TRANSITIONS: Mapping[tuple[VrrpState, Input], Action] = {
+    (VrrpState.INITIALIZE, Input.START): Machine._begin,
+    (VrrpState.BACKUP, Input.TIMER): Machine._take_over,
+    (VrrpState.BACKUP, Input.RELEASE): Machine._hear_release,
+    (VrrpState.BACKUP, Input.SUPERIOR): Machine._follow,
+    (VrrpState.BACKUP, Input.EQUAL): Machine._follow,
+    (VrrpState.BACKUP, Input.INFERIOR): Machine._follow_unless_preempting,
+    (VrrpState.BACKUP, Input.STOP): Machine._leave,
+    (VrrpState.ACTIVE, Input.TIMER): Machine._advertise,
+    (VrrpState.ACTIVE, Input.RELEASE): Machine._assert_role,
+    (VrrpState.ACTIVE, Input.SUPERIOR): Machine._yield_role,
+    (VrrpState.ACTIVE, Input.EQUAL): Machine._assert_role,
+    (VrrpState.ACTIVE, Input.INFERIOR): Machine._assert_role,
+    (VrrpState.ACTIVE, Input.DARK): Machine._step_down,
+    (VrrpState.ACTIVE, Input.HANDOVER): Machine._hand_over,
+    (VrrpState.ACTIVE, Input.STOP): Machine._release,
+}

@@ -1,0 +1,144 @@
+"""The little of rtnetlink(7) that the election needs: list links and addresses, add and delete an address, be told.
+
+Written against the message layouts of linux/netlink.h, if_addr.h and if_link.h: an address is added in well under a
+millisecond and the driver's start stays fast, which a general library with its schema of every message does not give.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from ipaddress import IPv4Address
+
+from lbnode.election.placement import InterfaceAddress, Link
+from lbnode.errors import DataPlaneError
+
+_NLMSG = struct.Struct("=IHHII")  # length, type, flags, sequence, port
+_IFINFO = struct.Struct("=BxHiII")  # family, device type, index, flags, change
+_IFADDR = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
+_RTATTR = struct.Struct("=HH")  # length, type
+
+_NLMSG_ERROR, _NLMSG_DONE = 2, 3
+_RTM_NEWLINK, _RTM_GETLINK = 16, 18
+_RTM_NEWADDR, _RTM_DELADDR, _RTM_GETADDR = 20, 21, 22
+_REQUEST, _ACK, _DUMP, _EXCL, _CREATE = 0x1, 0x4, 0x300, 0x200, 0x400
+_IFLA_ADDRESS, _IFLA_IFNAME = 1, 3
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_PROTO = 1, 2, 11
+_IFF_UP, _IFF_RUNNING = 0x1, 0x40
+_RTMGRP_LINK, _RTMGRP_IPV4_IFADDR = 0x1, 0x10
+
+# IFA_PROTO of our addresses (Linux 5.18): tells them from those an operator set, also after both processes died.
+OUR_MARK = 112
+
+
+def _attribute(kind: int, value: bytes) -> bytes:
+    length = _RTATTR.size + len(value)
+    return _RTATTR.pack(length, kind) + value + bytes(-length % 4)
+
+
+def _attributes(payload: bytes) -> dict[int, bytes]:
+    found: dict[int, bytes] = {}
+    offset = 0
+    while offset + _RTATTR.size <= len(payload):
+        length, kind = _RTATTR.unpack_from(payload, offset)
+        if length < _RTATTR.size:
+            break
+        found[kind & 0x3FFF] = payload[offset + _RTATTR.size : offset + length]
+        offset += (length + 3) & ~3
+    return found
+
+
+class Rtnetlink:
+    """One request socket. Not for use by several threads at once. Errors are DataPlaneError with errno."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+        self._socket.bind((0, 0))
+        self._socket.settimeout(2.0)
+        self._sequence = 0
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def links(self) -> dict[int, Link]:
+        """Interfaces by index."""
+        links: dict[int, Link] = {}
+        for kind, payload in self._request(_RTM_GETLINK, _DUMP, _IFINFO.pack(0, 0, 0, 0, 0)):
+            if kind == _RTM_NEWLINK:
+                _, _, index, flags, _ = _IFINFO.unpack_from(payload)
+                attributes = _attributes(payload[_IFINFO.size :])
+                name = attributes[_IFLA_IFNAME].rstrip(b"\0").decode()
+                running = flags & _IFF_UP != 0 and flags & _IFF_RUNNING != 0
+                links[index] = Link(index, name, attributes.get(_IFLA_ADDRESS, bytes(6)), running)
+        return links
+
+    def addresses(self) -> list[InterfaceAddress]:
+        """IPv4 addresses of all interfaces, in the kernel's order (an interface's primary address first)."""
+        found: list[InterfaceAddress] = []
+        for kind, payload in self._request(_RTM_GETADDR, _DUMP, _IFADDR.pack(socket.AF_INET, 0, 0, 0, 0)):
+            family, prefix_len, _, _, index = _IFADDR.unpack_from(payload)
+            attributes = _attributes(payload[_IFADDR.size :])
+            local = attributes.get(_IFA_LOCAL) or attributes.get(_IFA_ADDRESS)
+            if kind == _RTM_NEWADDR and family == socket.AF_INET and local:
+                ours = attributes.get(_IFA_PROTO, b"\0")[0] == OUR_MARK
+                found.append(InterfaceAddress(index, IPv4Address(local), prefix_len, ours))
+        return found
+
+    def add_address(self, index: int, address: IPv4Address, prefix_len: int) -> None:
+        """Add a marked address; one that is there already is success."""
+        body = _IFADDR.pack(socket.AF_INET, prefix_len, 0, 0, index)
+        body += _attribute(_IFA_LOCAL, address.packed) + _attribute(_IFA_ADDRESS, address.packed)
+        body += _attribute(_IFA_PROTO, bytes([OUR_MARK]))
+        self._change(_RTM_NEWADDR, _CREATE | _EXCL, body, f"add {address}/{prefix_len}", errno.EEXIST)
+
+    def delete_address(self, index: int, address: IPv4Address) -> None:
+        """Delete an address, whatever its prefix length; one that is gone already is success."""
+        body = _IFADDR.pack(socket.AF_INET, 32, 0, 0, index) + _attribute(_IFA_LOCAL, address.packed)
+        self._change(_RTM_DELADDR, 0, body, f"delete {address}", errno.EADDRNOTAVAIL, errno.ENODEV)
+
+    def _change(self, kind: int, flags: int, body: bytes, what: str, *tolerated: int) -> None:
+        try:
+            for _ in self._request(kind, flags | _ACK, body):
+                pass
+        except DataPlaneError as error:
+            if error.errno not in tolerated:
+                raise DataPlaneError(f"{what}: {error}", error.errno) from None
+
+    def _request(self, kind: int, flags: int, body: bytes) -> Iterator[tuple[int, bytes]]:
+        """Send one request; yield (type, payload) of each answer until the acknowledgement or the dump's end."""
+        self._sequence += 1
+        header = _NLMSG.pack(_NLMSG.size + len(body), kind, flags | _REQUEST, self._sequence, 0)
+        try:
+            self._socket.send(header + body)
+            while True:
+                data = self._socket.recv(1 << 18)
+                offset = 0
+                while offset + _NLMSG.size <= len(data):
+                    length, answer, _, sequence, _ = _NLMSG.unpack_from(data, offset)
+                    payload = data[offset + _NLMSG.size : offset + length]
+                    offset += (length + 3) & ~3
+                    if sequence != self._sequence:  # of an earlier request that timed out
+                        continue
+                    if answer == _NLMSG_DONE:
+                        return
+                    if answer == _NLMSG_ERROR:
+                        code = -struct.unpack_from("=i", payload)[0]
+                        if code:
+                            raise DataPlaneError(os.strerror(code), code)
+                        return
+                    yield answer, payload
+        except OSError as error:
+            raise DataPlaneError(f"netlink: {error}", error.errno) from None
+
+
+def open_monitor() -> socket.socket:
+    """A non-blocking socket that becomes readable when a link or an IPv4 address changes. What it holds is a hint
+    to list again, no more (it may overflow)."""
+    monitor = socket.socket(
+        socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
+    )
+    monitor.bind((0, _RTMGRP_LINK | _RTMGRP_IPV4_IFADDR))
+    return monitor

@@ -1,0 +1,187 @@
+"""The daemon's side of the election: starts the election process, watches it, passes configuration and roles.
+
+The process dies with the daemon (it sees the socket close) and releases what a peer can take over; if the process
+dies, the daemon takes the addresses off at once and starts another one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+import lbnode
+from lbnode.election.messages import encode_line, groups_message, role_from
+from lbnode.election.vip import fence
+from lbnode.errors import ConfigError, DataPlaneError, LbError
+from lbnode.journal import Journal, Kind
+from lbnode.model import Role, VipGroup, VrrpState
+from lbnode.watched import Watched
+
+STOP_TIMEOUT_S = 2.0
+HANDOVER_TIMEOUT_S = 2.0
+LIVED_LONG_S = 10.0  # a process that ran this long is started again without delay
+MAX_BACKOFF_S = 5.0
+LINE_LIMIT = 1 << 20
+
+
+class Election:
+    """`roles`: this node's role in each VIP group that names it. `dropped`: invalid packets by (interface, reason)."""
+
+    def __init__(self, node: str, journal: Journal) -> None:
+        self.roles: Watched[Mapping[str, Role]] = Watched({})
+        self.dropped: Counter[tuple[str, str]] = Counter()
+        self._node = node
+        self._journal = journal
+        self._groups: Watched[Mapping[str, VipGroup] | None] = Watched(None)
+        self._writer: asyncio.StreamWriter | None = None
+
+    def set_groups(self, groups: Mapping[str, VipGroup]) -> None:
+        """Take part in those groups whose priorities name this node, and leave all others.
+
+        Not to be called before the configuration is known: until the first call, addresses that an earlier run left
+        on the interfaces stay untouched; from then on, those of no group are removed.
+        """
+        mine = {name: group for name, group in groups.items() if self._node in group.priorities}
+        known = self.roles.value
+        self._groups.set(mine)
+        self.roles.set({name: known.get(name) or self._waiting(group) for name, group in mine.items()})
+
+    async def run(self) -> None:
+        """Keep an election process running until cancelled; then stop it cleanly (it hands over)."""
+        backoff_s = 0.0
+        clock = asyncio.get_running_loop().time
+        while True:
+            started = clock()
+            why = await self._run_process()
+            self._process_died(why)
+            backoff_s = 0.0 if clock() - started > LIVED_LONG_S else min(MAX_BACKOFF_S, backoff_s * 2 or 0.05)
+            await asyncio.sleep(backoff_s)
+
+    async def handover(self, group: str) -> None:
+        """Give the Active role to a peer and return once it is given up. KeyError: no such group on this node."""
+        role, config = self.roles.value[group], (self._groups.value or {})[group]
+        if role.state is not VrrpState.ACTIVE:
+            raise ConfigError(f"VIP group {group}: {self._node} is {role.state}; ask the active node to hand over")
+        if len(config.priorities) < 2:
+            raise ConfigError(f"VIP group {group}: {self._node} is its only member; there is nobody to hand over to")
+        if self._writer is None:
+            raise LbError(f"VIP group {group}: the election process is not running; try again in a moment")
+        self._journal.record(Kind.ELECTION, group, "handover requested")
+        self._writer.write(encode_line({"handover": group}))
+        try:
+            async with asyncio.timeout(HANDOVER_TIMEOUT_S):
+                seen = self.roles.version
+                while self.roles.value[group] == role:
+                    seen = await self.roles.wait_changed(seen)
+        except TimeoutError:
+            raise LbError(f"VIP group {group}: no answer to the handover within {HANDOVER_TIMEOUT_S:g} s") from None
+
+    # --- the process ------------------------------------------------------------------------------------------
+
+    async def _run_process(self) -> str:
+        """Start one process and serve it until it ends; returns how it ended."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-m", "lbnode.election.driver"),
+                    *("--fd", str(theirs.fileno()), "--node", self._node),
+                    pass_fds=[theirs.fileno()],
+                    stdin=asyncio.subprocess.DEVNULL,
+                    env={**os.environ, "PYTHONPATH": str(Path(lbnode.__file__).parents[1])},
+                )
+            except OSError as error:
+                ours.close()
+                return f"could not be started: {error}"
+        reader, self._writer = await asyncio.open_connection(sock=ours, limit=LINE_LIMIT)
+        sender = asyncio.create_task(self._send_groups(self._writer))
+        try:
+            while line := await reader.readline():
+                self._receive(json.loads(line))
+            return f"exit status {await process.wait()}"
+        finally:
+            sender.cancel()
+            self._writer.close()  # the process takes this as its order to leave
+            self._writer = None
+            await self._reap(process)
+
+    async def _send_groups(self, writer: asyncio.StreamWriter) -> None:
+        async for groups in self._groups.changes():
+            if groups is not None:
+                writer.write(encode_line(groups_message(groups.values())))
+
+    async def _reap(self, process: asyncio.subprocess.Process) -> None:
+        if process.returncode is not None:
+            return
+        try:
+            async with asyncio.timeout(STOP_TIMEOUT_S):
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+            self._fence()
+
+    def _process_died(self, why: str) -> None:
+        self._fence()
+        self._journal.record(Kind.ELECTION, "election process", "died, starting another one", why)
+        groups = self._groups.value or {}
+        problem = f"the election process died ({why})"
+        self.roles.set(
+            {
+                name: replace(role, problem=problem)
+                if len(groups[name].priorities) == 1
+                else replace(self._waiting(groups[name]), problem=problem)
+                for name, role in self.roles.value.items()
+            }
+        )
+
+    def _fence(self) -> None:
+        """Take off the addresses that a peer will claim now. A sole member's stay for the next process to adopt."""
+        shared = [group for group in (self._groups.value or {}).values() if len(group.priorities) > 1]
+        addresses = {vip.address for group in shared for vip in group.addresses if isinstance(vip.address, IPv4Address)}
+        if not addresses:
+            return
+        try:
+            problems = fence(addresses)
+        except (DataPlaneError, OSError) as error:
+            problems = [str(error)]
+        for problem in problems:
+            self._journal.record(Kind.ELECTION, "election process", "left addresses that could not be removed", problem)
+
+    # --- what it says -----------------------------------------------------------------------------------------
+
+    def _receive(self, message: dict[str, Any]) -> None:
+        if "role" in message:
+            self._take_role(role_from(message["role"]))
+        elif "dropped" in message:
+            dropped = message["dropped"]
+            self.dropped[dropped["interface"], dropped["reason"]] = dropped["count"]
+            self._journal.record(
+                Kind.ELECTION, dropped["interface"], f"dropped {dropped['count']} invalid packets", dropped["message"]
+            )
+        elif "warning" in message:
+            self._journal.record(Kind.ELECTION, "election process", "warned", message["warning"])
+
+    def _take_role(self, role: Role) -> None:
+        old = self.roles.value.get(role.group)
+        if old is None:  # a last word about a group that was removed meanwhile
+            return
+        if role.state is not old.state:
+            self._journal.record(Kind.ELECTION, role.group, f"became {role.state}", role.reason)
+        if role.problem != old.problem:
+            message = "has a problem" if role.problem else "has no problem any more"
+            self._journal.record(Kind.ELECTION, role.group, message, role.problem)
+        self.roles.update(lambda roles: {**roles, role.group: role})
+
+    def _waiting(self, group: VipGroup) -> Role:
+        return Role(group.name, VrrpState.INITIALIZE, group.priorities[self._node], time.time(), "starting")
