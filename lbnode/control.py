@@ -17,6 +17,7 @@ from lbnode.model import Connection, Counters, Problem, Role
 from lbnode.stats.rates import Rates
 from lbnode.store.base import StoreHealth
 from lbnode.sync.status import SyncPeerInfo
+from lbnode.tuning.kernel import SysctlFinding
 from lbnode.watched import Watched
 
 
@@ -117,14 +118,6 @@ class ChangeRequest:
 class ChangeResult:
     revision: int
     changes: tuple[Change, ...]  # empty: nothing differed
-
-
-@dataclass(frozen=True, slots=True)
-class SysctlFinding:
-    key: str  # present name, e.g. net.netfilter.nf_conntrack_tcp_timeout_established
-    wanted: str
-    actual: str | None  # None: this kernel has no such key
-    note: str = ""  # "was net.ipv4.netfilter.ip_conntrack_...", "gone since Linux 2.6.x", "module not loaded"
 
 
 class Control(Protocol):

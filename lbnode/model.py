@@ -211,6 +211,7 @@ class Timeouts:
 @dataclass(frozen=True, slots=True)
 class Settings:
     timeouts: Timeouts = Timeouts()
+    sysctl: Mapping[str, str] = field(default_factory=dict)  # changes to the kernel profile, see lbnode.tuning
     foreign_services: str = "keep"  # what to do with data-plane services that no configuration names: keep | remove
 
 
