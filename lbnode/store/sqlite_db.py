@@ -46,12 +46,26 @@ class Database:
         self._boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         self._db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
         try:
+            self._switch_to_wal()
             # FULL: a transaction that was answered survives a power cut.
-            self._db.executescript(f"PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; BEGIN; {_SCHEMA} COMMIT;")
+            self._db.executescript(f"PRAGMA synchronous=FULL; BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
             self._inode = path.stat().st_ino
         except sqlite3.Error:
             self._db.close()
             raise
+
+    def _switch_to_wal(self) -> None:
+        """SQLite does not wait for another process that opens the new file at the same time: it fails at once."""
+        deadline = boot_clock() + BUSY_S
+        while True:
+            try:
+                self._db.execute("PRAGMA journal_mode=WAL")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or boot_clock() > deadline:
+                    raise
+                time.sleep(0.02)
+            else:
+                return
 
     def close(self) -> None:
         self._db.close()
