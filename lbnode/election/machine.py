@@ -11,7 +11,8 @@ What it adds to the RFC, and why (field evidence: keepalived issues 166, 1884, 2
 - a Backup whose timer is served more than an interval late did not listen either: it waits one interval more;
 - an Active that yields says so with one last advertisement, and whoever stays Active after meeting another one
   announces its addresses again: else the loser's gratuitous ARP may be the last that clients heard;
-- the best of the remaining members takes over a released group without waiting for Skew_Time: nobody is better.
+- the best of the remaining members takes over a released group without waiting for Skew_Time: nobody is better;
+- a release by somebody else than the Active we follow is ignored: packets of two senders may change their order.
 """
 
 from __future__ import annotations
@@ -279,7 +280,9 @@ class Machine:
     def _hear_release(self, now: int, _reason: str, advert: Advert | None) -> None:
         assert advert is not None
         reason = f"released by {advert.source}"
-        if advert.source == self.active_address and self._best_of_the_rest():
+        if self.active_address not in (None, advert.source):
+            return  # overtaken on its way by the advertisement of a successor whom we follow already
+        if self.active_address is not None and self._best_of_the_rest():
             self._take_over(now, reason, None)
         else:
             self.active_address = None
