@@ -282,11 +282,10 @@ class Machine:
         reason = f"released by {advert.source}"
         if self.active_address not in (None, advert.source):
             return  # overtaken on its way by the advertisement of a successor whom we follow already
-        if self.active_address is not None and self._best_of_the_rest():
-            self._take_over(now, reason, None)
-        else:
-            self.active_address = None
-            self._arm_down(now, self._skew_time(), reason)
+        # Even at once means by the timer: what else has been received may show a successor.
+        at_once = self.active_address is not None and self._best_of_the_rest()
+        self.active_address = None
+        self._arm_down(now, 0 if at_once else self._skew_time(), reason)
 
     # --- their parts ----------------------------------------------------------------------------------------
 

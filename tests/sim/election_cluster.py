@@ -51,7 +51,7 @@ class Cluster:
         interval_cs: int = 10,
         max_delay: float = 0.01,
     ) -> None:
-        """`max_delay`: of a packet, in intervals. Timers are served up to the same time late."""
+        """`max_delay`: of a packet, in intervals (kept in ns). Timers are served up to the same time late."""
         self.random = random.Random(seed)
         self.now = 0
         self.loss = 0.0
@@ -69,7 +69,7 @@ class Cluster:
             router = VirtualRouter(51, priority, interval_cs, (VIP,), source, preempt, peers)
             self.nodes.append(Node(number, router, Machine(router)))
         self.interval = self.nodes[0].router.interval
-        self._jitter = int(max_delay * self.interval)
+        self.max_delay = int(max_delay * self.interval)
         for node in self.nodes:
             self.at(self.random.randrange(self.interval), lambda node=node: self._start(node))
 
@@ -189,14 +189,14 @@ class Cluster:
                     self._note(node, f"{state}: {reason}")
         timer = node.machine.get_timer()
         if timer is not None:
-            self.at(max(0, timer - self.now) + self.random.randint(0, self._jitter), lambda: self._serve(node))
+            self.at(max(0, timer - self.now) + self.random.randint(0, self.max_delay), lambda: self._serve(node))
 
     def _send(self, sender: Node, to: int, packet: bytes) -> None:
         copies = 1 + (self.random.random() < self.duplicates)
         for _ in range(copies):
             if (sender.number, to) in self.cut or self.random.random() < self.loss:
                 continue
-            delay = self.random.randint(1, max(1, self._jitter))
+            delay = self.random.randint(1, max(1, self.max_delay))
             if to == CLIENT:
                 self.at(delay, lambda: setattr(self, "arp", sender.number))
             else:

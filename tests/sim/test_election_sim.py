@@ -1,8 +1,9 @@
 """The election under faults, on virtual time. What plain VRRP can promise, and no more:
 
 - after the last fault has healed, exactly one Active within 4.2 intervals, and clients reach that one;
-- while processes only pause, die and return, no two *running* nodes are Active at any instant (without preemption).
-  A paused process's kernel goes on answering for the VIP: only a lease in the data plane could end that.
+- while processes only pause, die and return, no two *running* nodes are Active for longer than a packet's way there
+  and back (two timers may fire within it). Without preemption, that is. A paused process's kernel goes on answering
+  for the VIP: only a lease in the data plane could end that.
 Cuts and losses can make two nodes Active until they heal; nothing is asserted about that time.
 """
 
@@ -72,17 +73,28 @@ def test_clients_reach_the_active_soon_after_the_network_healed(seed: int, preem
     storm(Cluster(seed, preempt=preempt), NETWORK_FAULTS, 8, seed)
 
 
+class DoubleActive:
+    """Fails when two running nodes are Active, or hold the addresses, for longer than a packet's way there and back."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.since: int | None = None
+        cluster.after_event = self.check
+
+    def check(self) -> None:
+        held = [node for node in self.cluster.nodes if node.holds and node.awake]
+        if max(len(self.cluster.actives()), len(held)) < 2:
+            self.since = None
+            return
+        self.since = self.cluster.now if self.since is None else self.since
+        assert self.cluster.now - self.since <= 2 * self.cluster.max_delay, self.cluster.trace[-8:]
+
+
 @settings(max_examples=40, deadline=None)
 @given(seed=seeds)
 def test_pauses_and_deaths_never_make_two_running_nodes_active(seed: int) -> None:
     cluster = Cluster(seed)
-
-    def check() -> None:
-        assert len(cluster.actives()) <= 1, (seed, cluster.now, cluster.trace[-8:])
-        held = [node for node in cluster.nodes if node.holds and node.awake]
-        assert len(held) <= 1, (seed, cluster.now, cluster.trace[-8:])
-
-    cluster.after_event = check
+    DoubleActive(cluster)
     storm(cluster, PROCESS_FAULTS, 8, seed)
 
 

@@ -124,8 +124,18 @@ def test_the_best_remaining_member_takes_a_released_group_at_once() -> None:
     machine = backup()
     hear(machine, T0 + I, 250)
     hear(machine, T0 + 2 * I, 0)
-    assert machine.state is VrrpState.ACTIVE
+    assert machine.get_timer() == T0 + 2 * I
+    machine.handle_timer(T0 + 2 * I)
     assert kinds(machine)[:2] == ["advert 150", "Claim"]
+
+
+def test_a_release_is_void_when_what_was_received_after_it_shows_a_successor() -> None:
+    machine = backup()
+    hear(machine, T0 + I, 250)
+    hear(machine, T0 + 9 * I, 0)  # both were waiting while we were paused
+    hear(machine, T0 + 9 * I, 50, source=IPv4Address("192.0.2.4"))
+    machine.handle_timer(T0 + 9 * I)
+    assert machine.state is VrrpState.BACKUP
 
 
 def test_a_worse_remaining_member_waits_its_skew() -> None:
