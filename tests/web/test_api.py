@@ -1,0 +1,329 @@
+"""Every route of the API through aiohttp's test client: bodies, errors, authentication; GET changes nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from urllib.parse import quote
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+
+from lbnode.errors import DataPlaneError
+from tests.web.fake_control import DNS, SSH, WEB, FakeControl
+from web.app import make_app
+from web.auth import MAX_FAILURES
+
+TOKEN = "correct horse"
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
+Client = TestClient[web.Request, web.Application]
+
+
+@pytest.fixture
+def control() -> FakeControl:
+    return FakeControl()
+
+
+@pytest.fixture
+async def tcp(control: FakeControl) -> AsyncIterator[Client]:
+    app = make_app(control, token=TOKEN, metrics=lambda: (b"lb_up 1\n", "text/plain; version=0.0.4"))
+    async with TestClient(TestServer(app)) as client:
+        yield client
+
+
+@pytest.fixture
+async def api(control: FakeControl) -> AsyncIterator[Client]:
+    """As on the unix socket: no token."""
+    async with TestClient(TestServer(make_app(control, token=None, metrics=None))) as client:
+        yield client
+
+
+async def error_of(response: object, status: int, kind: str) -> str:
+    assert response.status == status  # type: ignore[attr-defined]
+    body = await response.json()  # type: ignore[attr-defined]
+    assert body["error"]["kind"] == kind
+    return str(body["error"]["message"])
+
+
+# --- reading ---
+
+
+async def test_status_is_node_status_field_for_field(api: Client) -> None:
+    body = await (await api.get("/api/v1/status")).json()
+    assert body["node"] == "gw1" and body["store"]["connected"] is True
+    assert body["roles"][0] | {"since": 0} == {
+        "group": "front",
+        "state": "active",
+        "priority": 250,
+        "since": 0,
+        "reason": "no advertisement heard for 0.36 s",
+        "active_address": None,
+        "problem": "",
+    }
+    assert body["nodes"][1]["roles"][0]["active_address"] == "192.0.2.2"
+    assert body["dataplane"]["drops"] == {"no-server": 0, "bad-checksum": 2}
+
+
+async def test_services_and_one_service(api: Client, control: FakeControl) -> None:
+    control.tick()
+    listed = (await (await api.get("/api/v1/services")).json())["services"]
+    assert [one["id"] for one in listed] == [WEB, DNS, SSH]
+    # Ids hold ':' and '[': as they are, and percent-encoded.
+    for path in (SSH, quote(SSH, safe="")):
+        assert await (await api.get(f"/api/v1/services/{path}")).json() == listed[2]
+    assert listed[2]["servers"][0]["id"] == "[2001:db8:1::31]:22"
+    message = await error_of(await api.get("/api/v1/services/tcp:192.0.2.9:80"), 404, "not-found")
+    assert "tcp:192.0.2.9:80" in message
+
+
+async def test_services_follow_each_change(api: Client, control: FakeControl) -> None:
+    await api.get("/api/v1/services")
+    control.set_health(WEB, "198.51.100.32:80", "down", "connect refused")
+    body = await (await api.get("/api/v1/services")).json()
+    assert body["services"][0]["state"] == "degraded"
+    assert [one["health"] for one in body["services"][0]["servers"]] == ["up", "down", "up"]
+
+
+async def test_floats_stay_finite(api: Client, control: FakeControl) -> None:
+    control.change_server(WEB, "198.51.100.31:80", health_since=float("nan"))
+    text = await (await api.get(f"/api/v1/services/{WEB}")).text()
+    assert json.loads(text, parse_constant=pytest.fail)["servers"][0]["health_since"] is None
+
+
+async def test_document_and_store_unavailable(api: Client, control: FakeControl) -> None:
+    body = await (await api.get("/api/v1/document")).json()
+    assert body["revision"] == 41 and WEB in body["document"]["services"]
+    control.store_down = True
+    message = await error_of(await api.get("/api/v1/document"), 503, "store-unavailable")
+    assert "3 endpoints" in message
+
+
+async def test_connections_as_lines(api: Client) -> None:
+    response = await api.get("/api/v1/connections")
+    assert response.content_type == "application/x-ndjson"
+    lines = [json.loads(line) for line in (await response.text()).splitlines()]
+    assert len(lines) == 6
+    assert lines[0]["client"] == ["192.0.2.100", 40000] and lines[0]["state"] == "ESTABLISHED"
+
+
+async def test_connections_that_cannot_be_read(api: Client, control: FakeControl) -> None:
+    async def broken() -> AsyncIterator[list[object]]:
+        raise DataPlaneError("map connections: EPERM")
+        yield []
+
+    control.connections = broken  # type: ignore[assignment,method-assign]
+    assert "EPERM" in await error_of(await api.get("/api/v1/connections"), 500, "data-plane")
+
+
+async def test_events(api: Client, control: FakeControl) -> None:
+    for number in range(5):
+        control.set_health(WEB, "198.51.100.31:80", "down" if number % 2 else "up", f"reason {number}")
+    body = await (await api.get("/api/v1/events?since=2&limit=2")).json()
+    assert [event["seq"] for event in body["events"]] == [4, 5]
+    assert body["events"][1]["why"] == "reason 4" and body["events"][1]["kind"] == "health"
+    for query in ("since=-1", "limit=0", "since=x", "what=1"):
+        message = await error_of(await api.get(f"/api/v1/events?{query}"), 400, "bad-request")
+        assert query.split("=")[0] in message
+
+
+async def test_sysctl(api: Client, control: FakeControl) -> None:
+    body = await (await api.get("/api/v1/sysctl")).json()
+    assert body["findings"] == [{"key": "net.ipv4.ip_forward", "wanted": "1", "actual": "1", "note": ""}]
+    assert control.requests == []
+    await api.post("/api/v1/sysctl/apply")
+    assert control.requests == [("sysctl_apply", "api.sock")]
+
+
+# --- changing ---
+
+
+async def test_patch_server(api: Client, control: FakeControl) -> None:
+    path = f"/api/v1/services/{quote(SSH, safe='')}/servers/{quote('[2001:db8:1::31]:22', safe='')}"
+    response = await api.patch(path, json={"weight": 7, "drain": True}, headers={"X-LB-Who": "alice"})
+    assert response.status == 200
+    assert (await response.json())["changes"][0]["key"] == f"services/{SSH}/servers/[2001:db8:1::31]:22"
+    assert control.requests == [("set_server", (SSH, "[2001:db8:1::31]:22", {"weight": 7, "drain": True}, "alice"))]
+
+
+async def test_patch_server_in_every_service(api: Client, control: FakeControl) -> None:
+    await api.patch("/api/v1/services/*/servers/198.51.100.31:80", json={"drain": True})
+    assert control.requests[0][1][0] == "*"
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        ({"weight": 65536}, "weight"),
+        ({"weight": -1}, "weight"),
+        ({"weight": "3"}, "weight"),
+        ({"wieght": 3}, "wieght"),
+        ({"drain": 1}, "drain"),
+        ({"forward": "teleport"}, "forward"),
+        ({}, "weight"),
+        ([], "body"),
+    ],
+)
+async def test_patch_server_refuses(api: Client, control: FakeControl, body: object, named: str) -> None:
+    response = await api.patch(f"/api/v1/services/{WEB}/servers/198.51.100.31:80", json=body)
+    assert named in await error_of(response, 400, "bad-request")
+    assert control.requests == []
+
+
+async def test_patch_unknown_server(api: Client) -> None:
+    response = await api.patch(f"/api/v1/services/{WEB}/servers/198.51.100.99:80", json={"weight": 1})
+    assert "198.51.100.99:80" in await error_of(response, 404, "not-found")
+
+
+@pytest.mark.parametrize("text", ['{"weight": NaN}', "{", "\ud800".encode("utf-8", "surrogatepass"), "[" * 100_000])
+async def test_bodies_that_are_no_json(api: Client, text: str | bytes) -> None:
+    response = await api.patch(f"/api/v1/services/{WEB}/servers/198.51.100.31:80", data=text)
+    assert "not JSON" in await error_of(response, 400, "bad-request")
+
+
+async def test_bad_json_names_line_and_column(api: Client) -> None:
+    response = await api.post("/api/v1/diff", data='{"document":\n  }')
+    body = (await response.json())["error"]
+    assert body["problems"][0]["where"] == "body:2:3"
+
+
+async def test_diff_and_apply(api: Client, control: FakeControl) -> None:
+    document = {"services": {WEB: {}, DNS: {}, "tcp:192.0.2.11:80": {"scheduler": "rr"}}}
+    body = await (await api.post("/api/v1/diff", json={"document": document})).json()
+    assert [(change["key"], change["action"]) for change in body["changes"]] == [
+        ("services/tcp:192.0.2.11:80", "create"),
+        (f"services/{SSH}", "delete"),
+    ]
+    # A dry run of apply without prune does not announce deletions that it would not make.
+    body = await (await api.post("/api/v1/apply", json={"document": document, "dry_run": True})).json()
+    assert [change["action"] for change in body["changes"]] == ["create"]
+    assert control.requests == []
+    response = await api.post("/api/v1/apply", json={"document": document, "prune": True, "expect_revision": 41})
+    assert response.status == 200 and control.requests == [("apply", (document, "api.sock", True))]
+    response = await api.post("/api/v1/apply", json={"document": document, "expect_revision": 40})
+    await error_of(response, 409, "conflict")
+    response = await api.post("/api/v1/apply", json={"document": {"servcies": {}}})
+    assert "servcies" in await error_of(response, 400, "config")
+
+
+async def test_changes(api: Client, control: FakeControl) -> None:
+    wanted = {"put": {f"services/{WEB}": {"scheduler": "rr"}}, "delete": [f"services/{SSH}"], "expect_revision": 41}
+    body = await (await api.post("/api/v1/changes", json=wanted | {"dry_run": True})).json()
+    assert len(body["changes"]) == 2 and control.requests == []
+    assert (await api.post("/api/v1/changes", json=wanted)).status == 200
+    request = control.requests[0][1]
+    assert request.put == wanted["put"] and request.delete == wanted["delete"] and request.who == "api.sock"
+
+
+async def test_zero_and_handover(api: Client, control: FakeControl) -> None:
+    assert (await api.post("/api/v1/zero", json={"service": WEB})).status == 200
+    assert (await api.post("/api/v1/zero", json={"service": None})).status == 200
+    await error_of(await api.post("/api/v1/zero", json={"service": "tcp:192.0.2.1:1"}), 404, "not-found")
+    assert (await api.post("/api/v1/vip-groups/front/handover")).status == 200
+    await error_of(await api.post("/api/v1/vip-groups/back/handover"), 404, "not-found")
+    assert control.requests == [("zero", WEB), ("zero", None), ("handover", "front")]
+
+
+async def test_wrong_method_and_unknown_path(api: Client, control: FakeControl) -> None:
+    response = await api.get("/api/v1/apply")
+    assert "POST" in await error_of(response, 405, "bad-request") and response.headers["Allow"] == "POST"
+    for path in (f"/api/v1/services/{WEB}/servers/198.51.100.31:80", "/api/v1/zero", "/api/v1/sysctl/apply"):
+        assert (await api.get(path)).status == 405
+    assert "openapi" in await error_of(await api.get("/api/v1/nothing"), 404, "not-found")
+    assert control.requests == []
+
+
+async def test_body_too_large(api: Client) -> None:
+    response = await api.post("/api/v1/diff", data=b" " * (17 * 1024 * 1024))
+    await error_of(response, 413, "bad-request")
+
+
+async def test_who_is_printable_and_short(api: Client, control: FakeControl) -> None:
+    await api.post("/api/v1/sysctl/apply", headers={"X-LB-Who": "bob\u202e" + "x" * 100})
+    assert control.requests[0][1] == ("bob" + "x" * 100)[:64]
+
+
+# --- authentication ---
+
+
+async def test_nothing_without_a_token(tcp: Client) -> None:
+    for path in ("/api/v1/status", "/api/v1/stream", "/metrics", "/api/v1/openapi.json", "/api/v1/nothing"):
+        await error_of(await tcp.get(path), 401, "unauthorized")
+    await error_of(await tcp.post("/api/v1/zero", json={}), 401, "unauthorized")
+    page = await tcp.get("/", allow_redirects=False)
+    assert page.status == 303 and page.headers["Location"] == "/login"
+    assert (await tcp.get("/healthz")).status == 200
+
+
+async def test_bearer(tcp: Client, control: FakeControl) -> None:
+    assert (await tcp.get("/api/v1/status", headers=BEARER)).status == 200
+    metrics = await tcp.get("/metrics", headers=BEARER)
+    assert await metrics.text() == "lb_up 1\n" and metrics.headers["Content-Type"] == "text/plain; version=0.0.4"
+    # A program with the token needs no CSRF token: no other site can make it send the header.
+    await tcp.post("/api/v1/sysctl/apply", headers=BEARER | {"X-LB-Who": "somebody else"})
+    assert control.requests == [("sysctl_apply", "web:127.0.0.1")]
+
+
+@pytest.mark.parametrize("header", ["Bearer wrong", "Bearer ", "Basic Og==", "Bearer \u00fc", TOKEN])
+async def test_bad_authorization(tcp: Client, header: str) -> None:
+    await error_of(await tcp.get("/api/v1/status", headers={"Authorization": header}), 401, "unauthorized")
+
+
+async def log_in(client: Client) -> str:
+    """Returns the CSRF token of the new session."""
+    answer = await client.post("/login", data={"token": TOKEN}, allow_redirects=False)
+    assert answer.status == 303 and answer.headers["Location"] == "/"
+    cookie = answer.headers["Set-Cookie"]
+    assert "HttpOnly" in cookie and "SameSite=Strict" in cookie and TOKEN not in cookie
+    session = await (await client.get("/api/v1/session")).json()
+    assert session["authenticated_by"] == "cookie"
+    return str(session["csrf"])
+
+
+async def test_login_session_csrf_logout(tcp: Client, control: FakeControl) -> None:
+    csrf = await log_in(tcp)
+    assert (await tcp.get("/")).content_type == "text/html"
+    for headers in ({}, {"X-CSRF-Token": "wrong"}, {"X-CSRF-Token": ""}):
+        message = await error_of(await tcp.post("/api/v1/sysctl/apply", headers=headers), 401, "unauthorized")
+        assert "X-CSRF-Token" in message
+    assert control.requests == []
+    assert (await tcp.post("/api/v1/sysctl/apply", headers={"X-CSRF-Token": csrf})).status == 200
+    assert control.requests == [("sysctl_apply", "web:127.0.0.1")]
+    assert (await tcp.post("/logout", headers={"X-CSRF-Token": csrf}, allow_redirects=False)).status == 303
+    await error_of(await tcp.get("/api/v1/status"), 401, "unauthorized")
+
+
+async def test_login_form_explains_and_escapes(tcp: Client) -> None:
+    assert "gw1" in await (await tcp.get("/login")).text()
+    answer = await tcp.post("/login", data={"token": "<b>"})
+    assert answer.status == 401 and "not this node" in await answer.text()
+
+
+async def test_guessing_is_slowed_down(tcp: Client) -> None:
+    for _ in range(MAX_FAILURES):
+        assert (await tcp.post("/login", data={"token": "guess"})).status == 401
+    assert (await tcp.post("/login", data={"token": TOKEN}, allow_redirects=False)).status == 429
+    response = await tcp.get("/api/v1/status", headers=BEARER)
+    await error_of(response, 429, "limit")
+    assert int(response.headers["Retry-After"]) > 0
+
+
+async def test_headers(tcp: Client) -> None:
+    for path in ("/login", "/api/v1/status", "/static/style.css"):
+        headers = (await tcp.get(path)).headers
+        assert headers["Content-Security-Policy"].startswith("default-src 'self'")
+        assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+        assert "unsafe" not in headers["Content-Security-Policy"]
+        assert headers["X-Content-Type-Options"] == "nosniff"
+    assert (await tcp.get("/api/v1/status")).headers["Cache-Control"] == "no-store"
+
+
+async def test_get_changes_nothing(tcp: Client, control: FakeControl) -> None:
+    """GET on every path that exists, also those meant for other methods."""
+    before = control.services.version, control.node_status.version, control.journal.latest.value
+    for resource in tcp.app.router.resources():  # type: ignore[union-attr]
+        path = resource.canonical.format(id=WEB, server="198.51.100.31:80", name="front")
+        if path not in ("/api/v1/stream", "/static"):
+            await (await tcp.get(path + "?drain=true&weight=0", headers=BEARER, allow_redirects=False)).read()
+    assert control.requests == []
+    assert before == (control.services.version, control.node_status.version, control.journal.latest.value)

@@ -1,0 +1,110 @@
+"""What goes over HTTP beside control.py's own types: request bodies (validated) and the envelopes of lists."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from lbnode.control import ServiceInfo
+from lbnode.journal import Event
+from lbnode.model import MAX_WEIGHT, Problem
+from lbnode.tuning.kernel import SysctlFinding
+
+
+class Body(BaseModel):
+    """Strict: a number in quotes, or a field nobody reads, is a mistake worth telling."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class DiffBody(Body):
+    document: dict[str, Any]
+
+
+class ApplyBody(Body):
+    document: dict[str, Any]
+    prune: bool = Field(default=False, description="Delete what the document does not name.")
+    expect_revision: int | None = Field(default=None, ge=0, description="Refuse (409) if changed after this revision.")
+    dry_run: bool = Field(default=False, description="Report what would change; expect_revision is not checked.")
+
+
+class ChangesBody(Body):
+    put: dict[str, dict[str, Any]] = Field(default_factory=dict, description="Relative key -> document.")
+    delete: list[str] = Field(default_factory=list, description="Relative keys; a service's servers go with it.")
+    expect_revision: int | None = Field(default=None, ge=0)
+    dry_run: bool = False
+
+
+class ServerPatch(Body):
+    """Only the fields that are present are changed."""
+
+    weight: int = Field(default=1, ge=0, le=MAX_WEIGHT)
+    drain: bool = Field(default=False, description="Effective weight 0: established connections stay.")
+    forward: Literal["masquerade", "direct", "tunnel"] = "masquerade"
+    upper_threshold: int = Field(default=0, ge=0)
+    lower_threshold: int = Field(default=0, ge=0)
+
+
+class ZeroBody(Body):
+    service: str | None = Field(default=None, description="Service id; null = all services.")
+
+
+class EventsQuery(BaseModel):
+    """Query strings are text, so not strict."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    since: int = Field(default=0, ge=0, description="Events newer than this sequence number.")
+    limit: int = Field(default=500, ge=1, le=2000, description="At most the newest N of them.")
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceList:
+    services: Sequence[ServiceInfo]
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    revision: int
+    document: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class EventList:
+    events: Sequence[Event]
+
+
+@dataclass(frozen=True, slots=True)
+class SysctlList:
+    findings: Sequence[SysctlFinding]
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """How this request is authenticated; `csrf` goes into X-CSRF-Token with each change (empty: not needed)."""
+
+    node: str
+    authenticated_by: str  # "cookie" | "bearer" | "socket"
+    csrf: str
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    done: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorDetail:
+    """kind: config | bad-request | unauthorized | not-found | conflict | limit | data-plane | store-unavailable"""
+
+    kind: str
+    message: str
+    problems: Sequence[Problem] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorBody:
+    error: ErrorDetail
