@@ -6,6 +6,7 @@ gRPC's own balancing does not leave a member that hangs or has lost quorum: we k
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -13,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar, cast
 
+# Set before gRPC's C core starts: it writes lost connections to stderr, past our journal and `health`.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 import grpc
 import grpc.aio
 
@@ -123,13 +126,13 @@ class EtcdRpc:
             return f"lost etcd member {faults}"
         return f"no etcd member answers ({faults})"
 
-    async def run(self, attempt: Callable[[int, float], Awaitable[T]], total_s: float = TOTAL_S) -> T:
+    async def run(self, attempt: Callable[[int, float], Awaitable[T]], failing: Callable[[], None] = lambda: None) -> T:
         """Try `attempt(member index, deadline in s)` at one member after the other until one succeeds.
 
-        A try may have taken effect although it failed: `attempt` must be fit to be repeated. StoreUnavailable after
-        `total_s`, StoreRefused when etcd says no, LeaseGone.
+        A try may have taken effect although it failed: `attempt` must be fit to be repeated. `failing` is called each
+        time that all members have failed. StoreUnavailable after TOTAL_S, StoreRefused when etcd says no, LeaseGone.
         """
-        end = time.monotonic() + total_s
+        end = time.monotonic() + TOTAL_S
         failures, reauthenticated = 0, False
         while True:
             index = self.current
@@ -146,6 +149,7 @@ class EtcdRpc:
                 failures += 1
                 pause = 0.0
                 if failures >= len(self.endpoints):
+                    failing()
                     pause = backoff_s(failures - len(self.endpoints) + 1, random.random())
                 if time.monotonic() + pause >= end:
                     raise StoreUnavailable(self.problem()) from None
@@ -154,9 +158,15 @@ class EtcdRpc:
                 self.succeeded(index)
                 return result
 
-    async def call(self, method: str, request: Message, response_type: type[M]) -> M:
+    async def call(
+        self, method: str, request: Message, response_type: type[M], failing: Callable[[], None] = lambda: None
+    ) -> M:
         """`run` one unary call of `/etcdserverpb.<method>`."""
-        return await self.run(lambda index, timeout_s: self.unary(index, method, request, response_type, timeout_s))
+
+        async def attempt(index: int, timeout_s: float) -> M:
+            return await self.unary(index, method, request, response_type, timeout_s)
+
+        return await self.run(attempt, failing)
 
     def _raise_final(self, error: RpcFailed) -> None:
         """Raise what no other member would answer differently."""

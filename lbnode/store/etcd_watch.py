@@ -87,7 +87,10 @@ class EtcdWatcher:
             await asyncio.sleep(backoff_s(failures, random.random(), pause_limit))
 
     async def _list(self) -> None:
-        response = await read_all(self._rpc, self._start, self._end)
+        def failing() -> None:
+            self._report(connected=False, problem=self._rpc.problem())
+
+        response = await read_all(self._rpc, self._start, self._end, failing)
         header = response.header
         if self._cluster_id not in (None, header.cluster_id):
             log.warning("the etcd cluster was replaced: its id is %x, was %x", header.cluster_id, self._cluster_id)
@@ -157,6 +160,8 @@ class EtcdWatcher:
         raise error from None
 
 
-async def read_all(rpc: EtcdRpc, start: bytes, end: bytes) -> pb.RangeResponse:
+async def read_all(
+    rpc: EtcdRpc, start: bytes, end: bytes, failing: Callable[[], None] = lambda: None
+) -> pb.RangeResponse:
     """A linearizable read of the prefix."""
-    return await rpc.call("KV/Range", pb.RangeRequest(key=start, range_end=end), pb.RangeResponse)
+    return await rpc.call("KV/Range", pb.RangeRequest(key=start, range_end=end), pb.RangeResponse, failing)

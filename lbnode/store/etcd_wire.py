@@ -86,19 +86,24 @@ def classify(code: str, details: str) -> Fault:
 
 
 def reason(code: str, details: str, endpoint: Endpoint) -> str:
-    """A status as an operator wants to read it."""
-    lowered = details.lower()
+    """A status as an operator wants to read it. The texts come from gRPC's C core, the rest is etcd's own words."""
+    text = details.rpartition("last error: ")[2].removeprefix("etcdserver: ")
+    lowered = text.lower()
+    closed = "socket closed" in lowered or "connection reset" in lowered
     if code == "DEADLINE_EXCEEDED":
         return "no answer in time"
     if "connection refused" in lowered:
         return "connection refused"
-    if "CERTIFICATE_VERIFY_FAILED" in details:
-        return f"its TLS certificate is not accepted ({details.rpartition('CERTIFICATE_VERIFY_FAILED: ')[2][:80]})"
-    if endpoint.tls and ("handshake" in lowered or "socket closed" in lowered or "reset" in lowered):
-        return f"TLS handshake failed: does it speak TLS, and want a (valid) client certificate? ({details[-80:]})"
-    if not endpoint.tls and ("socket closed" in lowered or "reset" in lowered or "settings frame" in lowered):
-        return f"it closed the connection: does it want https://? ({details[-80:]})"
-    return details.removeprefix("etcdserver: ").rpartition("last error: ")[2][-160:] or code
+    if "errors resolving" in lowered:
+        return "host name not found"
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        why = text.rpartition("CERTIFICATE_VERIFY_FAILED: ")[2].removesuffix(": OK")
+        return f"its TLS certificate is not accepted: {why} (check ca_file)"
+    if "failed to connect" in details and endpoint.tls and (closed or "handshake" in lowered or "unwrap" in lowered):
+        return "TLS handshake failed: does it speak TLS, and does it accept our client certificate?"
+    if "failed to connect" in details and closed:
+        return "it closes the connection: does it want https:// ?"
+    return "connection lost" if closed else text or code
 
 
 def refusal_hint(details: str) -> str:
