@@ -1,0 +1,190 @@
+"""Nodes on one switch for the election's tests: real supervisors and election processes, watched from outside."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from ipaddress import IPv4Address, ip_address
+from pathlib import Path
+from typing import Any
+
+from lbnode.election.messages import encode_line, groups_message
+from lbnode.election.netlink import Rtnetlink, open_monitor
+from lbnode.election.placement import InterfaceAddress
+from lbnode.lab.netns import Net, ip
+from lbnode.model import VipAddress, VipGroup
+
+VIP = "192.0.2.10"
+DEADLINE_S = 20.0
+ROOT = Path(__file__).parents[2]
+GROUP = VipGroup("front", 51, (VipAddress(ip_address(VIP), 24),), {"a": 250, "b": 150})
+ALONE = replace(GROUP, priorities={"a": 250})
+RTM_DELADDR = 21
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    """Poll until the condition holds; fails naming `what` after the deadline."""
+    end = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < end, f"not within {DEADLINE_S} s: {what}"
+        time.sleep(0.005)
+
+
+class Daemon:
+    """A running tests.netns.election_node."""
+
+    def __init__(self, lab: Lab, name: str, *groups: VipGroup) -> None:
+        self.name = name
+        self.messages: list[dict[str, Any]] = []
+        self.process = lab.net.popen(
+            name,
+            *(sys.executable, "-m", "tests.netns.election_node", name),
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        threading.Thread(target=self._read, daemon=True).start()
+        if groups:
+            self.configure(*groups)
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.messages.append(json.loads(line))
+
+    def _write(self, message: dict[str, Any]) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(encode_line(message))
+        self.process.stdin.flush()
+
+    def configure(self, *groups: VipGroup) -> None:
+        self._write(groups_message(groups))
+
+    def handover(self, group: str) -> None:
+        self._write({"handover": group})
+
+    @property
+    def roles(self) -> list[dict[str, Any]]:
+        return [message["role"] for message in self.messages if "role" in message]
+
+    @property
+    def events(self) -> list[str]:
+        return [message["event"] for message in self.messages if "event" in message]
+
+    @property
+    def state(self) -> str:
+        return self.roles[-1]["state"] if self.roles else "none"
+
+    @property
+    def problem(self) -> str:
+        return self.roles[-1]["problem"] if self.roles else ""
+
+    def driver_pid(self) -> int:
+        return int(subprocess.check_output(["pgrep", "-P", str(self.process.pid)]).split()[0])
+
+    def kill(self, number: int) -> None:
+        """Send a signal and wait for the end of the daemon (not of its election process)."""
+        self.process.send_signal(number)
+        self.process.wait(DEADLINE_S)
+
+
+class Lab:
+    """Namespaces a and b (192.0.2.1, .2) and a client (192.0.2.100) on the switch sw."""
+
+    def __init__(self, net: Net) -> None:
+        self.net = net
+        net.add("sw")
+        net.bridge("sw")
+        self._netlink: dict[str, Rtnetlink] = {}
+        for name, address in (("a", "192.0.2.1/24"), ("b", "192.0.2.2/24"), ("client", "192.0.2.100/24")):
+            net.add(name)
+            net.plug(name, "front", address, "sw", f"to-{name}")
+            self._netlink[name] = net.call(name, Rtnetlink)
+
+    def daemon(self, name: str, *groups: VipGroup) -> Daemon:
+        return Daemon(self, name, *groups)
+
+    def addresses(self, name: str) -> list[InterfaceAddress]:
+        return self._netlink[name].addresses()
+
+    def holds(self, name: str, address: str = VIP) -> bool:
+        return any(str(entry.address) == address for entry in self.addresses(name))
+
+    def mac(self, name: str, interface: str = "front") -> str:
+        links = self._netlink[name].links().values()
+        return next(link.mac.hex(":") for link in links if link.name == interface)
+
+    def isolate(self, name: str) -> None:
+        """Silent isolation: the switch forwards nothing, carrier stays."""
+        ip("-n", self.net.ns("sw"), "link", "set", f"to-{name}", "nomaster")
+
+    def heal(self, name: str) -> None:
+        ip("-n", self.net.ns("sw"), "link", "set", f"to-{name}", "master", "br0")
+
+    def client_reaches(self, name: str) -> bool:
+        """The client's packets to the VIP arrive, and at this node."""
+        try:
+            self.net.run("client", "ping", "-c1", "-W1", VIP)
+        except RuntimeError:
+            return False
+        return self.mac(name) in self.net.run("client", "ip", "neigh", "show", VIP)
+
+    def send_raw(self, packets: list[bytes]) -> None:
+        """IP protocol 112 payloads by multicast from the client, TTL 255."""
+
+        def send() -> None:
+            with socket.socket(socket.AF_INET, socket.SOCK_RAW, 112) as raw:
+                raw.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 255)
+                raw.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, IPv4Address("192.0.2.100").packed)
+                for packet in packets:
+                    raw.sendto(packet, ("224.0.0.18", 0))
+
+        self.net.call("client", send)
+
+    def count_removals(self, name: str) -> Callable[[], int]:
+        """From now on, how many addresses the kernel of this node removed."""
+        monitor = self.net.call(name, open_monitor)
+        count = 0
+
+        def removals() -> int:
+            nonlocal count
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    count += int.from_bytes(monitor.recv(1 << 16)[4:6], sys.byteorder) == RTM_DELADDR
+            return count
+
+        return removals
+
+    @contextlib.contextmanager
+    def never_both(self) -> Iterator[None]:
+        """Fails at the end if both nodes held the VIP at one instant meanwhile."""
+        stop, seen, polls = threading.Event(), [0], [0]
+        probes = [self.net.call(name, Rtnetlink) for name in ("a", "b")]
+
+        def held(probe: Rtnetlink) -> bool:
+            return any(str(entry.address) == VIP for entry in probe.addresses())
+
+        def watch() -> None:
+            while not stop.is_set():
+                polls[0] += 1
+                # a before and after b: a move between two looks is no overlap
+                if held(probes[0]) and held(probes[1]) and held(probes[0]):
+                    seen[0] += 1
+                stop.wait(0.0005)
+
+        thread = threading.Thread(target=watch)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+        assert polls[0] > 0
+        assert seen[0] == 0, f"both nodes held {VIP} in {seen[0]} of {polls[0]} looks"

@@ -1,0 +1,220 @@
+"""The election between real processes in network namespaces: faults, reconfiguration, adoption."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from ipaddress import IPv4Address, ip_address
+
+import pytest
+
+from lbnode.election.packet import Advert, encode
+from lbnode.lab.netns import Net, ip
+from lbnode.model import VipAddress
+from tests.netns.election_lab import ALONE, GROUP, VIP, Daemon, Lab, until
+
+pytestmark = [pytest.mark.root]
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    with Net(f"lbt-el{os.getpid()}") as net:
+        yield Lab(net)
+
+
+@pytest.fixture
+def pair(lab: Lab) -> tuple[Daemon, Daemon]:
+    """a Active, b Backup."""
+    a = lab.daemon("a", GROUP)
+    until(lambda: lab.holds("a"), "a becomes active while alone")
+    b = lab.daemon("b", GROUP)
+    until(lambda: b.state == "backup" and b.roles[-1]["active_address"] == "192.0.2.1", "b follows a")
+    return a, b
+
+
+def test_one_of_two_holds_the_vip_and_the_client_reaches_it(lab: Lab, pair: tuple[Daemon, Daemon]) -> None:
+    assert lab.holds("a") and not lab.holds("b")
+    until(lambda: lab.client_reaches("a"), "the client reaches a")
+    (held,) = [entry for entry in lab.addresses("a") if str(entry.address) == VIP]
+    assert (held.prefix_len, held.ours) == (32, True)  # no second route to the subnet
+
+
+def test_kill_9_of_the_daemon_moves_the_vip_and_never_both_hold_it(lab: Lab, pair: tuple[Daemon, Daemon]) -> None:
+    a, b = pair
+    with lab.never_both():
+        a.kill(signal.SIGKILL)
+        until(lambda: lab.holds("b") and not lab.holds("a"), "the VIP moves to b")
+        until(lambda: lab.client_reaches("b"), "the client reaches b")
+    assert b.roles[-1]["reason"] == "released by 192.0.2.1"  # no time-out was waited for
+    a = lab.daemon("a", GROUP)
+    with lab.never_both():
+        until(lambda: a.state == "backup" and a.roles[-1]["active_address"] == "192.0.2.2", "a comes back as backup")
+        assert lab.holds("b") and not lab.holds("a")
+
+
+def test_sigterm_hands_over(lab: Lab, pair: tuple[Daemon, Daemon]) -> None:
+    a, b = pair
+    with lab.never_both():
+        a.kill(signal.SIGTERM)
+        assert not lab.holds("a")
+        until(lambda: lab.holds("b"), "b takes over")
+    until(lambda: b.roles[-1]["reason"] == "released by 192.0.2.1", "b says why")
+
+
+def test_handover_on_request_stays_handed_over(lab: Lab, pair: tuple[Daemon, Daemon]) -> None:
+    a, b = pair
+    with lab.never_both():
+        a.handover("front")
+        until(lambda: b.state == "active" and a.roles[-1]["active_address"] == "192.0.2.2", "a follows b")
+    assert lab.holds("b") and not lab.holds("a")
+
+
+def test_kill_9_of_the_election_process_takes_the_vip_off_and_starts_another(
+    lab: Lab, pair: tuple[Daemon, Daemon]
+) -> None:
+    a, _b = pair
+    old = a.driver_pid()
+    with lab.never_both():
+        os.kill(old, signal.SIGKILL)
+        until(lambda: lab.holds("b"), "b takes over")
+        until(lambda: a.state == "backup" and a.driver_pid() != old, "a takes part again")
+        until(lambda: a.roles[-1]["active_address"] == "192.0.2.2", "a follows b")
+    assert not lab.holds("a")
+    assert any("died, starting another one: exit status -9" in event for event in a.events)
+
+
+def test_what_a_killed_node_left_behind_is_removed_at_its_return(lab: Lab, pair: tuple[Daemon, Daemon]) -> None:
+    a, _b = pair
+    driver = a.driver_pid()
+    os.kill(a.process.pid, signal.SIGSTOP)  # so that it cannot clean up after its child
+    os.kill(driver, signal.SIGKILL)
+    a.kill(signal.SIGKILL)
+    until(lambda: lab.holds("b"), "b takes over")
+    assert lab.holds("a")
+    a = lab.daemon("a", GROUP)
+    until(lambda: not lab.holds("a"), "the leftover is removed")
+    until(lambda: a.state == "backup" and lab.client_reaches("b"), "the client reaches b")
+
+
+def test_silent_isolation_is_taken_over_and_after_the_heal_one_is_left_and_reachable(
+    lab: Lab, pair: tuple[Daemon, Daemon]
+) -> None:
+    a, _b = pair
+    lab.isolate("a")
+    until(lambda: lab.holds("b"), "b takes over")
+    until(lambda: lab.client_reaches("b"), "the client reaches b")
+    lab.heal("a")
+    until(lambda: not lab.holds("b"), "the lower priority yields")
+    until(lambda: lab.client_reaches("a"), "the client learns the winner")
+    assert lab.holds("a") and a.state == "active"
+
+
+def test_loss_of_carrier_releases_the_vip_and_its_return_does_not_take_it_back(
+    lab: Lab, pair: tuple[Daemon, Daemon]
+) -> None:
+    a, _b = pair
+    ip("-n", lab.net.ns("sw"), "link", "set", "to-a", "down")
+    until(lambda: not lab.holds("a") and lab.holds("b"), "the VIP moves")
+    until(lambda: a.problem == "interface front is down or has no carrier", "a says why")
+    ip("-n", lab.net.ns("sw"), "link", "set", "to-a", "up")
+    until(lambda: a.roles[-1]["active_address"] == "192.0.2.2", "a follows b")
+    assert a.problem == "" and lab.holds("b") and not lab.holds("a")
+
+
+def test_a_sole_member_is_active_at_once_and_kill_9_and_restart_flap_nothing(lab: Lab) -> None:
+    a = lab.daemon("a", ALONE)
+    until(lambda: a.state == "active" and lab.holds("a"), "the sole member is active")
+    assert "sole member" in a.roles[-1]["reason"]
+    removals = lab.count_removals("a")
+    driver = a.driver_pid()
+    a.kill(signal.SIGKILL)
+    until(lambda: not os.path.exists(f"/proc/{driver}"), "its election process leaves")
+    assert lab.holds("a")
+    a = lab.daemon("a", ALONE)
+    until(lambda: a.state == "active", "the next one adopts")
+    os.kill(driver := a.driver_pid(), signal.SIGKILL)
+    until(lambda: any("died" in event for event in a.events), "its process is started again")
+    until(lambda: a.driver_pid() != driver and a.problem == "" and a.state == "active", "and adopts")
+    assert {role["state"] for role in a.roles} == {"initialize", "active"}
+    assert [role["state"] for role in a.roles].index("active") == 1  # never back to initialize
+    assert lab.holds("a") and removals() == 0
+
+
+def test_reconfiguration_without_losing_the_role(lab: Lab, pair: tuple[Daemon, Daemon]) -> None:
+    a, b = pair
+    removals = lab.count_removals("a")
+    more = replace(GROUP, addresses=(*GROUP.addresses, VipAddress(ip_address("192.0.2.11"), 24)), advert_interval_s=0.2)
+    a.configure(more)
+    until(lambda: lab.holds("a", "192.0.2.11"), "the address is added")
+    until(lambda: "192.0.2.1 announces 192.0.2.10, 192.0.2.11" in b.problem, "b sees that its group differs")
+    b.configure(more)
+    until(lambda: b.problem == "", "the groups are equal")
+    assert removals() == 0
+    for daemon in (a, b):
+        daemon.configure(replace(GROUP, priorities={"a": 100, "b": 150}))
+    until(lambda: not lab.holds("a", "192.0.2.11"), "the address is removed")
+    until(lambda: a.roles[-1]["priority"] == 100, "the priority is taken over")
+    assert lab.holds("a") and {role["state"] for role in a.roles[2:]} == {"backup", "active"}
+    assert [event for event in b.events if "became active" in event] == []
+    a.configure()
+    until(lambda: not lab.holds("a") and lab.holds("b"), "a removed group moves to the peer")
+
+
+def test_an_interface_that_comes_later_is_waited_for(lab: Lab) -> None:
+    named = replace(ALONE, addresses=(VipAddress(ip_address("198.51.100.1"), 24, "back"), *ALONE.addresses))
+    a = lab.daemon("a", named)
+    until(lambda: "198.51.100.1: no interface back" in a.problem, "it says what is missing")
+    until(lambda: lab.holds("a"), "the other address is served")
+    lab.net.plug("a", "back", "198.51.100.2/24", "sw", "to-a-back")
+    until(lambda: lab.holds("a", "198.51.100.1") and a.problem == "", "the address goes to the new interface")
+
+
+def test_addresses_on_two_interfaces_move_together(lab: Lab) -> None:
+    both = replace(GROUP, addresses=(*GROUP.addresses, VipAddress(ip_address("198.51.100.1"), 24)))
+    for name, address in (("a", "198.51.100.2/24"), ("b", "198.51.100.3/24")):
+        lab.net.plug(name, "back", address, "sw", f"to-{name}-back")
+    lab.daemon("a", both)
+    until(lambda: lab.holds("a") and lab.holds("a", "198.51.100.1"), "a holds both")
+    b = lab.daemon("b", both)
+    until(lambda: b.state == "backup", "b follows")
+    ip("-n", lab.net.ns("sw"), "link", "set", "to-a-back", "down")  # not the interface VRRP runs on
+    until(lambda: lab.holds("b") and lab.holds("b", "198.51.100.1"), "b holds both")
+    assert not lab.holds("a") and not lab.holds("a", "198.51.100.1")
+    until(lambda: b.problem == "", "b has no problem")
+
+
+def test_a_vip_that_somebody_deletes_is_restored(lab: Lab, pair: tuple[Daemon, Daemon]) -> None:
+    removals = lab.count_removals("a")
+    lab.net.run("a", "ip", "addr", "del", f"{VIP}/32", "dev", "front")
+    until(lambda: lab.holds("a"), "it is put back")
+    assert removals() == 1
+
+
+def test_an_address_of_the_operator_is_never_taken_off(lab: Lab) -> None:
+    lab.net.run("b", "ip", "addr", "add", f"{VIP}/24", "dev", "front")
+    b = lab.daemon("b", GROUP)
+    until(lambda: f"{VIP} was put on front by someone else" in b.problem, "the conflict is reported")
+    b.kill(signal.SIGTERM)
+    assert lab.holds("b")
+
+
+def test_malformed_packets_are_counted_and_change_nothing(lab: Lab, pair: tuple[Daemon, Daemon]) -> None:
+    a, b = pair
+    rng = random.Random(1)
+    good = encode(Advert(51, 255, 10, (IPv4Address(VIP),), IPv4Address("192.0.2.100")))
+    broken = [good[:i] for i in range(len(good))]
+    broken += [good[:i] + bytes([good[i] ^ 1 << rng.randrange(8)]) + good[i + 1 :] for i in range(len(good))]
+    broken += [rng.randbytes(rng.randrange(60)) for _ in range(100)]
+    broken.append(b"\x21" + good[1:])
+    before = len(a.roles), len(b.roles)
+    lab.send_raw(broken)
+    for daemon in pair:
+        until(lambda d=daemon: any("front dropped" in event for event in d.events), f"{daemon.name} counts them")
+        until(lambda d=daemon: any("checksum is wrong" in event for event in d.events), f"{daemon.name} says why")
+    assert (len(a.roles), len(b.roles)) == before
+    assert lab.holds("a") and not lab.holds("b")
+    a.handover("front")  # both still work
+    until(lambda: lab.holds("b"), "a handover still works")
