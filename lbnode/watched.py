@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -52,3 +52,16 @@ class Watched(Generic[T]):
             seen = self._version
             yield self._value
             await self.wait_changed(seen)
+
+
+async def changes_of(*watched: Watched[Any]) -> AsyncIterator[None]:
+    """Yields at once, then each time any of `watched` has changed since the last yield."""
+    while True:
+        seen = [one.version for one in watched]
+        yield
+        waiting = [asyncio.ensure_future(one.wait_changed(version)) for one, version in zip(watched, seen, strict=True)]
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for future in waiting:
+                future.cancel()

@@ -1,0 +1,44 @@
+"""Text for people: exact where people align by eye or scripts cut columns."""
+
+from __future__ import annotations
+
+import pytest
+
+from lbnode.cli import render
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0s"), (59.9, "59s"), (192, "3m12s"), (18480, "5h08m"), (1047600, "12d3h"), (-5, "0s")]
+)
+def test_duration(seconds: float, text: str) -> None:
+    assert render.duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0, "0"), (7.5, "7.5"), (999, "999"), (12300, "12.3k"), (4100000, "4.1M"), (2e9, "2G")]
+)
+def test_quantity(value: float, text: str) -> None:
+    assert render.quantity(value) == text
+
+
+def test_table_aligns_and_trims() -> None:
+    assert render.table(("A", "LONG"), [("1", "x"), ("22", "")]) == "A   LONG\n1   x\n22\n"
+
+
+def test_weight_shows_what_differs() -> None:
+    assert render.weight({"configured_weight": 3, "effective_weight": 3}) == "3"
+    assert render.weight({"configured_weight": 3, "effective_weight": 0}) == "3→0"
+    assert render.weight({"configured_weight": 3, "effective_weight": None}) == "3→-"
+
+
+def test_changes_name_each_field() -> None:
+    text = render.changes(
+        [
+            {"key": "services/a", "action": "create", "old": None, "new": {"scheduler": "rr"}},
+            {"key": "services/b", "action": "update", "old": {"weight": 1, "x": 1}, "new": {"weight": 2, "x": 1}},
+            {"key": "services/c", "action": "delete", "old": {"weight": 1}, "new": None},
+        ]
+    )
+    assert text == (
+        "+ services/a\n    scheduler: 'rr'\n~ services/b\n    weight: 1 → 2\n- services/c\n    weight: 1 → (removed)\n"
+    )
