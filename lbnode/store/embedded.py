@@ -25,6 +25,16 @@ POLL_S = 0.25  # one poll costs some 50 us
 T = TypeVar("T")
 
 
+def _hint(error: Exception) -> str:
+    """What the operator can do."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return " (put a backup in its place, or move it away to begin with an empty configuration)"
+    if code == sqlite3.SQLITE_BUSY:
+        return " (by another process; which one: fuser FILE)"
+    return ""
+
+
 class EmbeddedStore(FollowingStore):
     """Store of store/base.py. All SQLite calls run in one thread of its own."""
 
@@ -78,17 +88,18 @@ class EmbeddedStore(FollowingStore):
 
     def _poll(self, database: Database) -> list[Change] | tuple[int, dict[str, Entry]]:
         """What changed since the keyspace's revision, or a complete list where that cannot be told."""
-        database.expire()
         changes = database.changes_after(self._keyspace.revision) if self._listed else None
         self._listed = True
         return database.read_all() if changes is None else changes
 
     async def _run(self, work: Callable[[Database], T], wakes: bool = True) -> T:
         """Run `work` in the thread. StoreUnavailable; the next call opens the file anew."""
+        if self._closed:
+            raise StoreUnavailable(f"{self._path}: the store was closed")
         try:
             result = await asyncio.get_running_loop().run_in_executor(self._thread, self._call, work)
         except (sqlite3.Error, OSError) as error:
-            problem = f"{self._path}: {error}"
+            problem = f"{self._path}: {error}{_hint(error)}"
             self._report(connected=False, endpoint=str(self._path), problem=problem)
             raise StoreUnavailable(problem) from error
         self._report(connected=True, endpoint=str(self._path))
@@ -102,6 +113,7 @@ class EmbeddedStore(FollowingStore):
         if self._database is None:
             self._database = Database(self._path)
         try:
+            self._database.expire()
             return work(self._database)
         except sqlite3.Error:
             self._discard()

@@ -69,7 +69,8 @@ class Tls:
 
     def stamp(self) -> tuple[float, ...]:
         """Changes when a file is replaced."""
-        return tuple(Path(name).stat().st_mtime for name in (self.ca_file, self.cert_file, self.key_file) if name)
+        files = [Path(name) for name in (self.ca_file, self.cert_file, self.key_file) if name]
+        return tuple(file.stat().st_mtime for file in files if file.exists())
 
     def credentials(self) -> Any:
         if bool(self.cert_file) != bool(self.key_file):
@@ -99,6 +100,9 @@ class EtcdRpc:
         self._token: str | None = None  # "" once etcd said that it has authentication switched off
         self._authenticating = asyncio.Lock()
         self._faults: dict[int, str] = {}  # endpoint index -> why its last try failed
+        self._stamp = tls.stamp()
+        self._closing: set[asyncio.Task[None]] = set()
+        self._closed = False
         if any(endpoint.tls for endpoint in endpoints):
             tls.credentials()  # a missing file is reported at start
 
@@ -116,6 +120,9 @@ class EtcdRpc:
     def failed(self, index: int, why: str) -> None:
         """Note why and leave member `index` for the next one."""
         self._faults[index] = why
+        if self.endpoints[index].tls and (stamp := self._tls.stamp()) != self._stamp:
+            self._stamp = stamp  # certificates were renewed: connect with the new ones
+            self._drop_channels()
         if self.current == index:
             self.current = (index + 1) % len(self.endpoints)
 
@@ -189,6 +196,11 @@ class EtcdRpc:
             return cast(M, await call(request, timeout=timeout_s, metadata=_metadata(token)))
         except grpc.aio.AioRpcError as error:
             raise self.explain(index, error, token) from None
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise RpcFailed(Fault.MEMBER, "connection closed") from None  # the channel was, not our caller
 
     async def open(self, index: int, method: str, request_type: type[M], response_type: type[Message]) -> Any:
         """A bidirectional stream of `/etcdserverpb.<method>` that ends when its member loses the leader."""
@@ -248,20 +260,33 @@ class EtcdRpc:
             return self._token
 
     def _channel(self, index: int) -> Any:
+        if self._closed:
+            raise RpcFailed(Fault.REFUSED, "the store was closed")
         if index not in self._channels:
             endpoint = self.endpoints[index]
             target = f"dns:///{endpoint}"
             if endpoint.tls:
-                channel = grpc.aio.secure_channel(target, self._tls.credentials(), options=_OPTIONS)
+                try:
+                    credentials = self._tls.credentials()
+                except ConfigError as error:
+                    raise RpcFailed(Fault.MEMBER, str(error)) from None
+                channel = grpc.aio.secure_channel(target, credentials, options=_OPTIONS)
             else:
                 channel = grpc.aio.insecure_channel(target, options=_OPTIONS)
             self._channels[index] = channel
         return self._channels[index]
 
-    async def close(self) -> None:
+    def _drop_channels(self) -> None:
         for channel in self._channels.values():
-            await channel.close(0)
+            task = asyncio.ensure_future(channel.close())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
         self._channels.clear()
+
+    async def close(self) -> None:
+        self._closed = True
+        self._drop_channels()
+        await asyncio.gather(*self._closing)
 
 
 def _metadata(token: str) -> tuple[tuple[str, str], ...]:

@@ -16,6 +16,7 @@ from lbnode.errors import StoreUnavailable
 from lbnode.store import etcd_pb2 as pb
 from lbnode.store.etcd_rpc import TRY_S, EtcdRpc, RpcFailed
 from lbnode.store.etcd_wire import (
+    BACKOFF_MAX_S,
     BACKOFF_REFUSED_MAX_S,
     Fault,
     backoff_s,
@@ -58,14 +59,15 @@ class EtcdWatcher:
         self._relist_at = 0.0  # monotonic time
 
     async def run(self) -> None:
-        failures = 0
+        failures = 0  # in a row
+        renewed = False  # the token, since the last answer
         while True:
             pause_limit = BACKOFF_REFUSED_MAX_S
             try:
                 if time.monotonic() >= self._relist_at:
                     await self._list()
                 async for response in self._stream():
-                    failures = 0
+                    failures, renewed = 0, False
                     if self._keyspace.apply(changes(self._prefix, response.events)):
                         self._changed()
             except _Relist as why:
@@ -75,14 +77,13 @@ class EtcdWatcher:
             except StoreUnavailable as error:
                 self._report(connected=False, problem=str(error))
             except RpcFailed as error:
-                # etcd 3.4 says "permission denied" to a watch whose token has expired.
-                stale_token = error.fault is Fault.PERMISSION and self._rpc.drop_token()
-                if not (stale_token and failures == 0) and error.fault is not Fault.TOKEN:
-                    problem = str(error)
-                    if error.fault is Fault.MEMBER:
-                        problem = self._rpc.problem()
-                        pause_limit = 2.0
-                    self._report(connected=False, problem=problem)
+                if error.fault is Fault.MEMBER:
+                    self._report(connected=False, problem=self._rpc.problem())
+                    pause_limit = BACKOFF_MAX_S
+                elif error.fault is Fault.PERMISSION and not renewed and self._rpc.drop_token():
+                    renewed = True  # etcd 3.4 says "permission denied" to a watch whose token has expired
+                elif error.fault is not Fault.TOKEN:
+                    self._report(connected=False, problem=str(error))
             failures += 1
             await asyncio.sleep(backoff_s(failures, random.random(), pause_limit))
 
@@ -125,6 +126,8 @@ class EtcdWatcher:
                         await call.write(pb.WatchRequest(progress_request=pb.WatchProgressRequest()))
                     asked = True
                     continue
+                if reader.cancelled():
+                    raise RpcFailed(Fault.MEMBER, "connection closed")
                 response, reader, asked = reader.result(), None, False
                 if response is grpc.aio.EOF:
                     raise RpcFailed(Fault.MEMBER, "it ended the watch")

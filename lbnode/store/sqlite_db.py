@@ -20,6 +20,7 @@ from lbnode.store.keyspace import Change, conflict
 KEEP_REVISIONS = 1000
 BUSY_S = 5.0  # how long to wait for another process's transaction
 
+_VERSION = 1
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS kv(
   key TEXT PRIMARY KEY, value TEXT NOT NULL, revision INTEGER NOT NULL, lease INTEGER NOT NULL) WITHOUT ROWID;
@@ -47,8 +48,12 @@ class Database:
         self._db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
         try:
             self._switch_to_wal()
-            # FULL: a transaction that was answered survives a power cut.
-            self._db.executescript(f"PRAGMA synchronous=FULL; BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
+            self._db.execute("PRAGMA synchronous=FULL")  # a transaction that was answered survives a power cut
+            version = self._db.execute("PRAGMA user_version").fetchone()[0]
+            if version > _VERSION:
+                raise sqlite3.DatabaseError(f"was written by a newer release (format {version}, known: {_VERSION})")
+            if version < _VERSION:  # a new file
+                self._db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={_VERSION}; COMMIT;")
             self._inode = path.stat().st_ino
         except sqlite3.Error:
             self._db.close()
