@@ -31,7 +31,7 @@ from lbnode.election.realtime import become_realtime
 from lbnode.election.sockets import VrrpSocket
 from lbnode.election.vip import Vips
 from lbnode.errors import DataPlaneError
-from lbnode.model import VipGroup
+from lbnode.model import VipGroup, VrrpState
 
 SCAN_PAUSE = 50_000_000  # ns between two listings of interfaces, however many notifications come
 RETRY_SCAN = 1_000_000_000  # ns until the next look when something is amiss that netlink will not tell about
@@ -145,8 +145,10 @@ class Driver:
                 member.other_problems = tuple(self._vips.withdraw(member.addresses))
             case Announce(count):
                 self._vips.announce(member.placement.places, count)
-            case Changed(_, reason):
+            case Changed(state, reason):
                 member.since, member.reason = time.time(), reason
+                if state is not VrrpState.ACTIVE:
+                    member.send_problem = ""
 
     def _claim(self, member: Member) -> bool:
         """True if an address was missing and is there now."""

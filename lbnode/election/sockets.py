@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import socket
 import struct
 from ipaddress import IPv4Address
@@ -52,10 +51,6 @@ class VrrpSocket:
         while len(packets) < _BATCH:
             try:
                 packets.append(self._socket.recv(65535))
-            except BlockingIOError:
-                break
-            except OSError as error:
-                if error.errno not in (errno.ENETDOWN, errno.ENOBUFS):  # the interface went down: pending error
-                    raise
+            except OSError:  # nothing more; or a pending error (interface down, gone), which this has cleared
                 break
         return packets

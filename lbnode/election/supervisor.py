@@ -100,9 +100,11 @@ class Election:
                     stdin=asyncio.subprocess.DEVNULL,
                     env={**os.environ, "PYTHONPATH": str(Path(lbnode.__file__).parents[1])},
                 )
-            except OSError as error:
+            except BaseException as error:
                 ours.close()
-                return f"could not be started: {error}"
+                if isinstance(error, OSError):
+                    return f"could not be started: {error}"
+                raise
         reader, self._writer = await asyncio.open_connection(sock=ours, limit=LINE_LIMIT)
         sender = asyncio.create_task(self._send_groups(self._writer))
         try:

@@ -87,7 +87,9 @@ class Daemon:
         return self.roles[-1]["problem"] if self.roles else ""
 
     def driver_pid(self) -> int:
-        return int(subprocess.check_output(["pgrep", "-P", str(self.process.pid)]).split()[0])
+        """Of the election process; 0 = there is none."""
+        found = subprocess.run(["pgrep", "-P", str(self.process.pid)], capture_output=True, check=False)
+        return int((found.stdout.split() or [0])[0])
 
     def kill(self, number: int) -> None:
         """Send a signal and wait for the end of the daemon (not of its election process)."""
