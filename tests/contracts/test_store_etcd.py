@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 import re
+import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
+import trustme
 
 from lbnode.errors import ConfigError, StoreConflict, StoreRefused, StoreUnavailable
 from lbnode.store import etcd_pb2 as pb
@@ -385,6 +387,23 @@ async def test_tls_with_another_authority(secured: EtcdCluster, connect: Connect
     cert_file, key_file = secured.client_cert("lb")
     store = connect(secured.endpoints, "t", cert_file=cert_file, key_file=key_file)
     await problem_of_watch(store, "its TLS certificate is not accepted: unable to get local issuer certificate")
+
+
+async def test_renewed_certificates_are_taken_up(secured: EtcdCluster, connect: Connect, tmp_path: Path) -> None:
+    ours = {name: tmp_path / name for name in ("cert", "key")}
+    stranger = trustme.CA().issue_cert("lb.example", common_name="lb")
+    stranger.cert_chain_pems[0].write_to_path(str(ours["cert"]))
+    stranger.private_key_pem.write_to_path(str(ours["key"]))
+    store = connect(
+        secured.endpoints, "t", ca_file=secured.ca_file, cert_file=str(ours["cert"]), key_file=str(ours["key"])
+    )
+    first = asyncio.create_task(anext(store.watch()))  # type: ignore[arg-type]
+    await health_until(store, lambda health: "TLS handshake failed" in health.problem)
+    for path, issued in zip(ours.values(), secured.client_cert("lb"), strict=True):
+        shutil.copy(issued, path)
+    async with asyncio.timeout(PATIENCE_S):
+        await first
+    assert store.health.value.connected
 
 
 async def test_plain_http_where_etcd_speaks_tls(secured: EtcdCluster, connect: Connect) -> None:
