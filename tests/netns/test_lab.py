@@ -11,6 +11,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -233,3 +234,37 @@ def test_down_removes_everything_also_after_a_crash(tmp_path: Path) -> None:
     assert subprocess.run(["ip", "-brief", "link"], capture_output=True, text=True, check=True).stdout == links
     with pytest.raises(LabError, match="no lab"):
         Lab.attach(name)
+
+
+def test_measuring_client_sees_the_gap_of_a_cut_and_the_sessions_that_survive(lab: Lab) -> None:
+    address = lab.address("server", "front")
+    streams = ["--udp", f"{address}:7", "--http", f"{address}:80", "--session", f"{address}:2222", "--sessions", "3"]
+    pipe = subprocess.PIPE
+    process = lab.popen("client", ["python3", "-m", "lbnode.lab.probe", *streams], stdin=pipe, stdout=pipe, text=True)
+
+    def ask(command: str) -> dict[str, Any]:
+        process.stdin.write(command + "\n")
+        process.stdin.flush()
+        answer: dict[str, Any] = json.loads(process.stdout.readline())
+        return answer
+
+    with process:
+        assert json.loads(process.stdout.readline()) == {"ready": True}
+        assert ask("sessions")["kept"] == 3
+        ask("window")
+        until(lambda: ask("report")["http"]["answered"] >= 10, "ten requests were answered")
+        quiet = ask("report")
+        assert quiet["http"]["servers"] == {"server-one": quiet["http"]["answered"]}
+        assert quiet["udp"]["answered"] > 10 and quiet["http"]["failed"] == 0
+        ask("window")
+        lab.cut("server")
+        began = time.monotonic()
+        until(lambda: ask("report")["udp"]["longest_gap"] > 0.5, "the gap is seen while it lasts")
+        cut_for = time.monotonic() - began
+        lab.heal("server")
+        answered = ask("report")["udp"]["answered"]
+        until(lambda: ask("report")["udp"]["answered"] > answered + 10, "answers flow again")
+        assert 0.5 < ask("report")["udp"]["longest_gap"] < cut_for + 10
+        assert ask("sessions") == {"sessions": 3, "kept": 3, "lost": 0, "errors": []}
+        process.stdin.close()
+        assert process.wait(timeout=5) == 0
