@@ -60,6 +60,7 @@ class Driver:
         self._scanned_at = 0
         self._dropped: Counter[tuple[str, str]] = Counter()
         self._drop_reported_at: dict[tuple[str, str], int] = {}
+        self._unreported_drops: dict[tuple[str, str], str] = {}
         self._leave_reason = ""
 
     # --- the loop ---------------------------------------------------------------------------------------------
@@ -305,21 +306,28 @@ class Driver:
             if role != member.reported or everything:
                 member.reported = role
                 self._parent.tell(messages.role_message(role))
+        if self._unreported_drops:
+            self._report_drops()
         self._parent.flush()
 
     def _count_drop(self, interface: str, error: Rejected) -> None:
-        key = (interface, str(error.reason))
-        self._dropped[key] += 1
+        if error.reason is not Reason.VRID:
+            key = (interface, str(error.reason))
+            self._dropped[key] += 1
+            self._unreported_drops[key] = str(error)
+
+    def _report_drops(self) -> None:
+        """At most one report per interface and reason in REPORT_DROPS_EVERY, with the total so far."""
         now = now_ns()
-        if (
-            error.reason is Reason.VRID
-            or now - self._drop_reported_at.get(key, -REPORT_DROPS_EVERY) < REPORT_DROPS_EVERY
-        ):
-            return
-        self._drop_reported_at[key] = now
-        self._parent.tell(
-            {"dropped": {"interface": key[0], "reason": key[1], "count": self._dropped[key], "message": str(error)}}
-        )
+        for key, message in list(self._unreported_drops.items()):
+            if now - self._drop_reported_at.get(key, -REPORT_DROPS_EVERY) >= REPORT_DROPS_EVERY:
+                self._drop_reported_at[key] = now
+                del self._unreported_drops[key]
+                interface, reason = key
+                count = self._dropped[key]
+                self._parent.tell(
+                    {"dropped": {"interface": interface, "reason": reason, "count": count, "message": message}}
+                )
 
     def warn(self, text: str) -> None:
         """Have the daemon put it into the journal."""

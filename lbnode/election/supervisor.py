@@ -7,6 +7,7 @@ dies, the daemon takes the addresses off at once and starts another one.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import socket
@@ -81,7 +82,7 @@ class Election:
         try:
             async with asyncio.timeout(HANDOVER_TIMEOUT_S):
                 seen = self.roles.version
-                while self.roles.value[group] == role:
+                while (now := self.roles.value.get(group)) is not None and now.state is VrrpState.ACTIVE:
                     seen = await self.roles.wait_changed(seen)
         except TimeoutError:
             raise LbError(f"VIP group {group}: no answer to the handover within {HANDOVER_TIMEOUT_S:g} s") from None
@@ -108,8 +109,9 @@ class Election:
         reader, self._writer = await asyncio.open_connection(sock=ours, limit=LINE_LIMIT)
         sender = asyncio.create_task(self._send_groups(self._writer))
         try:
-            while line := await reader.readline():
-                self._receive(json.loads(line))
+            with contextlib.suppress(ConnectionError):  # it died with something unread
+                while (line := await reader.readline()).endswith(b"\n"):
+                    self._receive(json.loads(line))
             return f"exit status {await process.wait()}"
         finally:
             sender.cancel()

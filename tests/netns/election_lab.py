@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -27,6 +28,21 @@ ROOT = Path(__file__).parents[2]
 GROUP = VipGroup("front", 51, (VipAddress(ip_address(VIP), 24),), {"a": 250, "b": 150})
 ALONE = replace(GROUP, priorities={"a": 250})
 RTM_DELADDR = 21
+KEEPALIVED_CONFIG = """
+global_defs {{
+    vrrp_version 3
+}}
+vrrp_instance front {{
+    state BACKUP
+    interface front
+    virtual_router_id 51
+    priority {priority}
+    advert_int {interval}
+    virtual_ipaddress {{
+        {vip}/24
+    }}
+}}
+"""
 
 
 def until(condition: Callable[[], bool], what: str) -> None:
@@ -95,6 +111,26 @@ class Daemon:
         """Send a signal and wait for the end of the daemon (not of its election process)."""
         self.process.send_signal(number)
         self.process.wait(DEADLINE_S)
+
+
+class Keepalived:
+    """A running keepalived, VRRPv3."""
+
+    def __init__(self, lab: Lab, name: str, path: Path, priority: int, interval: float = 0.1) -> None:
+        self.log = path / "log"
+        config = path / "keepalived.conf"
+        config.write_text(KEEPALIVED_CONFIG.format(priority=priority, interval=interval, vip=VIP))
+        command = ["keepalived", "--dont-fork", "--log-console", "--log-detail", "--vrrp", "-f", str(config)]
+        command += ["-p", str(path / "pid"), "-r", str(path / "vrrp.pid")]
+        with self.log.open("wb") as log:
+            self.process = lab.net.popen(name, *command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+
+    def says(self, text: str) -> bool:
+        return text in self.log.read_text()
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(10)
 
 
 class Lab:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,26 +11,9 @@ from pathlib import Path
 import pytest
 
 from lbnode.lab.netns import Net
-from tests.netns.election_lab import GROUP, ROOT, VIP, Lab, until
+from tests.netns.election_lab import GROUP, Keepalived, Lab, until
 
 pytestmark = [pytest.mark.root, pytest.mark.keepalived]
-
-CONFIG = """
-global_defs {{
-    vrrp_version 3
-}}
-vrrp_instance front {{
-    state BACKUP
-    interface front
-    virtual_router_id 51
-    priority {priority}
-    advert_int {interval}
-    {options}
-    virtual_ipaddress {{
-        {vip}/24
-    }}
-}}
-"""
 
 
 @pytest.fixture
@@ -40,33 +22,12 @@ def lab() -> Iterator[Lab]:
         yield Lab(net)
 
 
-class Keepalived:
-    """keepalived in namespace b."""
-
-    def __init__(self, lab: Lab, path: Path, priority: int, interval: float = 0.1, *options: str) -> None:
-        self.log = path / "log"
-        config = path / "keepalived.conf"
-        text = CONFIG.format(priority=priority, interval=interval, options="\n    ".join(options), vip=VIP)
-        config.write_text(text)
-        command = ["keepalived", "--dont-fork", "--log-console", "--log-detail", "--vrrp", "-f", str(config)]
-        command += ["-p", str(path / "pid"), "-r", str(path / "vrrp.pid")]
-        with self.log.open("wb") as log:
-            self.process = lab.net.popen("b", *command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
-
-    def says(self, text: str) -> bool:
-        return text in self.log.read_text()
-
-    def stop(self) -> None:
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait(10)
-
-
 @pytest.mark.parametrize("interval", [0.1, 1.0])
 def test_keepalived_follows_us_and_takes_over_when_we_release(lab: Lab, tmp_path: Path, interval: float) -> None:
     ours = replace(GROUP, priorities={"a": 200, "b": 100}, advert_interval_s=interval)
     a = lab.daemon("a", ours)
     until(lambda: lab.holds("a"), "we become active")
-    keepalived = Keepalived(lab, tmp_path, 100, interval)
+    keepalived = Keepalived(lab, "b", tmp_path, 100, interval)
     until(lambda: keepalived.says("Entering BACKUP STATE"), "keepalived is backup")
     with lab.never_both():
         a.kill(signal.SIGTERM)
@@ -75,7 +36,7 @@ def test_keepalived_follows_us_and_takes_over_when_we_release(lab: Lab, tmp_path
 
 
 def test_we_follow_keepalived_and_take_over_when_it_releases(lab: Lab, tmp_path: Path) -> None:
-    keepalived = Keepalived(lab, tmp_path, 200)
+    keepalived = Keepalived(lab, "b", tmp_path, 200)
     until(lambda: lab.holds("b"), "keepalived becomes active")
     a = lab.daemon("a", replace(GROUP, priorities={"a": 100, "b": 200}))
     until(lambda: a.state == "backup" and a.roles[-1]["active_address"] == "192.0.2.2", "we follow")
@@ -87,7 +48,7 @@ def test_we_follow_keepalived_and_take_over_when_it_releases(lab: Lab, tmp_path:
 
 
 def test_we_take_over_when_keepalived_is_silent_and_yield_when_it_comes_back(lab: Lab, tmp_path: Path) -> None:
-    Keepalived(lab, tmp_path, 200)
+    Keepalived(lab, "b", tmp_path, 200)
     until(lambda: lab.holds("b"), "keepalived becomes active")
     a = lab.daemon("a", replace(GROUP, priorities={"a": 100, "b": 200}))
     until(lambda: a.state == "backup" and a.roles[-1]["active_address"] == "192.0.2.2", "we follow")
@@ -102,7 +63,7 @@ def test_we_take_over_when_keepalived_is_silent_and_yield_when_it_comes_back(lab
 def test_keepalived_with_a_lower_priority_yields_to_us_after_a_split(lab: Lab, tmp_path: Path) -> None:
     a = lab.daemon("a", replace(GROUP, priorities={"a": 200, "b": 100}))
     until(lambda: lab.holds("a"), "we become active")
-    Keepalived(lab, tmp_path, 100)
+    Keepalived(lab, "b", tmp_path, 100)
     lab.isolate("b")
     until(lambda: lab.holds("b"), "keepalived becomes active alone")
     lab.heal("b")
@@ -112,7 +73,7 @@ def test_keepalived_with_a_lower_priority_yields_to_us_after_a_split(lab: Lab, t
 
 
 def test_we_preempt_a_lower_priority_only_when_told_to(lab: Lab, tmp_path: Path) -> None:
-    Keepalived(lab, tmp_path, 100)
+    Keepalived(lab, "b", tmp_path, 100)
     until(lambda: lab.holds("b"), "keepalived becomes active")
     polite = replace(GROUP, priorities={"a": 200, "b": 100})
     a = lab.daemon("a", polite)
@@ -125,6 +86,6 @@ def test_we_preempt_a_lower_priority_only_when_told_to(lab: Lab, tmp_path: Path)
 def test_keepalived_preempts_us_with_a_higher_priority(lab: Lab, tmp_path: Path) -> None:
     a = lab.daemon("a", replace(GROUP, priorities={"a": 100, "b": 200}))
     until(lambda: lab.holds("a"), "we become active")
-    Keepalived(lab, tmp_path, 200)
+    Keepalived(lab, "b", tmp_path, 200)
     until(lambda: lab.holds("b") and not lab.holds("a"), "keepalived preempts")
     until(lambda: a.state == "backup" and a.roles[-1]["reason"] == "priority 200 from 192.0.2.2", "we say why")
