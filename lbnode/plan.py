@@ -1,1 +1,185 @@
-"""plan(): the one place that decides what the data plane should contain. Pure."""
+"""plan(): the one place that decides what the data plane should contain; targets(): what is to be checked. Pure.
+
+Services are programmed on every gateway, active or backup: a backup has to forward the moment it takes over. So roles
+decide who holds the addresses, not what the data plane contains.
+
+Both functions take their previous result and pass on what did not change; without it they compute everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import chain
+
+from healthcheck.spec import Health, Target, Verdict
+from lbnode.delta import changed_keys
+from lbnode.model import (
+    Config,
+    Programmed,
+    ProgrammedServer,
+    ProgrammedService,
+    RealServer,
+    ServerId,
+    ServiceId,
+    VirtualService,
+    WhenAllDown,
+    WhenDown,
+)
+
+NOTHING_FOUND = Programmed()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Desired:
+    """What the data plane shall contain. Compared by identity: plan() returns the previous one if nothing differs."""
+
+    revision: int  # of the configuration
+    programmed: Programmed
+    remove_foreign: bool = False  # True: services of the data plane that no configuration names are removed
+    # What it was made of:
+    config: Config = field(default_factory=Config, repr=False)
+    verdicts: Mapping[str, Verdict] = field(default_factory=dict, repr=False)
+
+
+def server_name(service_id: ServiceId, server_id: ServerId) -> str:
+    """The name of a server behind a service, in verdicts, statuses, journal: 'SERVICE/SERVER'."""
+    return f"{service_id}/{server_id}"
+
+
+def plan(
+    config: Config,
+    verdicts: Mapping[str, Verdict],
+    found: Programmed = NOTHING_FOUND,
+    previous: Desired | None = None,
+) -> Desired:
+    """Effective weights from configuration and health.
+
+    verdicts: by 'SERVICE/SERVER'; a server without one, or without a check, counts as up.
+    found: what the data plane contained when this process began. As long as the first check of a server has not
+        ended, the weight 0 (or the absence) in which an earlier process left it stays: a restart must not send
+        connections to a server that is known to be down.
+    """
+    if previous is None:
+        todo = set(config.services)
+        services: dict[ServiceId, ProgrammedService] = {}
+    else:
+        todo = changed_keys(previous.config.services, config.services)
+        for name in changed_keys(previous.verdicts, verdicts):
+            if _matters(previous.verdicts.get(name), verdicts.get(name)):
+                service_id = ServiceId.parse(name.partition("/")[0])
+                if service_id in config.services:
+                    todo.add(service_id)
+        if not todo and previous.config.settings == config.settings and previous.revision == config.revision:
+            return previous
+        services = dict(previous.programmed.services) if todo else {}
+    for service_id in todo:
+        service = config.services.get(service_id)
+        if service is None:
+            services.pop(service_id, None)
+        else:
+            services[service_id] = plan_service(service, verdicts, found.services.get(service_id))
+    programmed = Programmed(
+        previous.programmed.services if previous is not None and not todo else services, config.settings.timeouts
+    )
+    return Desired(config.revision, programmed, config.settings.foreign_services == "remove", config, verdicts)
+
+
+def _matters(old: Verdict | None, new: Verdict | None) -> bool:
+    return old is None or new is None or old.health is not new.health or old.since != new.since
+
+
+def plan_service(
+    service: VirtualService, verdicts: Mapping[str, Verdict], found: ProgrammedService | None = None
+) -> ProgrammedService:
+    down = _down(service, verdicts, found) if service.check is not None else {}
+    if service.when_all_down is WhenAllDown.KEEP_LAST:
+        could_serve = [server.id for server in service.servers if server.weight > 0 and not server.drain]
+        if could_serve and all(server_id in down for server_id in could_serve):
+            last = max(down[server_id] for server_id in could_serve)
+            for server_id in could_serve:
+                if down[server_id] == last:
+                    del down[server_id]
+    servers = {}
+    for server in service.servers:
+        if server.id not in down:
+            servers[server.id] = _programmed(server, 0 if server.drain else server.weight)
+        elif service.when_down is WhenDown.WEIGHT_ZERO or server.drain:
+            servers[server.id] = _programmed(server, 0)
+    return ProgrammedService(
+        id=service.id,
+        scheduler=service.scheduler,
+        scheduler_flags=service.scheduler_flags,
+        persistent_s=service.persistent_s,
+        persistent_netmask=service.persistent_netmask,
+        one_packet=service.one_packet,
+        servers=servers,
+    )
+
+
+def _down(
+    service: VirtualService, verdicts: Mapping[str, Verdict], found: ProgrammedService | None
+) -> dict[ServerId, float]:
+    """The servers that are down, and since when (Unix time; 0 = since before this process)."""
+    down = {}
+    for server in service.servers:
+        verdict = verdicts.get(server_name(service.id, server.id))
+        if verdict is None or verdict.health is Health.UNKNOWN:
+            if found is not None and _left_down(service, server, found):
+                down[server.id] = 0.0
+        elif verdict.health is Health.DOWN:
+            down[server.id] = verdict.since
+    return down
+
+
+def _left_down(service: VirtualService, server: RealServer, found: ProgrammedService) -> bool:
+    left = found.servers.get(server.id)
+    return service.when_down is WhenDown.REMOVE if left is None else left.weight == 0
+
+
+def _programmed(server: RealServer, weight: int) -> ProgrammedServer:
+    return ProgrammedServer(server.id, weight, server.forward, server.upper_threshold, server.lower_threshold)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Targets:
+    """Everything that is to be checked. `tuple(targets)` for the runner."""
+
+    services: Mapping[ServiceId, VirtualService] = field(default_factory=dict, repr=False)
+    by_service: Mapping[ServiceId, tuple[Target, ...]] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[Target]:
+        return chain.from_iterable(self.by_service.values())
+
+    def __len__(self) -> int:
+        return sum(len(targets) for targets in self.by_service.values())
+
+
+def targets(config: Config, previous: Targets | None = None) -> Targets:
+    """What to check: every server of every service with a check, drained and weight-0 ones too.
+
+    Returns a Targets whose `by_service` is the previous one's if no target differs.
+    """
+    previous = previous or Targets()
+    by_service = dict(previous.by_service)
+    touched = False
+    for service_id in changed_keys(previous.services, config.services):
+        service = config.services.get(service_id)
+        now = _service_targets(service) if service is not None else ()
+        if now != by_service.get(service_id, ()):
+            touched = True
+            if now:
+                by_service[service_id] = now
+            else:
+                del by_service[service_id]
+    return Targets(config.services, by_service if touched else previous.by_service)
+
+
+def _service_targets(service: VirtualService) -> tuple[Target, ...]:
+    spec = service.check
+    if spec is None:
+        return ()
+    return tuple(
+        Target(server_name(service.id, server.id), server.id.address, spec.port or server.id.port, spec)
+        for server in service.servers
+    )

@@ -1,1 +1,7 @@
+"""Makes the data plane contain what plan() wants.
 
+    Desired ─▶ diff ─▶ ops ─▶ plane.apply      diff, retry: pure      loop: the driver
+                 ▲ what the plane contains     status per object ─▶ lbctl, UI, apply --wait
+
+At start it reads what is there and changes only what differs: a restart disturbs no connection.
+"""

@@ -1,0 +1,108 @@
+"""Validated documents -> the model's values. Pure."""
+
+from __future__ import annotations
+
+from healthcheck.spec import CheckSpec, CheckType, HttpSpec
+from lbnode.config.schema import (
+    CheckDocument,
+    ServerDocument,
+    ServiceDocument,
+    SettingsDocument,
+    VipGroupDocument,
+    status_range,
+    vip_address,
+)
+from lbnode.model import (
+    ForwardingMethod,
+    RealServer,
+    ServerId,
+    ServiceId,
+    Settings,
+    Timeouts,
+    VipGroup,
+    VirtualService,
+    WhenAllDown,
+    WhenDown,
+)
+
+
+def check_spec(document: CheckDocument) -> CheckSpec:
+    http = None
+    if document.type != "tcp":
+        statuses = (code for item in document.expected_statuses for code in status_range(item))
+        http = HttpSpec(
+            method=document.method,
+            path=document.path,
+            host=document.host,
+            expected_statuses=frozenset(statuses),
+            body_match=document.body_match,
+            tls_verify=document.tls_verify,
+            tls_ca_file=document.tls_ca_file,
+            tls_server_name=document.tls_server_name,
+        )
+    return CheckSpec(
+        type=CheckType(document.type),
+        interval_s=float(document.interval),
+        timeout_s=float(document.timeout),
+        rise=document.rise,
+        fall=document.fall,
+        jitter=float(document.jitter),
+        port=document.port,
+        http=http,
+    )
+
+
+def real_server(server_id: ServerId, document: ServerDocument) -> RealServer:
+    return RealServer(
+        id=server_id,
+        weight=document.weight,
+        forward=ForwardingMethod(document.forward),
+        drain=document.drain,
+        upper_threshold=document.upper_threshold,
+        lower_threshold=document.lower_threshold,
+    )
+
+
+def virtual_service(
+    service_id: ServiceId,
+    document: ServiceDocument,
+    check: CheckSpec | None,
+    servers: tuple[RealServer, ...],
+    revision: int,
+) -> VirtualService:
+    return VirtualService(
+        id=service_id,
+        scheduler=document.scheduler,
+        scheduler_flags=frozenset(document.flags),
+        persistent_s=document.persistent,
+        persistent_netmask=document.persistent_netmask,
+        one_packet=document.one_packet,
+        vip_group=document.vip_group,
+        check=check,
+        when_down=WhenDown(document.when_down),
+        when_all_down=WhenAllDown(document.when_all_down),
+        servers=servers,
+        revision=revision,
+    )
+
+
+def vip_group(name: str, document: VipGroupDocument, revision: int) -> VipGroup:
+    return VipGroup(
+        name=name,
+        vrid=document.vrid,
+        addresses=tuple(vip_address(text) for text in document.addresses),
+        priorities=dict(document.priorities),
+        interface=document.interface,
+        advert_interval_s=round(document.advert_interval, 2),
+        preempt=document.preempt,
+        revision=revision,
+    )
+
+
+def settings(document: SettingsDocument) -> Settings:
+    timeouts = document.timeouts
+    return Settings(
+        Timeouts(timeouts.tcp, timeouts.tcp_fin, timeouts.udp),
+        sysctl=dict(document.sysctl),
+        foreign_services=document.foreign_services,
+    )

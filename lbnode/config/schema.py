@@ -1,0 +1,289 @@
+"""The documents people write, field by field: names, defaults, ranges. Everything else is reported, never ignored.
+
+Strict on purpose: YAML 1.1 reads `no` as false and `12:30` as 750, and a weight of true is no weight. Durations are
+seconds. A key names its kind: services/ID, services/ID/servers/ADDR:PORT, vip-groups/NAME, checks/NAME, settings.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from ipaddress import ip_address
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from lbnode.model import MAX_WEIGHT, SCHEDULER_FLAGS, SCHEDULERS, VipAddress
+
+NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,62})")
+MAX_SECONDS = 31 * 86400  # IPVS keeps timeouts as 32-bit jiffies: 2^31 at 1000 Hz is 24.8 days; a month is a typo
+
+
+def invalid(message: str, hint: str = "") -> PydanticCustomError:
+    """A validation error whose message is shown as it is (pydantic would put "Value error," in front)."""
+    return PydanticCustomError("lbnode", "{message}", {"message": message, "hint": hint})
+
+
+class Document(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS)]
+WholeSeconds = Annotated[int, Field(ge=1, le=MAX_SECONDS)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+Connections = Annotated[int, Field(ge=0, le=2**32 - 1)]
+
+
+def _regular_expression(text: str) -> str:
+    try:
+        re.compile(text)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise invalid(f"{text!r} is not a regular expression: {error}") from None
+    return text
+
+
+def _one_line(text: str) -> str:
+    """Goes into an HTTP request line or header (RFC 9112 section 2.2: no CR or LF), so only visible ASCII."""
+    if not re.fullmatch(r"[\x21-\x7e]*", text):
+        raise invalid(f"{text!r} has a space, a control character or a character outside ASCII", "percent-encode it")
+    return text
+
+
+RegularExpression = Annotated[str, AfterValidator(_regular_expression)]
+HeaderText = Annotated[str, AfterValidator(_one_line)]
+
+
+class CheckDocument(Document):
+    """checks/NAME, or inline in a service."""
+
+    type: Literal["tcp", "http", "https"] = "tcp"
+    interval: Annotated[Seconds, Field(ge=0.05)] = 2.0
+    timeout: Annotated[Seconds, Field(ge=0.01)] = 1.0
+    rise: Annotated[int, Field(ge=1, le=1000)] = 2
+    fall: Annotated[int, Field(ge=1, le=1000)] = 3
+    jitter: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+    port: Port = 0
+    method: Annotated[str, Field(pattern="^[A-Z]+$")] = "GET"
+    path: Annotated[HeaderText, Field(pattern="^[/*]")] = "/"
+    host: HeaderText = ""
+    expected_statuses: Annotated[tuple[int | str, ...], Field(min_length=1, strict=False)] = (200,)
+    body_match: RegularExpression = ""
+    tls_verify: bool = True
+    tls_ca_file: str = ""
+    tls_server_name: HeaderText = ""
+
+    @field_validator("expected_statuses", mode="before")
+    @classmethod
+    def _statuses_are_a_list(cls, value: Any) -> Any:
+        if not isinstance(value, (list, tuple)):
+            raise invalid(f"{value!r} is not a list", 'write a list: [200, "300-399"]')
+        for item in value:
+            status_range(item)
+        return tuple(value)
+
+    @model_validator(mode="after")
+    def _fields_fit_the_type(self) -> CheckDocument:
+        http = {"method", "path", "host", "expected_statuses", "body_match"}
+        tls = {"tls_verify", "tls_ca_file", "tls_server_name"}
+        refused = {"tcp": http | tls, "http": tls, "https": set()}[self.type] & self.model_fields_set
+        if refused:
+            fields = ", ".join(sorted(refused))
+            raise invalid(f"{fields}: not for a check of type {self.type}", 'set "type" to http or https')
+        return self
+
+
+def status_range(item: object) -> range:
+    """200 -> 200..200, "200-299" -> 200..299."""
+    match = re.fullmatch(r"(\d{3})(?:-(\d{3}))?", str(item)) if isinstance(item, (int, str)) else None
+    if match is None or isinstance(item, bool):
+        raise invalid(f"{item!r} is not an HTTP status or a range of them", 'examples: 200, "200-299"')
+    low, high = int(match[1]), int(match[2] or match[1])
+    if not 100 <= low <= high <= 599:
+        raise invalid(f"{item!r} is not within 100 to 599, low-high")
+    return range(low, high + 1)
+
+
+class ServerDocument(Document):
+    """services/ID/servers/ADDR:PORT"""
+
+    weight: Annotated[int, Field(ge=0, le=MAX_WEIGHT)] = 1
+    forward: Literal["masquerade", "direct", "tunnel"] = "masquerade"
+    drain: bool = False
+    upper_threshold: Connections = 0
+    lower_threshold: Connections = 0
+
+    @model_validator(mode="after")
+    def _thresholds_are_ordered(self) -> ServerDocument:
+        if self.lower_threshold and self.lower_threshold > self.upper_threshold:
+            raise invalid(
+                f"lower_threshold {self.lower_threshold} is above upper_threshold {self.upper_threshold}",
+                "the server is back in use below the lower one",
+            )
+        return self
+
+
+def _check_form(value: Any) -> str:
+    return "name" if isinstance(value, str) else "inline"
+
+
+CheckReference = Annotated[
+    Annotated[str, Tag("name")] | Annotated[CheckDocument, Tag("inline")], Discriminator(_check_form)
+]
+
+
+class ServiceDocument(Document):
+    """services/ID (its servers have keys of their own)"""
+
+    scheduler: str = "wlc"
+    flags: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    persistent: Annotated[int, Field(ge=0, le=MAX_SECONDS)] = 0
+    persistent_netmask: Annotated[int, Field(ge=1, le=128)] | None = None
+    one_packet: bool = False
+    vip_group: str | None = None
+    check: CheckReference | None = None
+    when_down: Literal["weight-zero", "remove"] = "weight-zero"
+    when_all_down: Literal["refuse", "keep-last"] = "refuse"
+
+    @field_validator("scheduler")
+    @classmethod
+    def _scheduler_exists(cls, value: str) -> str:
+        if value not in SCHEDULERS:
+            raise invalid(f"{value!r} is not a scheduler", did_you_mean(value, SCHEDULERS))
+        return value
+
+    @field_validator("flags", mode="before")
+    @classmethod
+    def _flags_are_a_list(cls, value: Any) -> Any:
+        if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
+            raise invalid(f"{value!r} is not a list of names", "example: [sh-port, sh-fallback]")
+        return tuple(value)
+
+    @model_validator(mode="after")
+    def _options_fit_together(self) -> ServiceDocument:
+        legal = SCHEDULER_FLAGS.get(self.scheduler, ())
+        if wrong := [flag for flag in self.flags if flag not in legal]:
+            hint = did_you_mean(wrong[0], legal) if legal else ""
+            raise invalid(f"flags: {wrong[0]!r} is not a flag of scheduler {self.scheduler}", hint)
+        if self.persistent_netmask is not None and not self.persistent:
+            raise invalid("persistent_netmask without persistent", 'set "persistent" to a number of seconds')
+        return self
+
+
+class VipGroupDocument(Document):
+    """vip-groups/NAME"""
+
+    vrid: Annotated[int, Field(ge=1, le=255)]
+    addresses: Annotated[tuple[str, ...], Field(min_length=1, strict=False)]
+    priorities: Annotated[dict[str, Annotated[int, Field(ge=1, le=254)]], Field(min_length=1)]
+    interface: str | None = None
+    advert_interval: Annotated[float, Field(ge=0.01, le=40.95)] = 0.1
+    preempt: bool = False
+
+    @field_validator("addresses", mode="before")
+    @classmethod
+    def _addresses_are_a_list(cls, value: Any) -> Any:
+        if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
+            raise invalid(f"{value!r} is not a list of addresses", 'example: ["192.0.2.10/24"]')
+        parsed = [vip_address(item) for item in value]
+        if len({vip.address for vip in parsed}) < len(parsed):
+            raise invalid("the same address twice")
+        if len({vip.address.version for vip in parsed}) > 1:
+            # RFC 9568 section 5.2.9: one VRRP instance is about addresses of one family.
+            raise invalid("IPv4 and IPv6 addresses in one group", "make two groups; they may have the same vrid")
+        return tuple(value)
+
+    @field_validator("interface")
+    @classmethod
+    def _interface_is_a_name(cls, value: str | None) -> str | None:
+        return None if value is None else _interface(value)
+
+    @field_validator("advert_interval")
+    @classmethod
+    def _interval_is_in_centiseconds(cls, value: float) -> float:
+        if abs(value * 100 - round(value * 100)) > 1e-6:  # RFC 9568 section 5.2.7: Max Advertise Interval
+            raise invalid(f"{value!r} is not a multiple of 0.01", "VRRP carries hundredths of a second")
+        return value
+
+
+def _interface(name: str) -> str:
+    if not re.fullmatch(r"[^\s/:]{1,15}", name) or name in (".", ".."):  # dev_valid_name() in Linux
+        raise invalid(f"{name!r} is not an interface name", "at most 15 characters, no space, slash or colon")
+    return name
+
+
+def vip_address(text: str) -> VipAddress:
+    """`192.0.2.10/24` or `198.51.100.1/24 dev eth1`."""
+    match = re.fullmatch(r"([0-9a-fA-F:.]+)/(\d{1,3})(?: dev (\S+))?", text)
+    try:
+        if match is None:
+            raise ValueError("the form is ADDRESS/PREFIX, optionally followed by ' dev INTERFACE'")
+        address, prefix = ip_address(match[1]), int(match[2])
+    except ValueError as error:
+        raise invalid(f"{text!r} is not a floating address: {error}", "example: 192.0.2.10/24") from None
+    if prefix > address.max_prefixlen:
+        raise invalid(f"{text!r}: a prefix of {prefix} bits is longer than the address")
+    if address.is_multicast or address.is_unspecified or address.is_loopback:
+        raise invalid(f"{text!r} is not a unicast address that could move between nodes")
+    return VipAddress(address, prefix, _interface(match[3]) if match[3] else None)
+
+
+class TimeoutsDocument(Document):
+    tcp: WholeSeconds = 900
+    tcp_fin: WholeSeconds = 120
+    udp: WholeSeconds = 300
+
+
+class SettingsDocument(Document):
+    """settings"""
+
+    timeouts: TimeoutsDocument = TimeoutsDocument()
+    sysctl: dict[str, str] = Field(default_factory=dict)  # changes to the kernel profile, present or former names
+    foreign_services: Literal["keep", "remove"] = "keep"
+
+    @field_validator("sysctl", mode="before")
+    @classmethod
+    def _kernel_names(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            raise invalid(f"{value!r} is not a map of kernel settings", 'example: {"net.core.somaxconn": "8192"}')
+        for name, setting in value.items():
+            if not re.fullmatch(r"[A-Za-z0-9_-]+([./][A-Za-z0-9_-]+)+", str(name)):
+                raise invalid(f"{name!r} is not the name of a kernel setting", "example: net.core.somaxconn")
+            if isinstance(setting, bool) or not re.fullmatch(r"-?\d+([ \t]+-?\d+)*", str(setting)):
+                raise invalid(f"{name}: {setting!r} is not a number or a list of numbers", 'example: "8192"')
+        return {str(name): str(setting) for name, setting in value.items()}
+
+
+SCHEMAS: dict[str, type[Document]] = {
+    "services": ServiceDocument,
+    "servers": ServerDocument,
+    "vip-groups": VipGroupDocument,
+    "checks": CheckDocument,
+    "settings": SettingsDocument,
+}
+# Fields that are objects themselves, for hints about their unknown fields.
+_NESTED: dict[str, type[Document]] = {"check": CheckDocument, "timeouts": TimeoutsDocument}
+
+
+def fields_at(kind: str, path: tuple[str | int, ...]) -> tuple[str, ...]:
+    """Names of the fields of the object at `path` (without the last component) in a document of this kind."""
+    parent = path[-2] if len(path) > 1 else None
+    schema = _NESTED.get(cast("str", parent), SCHEMAS[kind]) if parent else SCHEMAS[kind]
+    return tuple(schema.model_fields)
+
+
+def did_you_mean(word: str, known: tuple[str, ...]) -> str:
+    """`did you mean "weight"?`, or which words there are if none is close."""
+    close = difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.6)
+    if close:
+        return f'did you mean "{close[0]}"?'
+    return f"known: {', '.join(known)}" if known and len(known) <= 24 else ""

@@ -1,0 +1,265 @@
+"""A data plane in memory: for tests (faults on demand), and for `lbnoded --dry-run`, which logs what it would do."""
+
+from __future__ import annotations
+
+import logging
+import random
+import struct
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Address, IPv6Address
+
+from lbnode.dataplane.base import (
+    Capabilities,
+    DeleteServer,
+    DeleteService,
+    Op,
+    PlaneStatus,
+    PutServer,
+    PutService,
+    SetTimeouts,
+)
+from lbnode.errors import DataPlaneError
+from lbnode.model import (
+    SCHEDULERS,
+    Address,
+    Connection,
+    Counters,
+    ForwardingMethod,
+    L4Protocol,
+    Programmed,
+    ProgrammedServer,
+    ProgrammedService,
+    ServerId,
+    ServiceCounters,
+    ServiceId,
+    Timeouts,
+)
+
+log = logging.getLogger(__name__)
+
+_RECORD = struct.Struct("!BB2x16sH16sH16sHI4x")  # protocol, state, three endpoints, remaining seconds
+_STATES = ("NONE", "ESTABLISHED", "SYN_RECV", "FIN_WAIT", "TIME_WAIT", "CLOSE", "CLOSE_WAIT", "LAST_ACK", "UDP")
+ConnectionKey = tuple[L4Protocol, tuple[Address, int], tuple[Address, int]]  # protocol, client, virtual
+
+
+@dataclass(slots=True)
+class FakeKernel:
+    """What outlives the process: give the same one to the next FakePlane to see it adopt."""
+
+    services: dict[ServiceId, ProgrammedService] = field(default_factory=dict)
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    counters: dict[ServiceId, ServiceCounters] = field(default_factory=dict)
+    connections: dict[ConnectionKey, Connection] = field(default_factory=dict)
+    changed: dict[ConnectionKey, None] = field(default_factory=dict)  # not yet taken by changed_records
+    loaded: bool = False
+
+
+class FakePlane:
+    """Contract: lbnode.dataplane.base.DataPlane.
+
+    fault_probability: each `apply` and `dump` fails with it (DataPlaneError); half of the failed applies take effect.
+    fault: called with each operation (None for dump); may raise.
+    exclusive: False imitates a data plane that others program too, as IPVS.
+    """
+
+    record_layout = "fake/1"
+    record_size = _RECORD.size
+
+    def __init__(
+        self,
+        kernel: FakeKernel | None = None,
+        *,
+        fault_probability: float = 0.0,
+        rng: random.Random | None = None,
+        fault: Callable[[Op | None], None] | None = None,
+        exclusive: bool = True,
+    ) -> None:
+        self.kernel = kernel or FakeKernel()
+        self.fault_probability = fault_probability
+        self.fault = fault
+        self.ops: list[Op] = []  # that took effect, oldest first
+        self._rng = rng or random.Random(0)
+        self._exclusive = exclusive
+        self._adopted = False
+
+    async def open(self) -> None:
+        self._adopted, self.kernel.loaded = self.kernel.loaded, True
+
+    async def close(self, *, unload: bool = False) -> None:
+        if unload:
+            kernel = FakeKernel()
+            for name in FakeKernel.__slots__:
+                setattr(self.kernel, name, getattr(kernel, name))
+
+    def capabilities(self) -> Capabilities:
+        return Capabilities(
+            kind="fake",
+            schedulers=frozenset(SCHEDULERS),
+            forwarding=frozenset(ForwardingMethod),
+            protocols=frozenset(L4Protocol),
+            families=frozenset({4, 6}),
+            persistence=True,
+            exclusive=self._exclusive,
+        )
+
+    async def status(self) -> PlaneStatus:
+        return PlaneStatus("fake", (), len(self.kernel.connections), 0, {}, self._adopted)
+
+    async def dump(self) -> Programmed:
+        self._maybe_fail(None)
+        services = {
+            key: replace(service, servers=dict(service.servers)) for key, service in self.kernel.services.items()
+        }
+        return Programmed(services, self.kernel.timeouts)
+
+    async def apply(self, op: Op) -> None:
+        try:
+            self._maybe_fail(op)
+        except DataPlaneError:
+            if self.fault_probability and self._rng.random() < 0.5:
+                self._apply(op)  # the operation took effect, only its answer was lost
+            raise
+        self._apply(op)
+
+    def _maybe_fail(self, op: Op | None) -> None:
+        if self.fault is not None:
+            self.fault(op)
+        if self._rng.random() < self.fault_probability:
+            raise DataPlaneError("fault injected by the fake data plane")
+
+    def _apply(self, op: Op) -> None:
+        services = self.kernel.services
+        match op:
+            case PutService(service):
+                before = services.get(service.id)
+                services[service.id] = replace(service, servers=before.servers if before else {})
+                self.kernel.counters.setdefault(service.id, ServiceCounters(Counters(), {}))
+            case DeleteService(service_id):
+                services.pop(service_id, None)
+                self.kernel.counters.pop(service_id, None)
+            case PutServer(service_id, server):
+                self._set_servers(service_id, put=server)
+            case DeleteServer(service_id, server_id):
+                if service_id in services:
+                    servers = {key: value for key, value in services[service_id].servers.items() if key != server_id}
+                    services[service_id] = replace(services[service_id], servers=servers)
+            case SetTimeouts(timeouts):
+                self.kernel.timeouts = timeouts
+        self.ops.append(op)
+        log.info("would apply %s", op)
+
+    def _set_servers(self, service_id: ServiceId, put: ProgrammedServer) -> None:
+        service = self.kernel.services.get(service_id)
+        if service is None:
+            raise DataPlaneError(f"server {put.id}: there is no service {service_id}; put the service first")
+        self.kernel.services[service_id] = replace(service, servers={**service.servers, put.id: put})
+
+    async def counters(self) -> Mapping[ServiceId, ServiceCounters]:
+        return {
+            key: ServiceCounters(
+                self._count(self.kernel.counters[key].total, key, None),
+                {
+                    server_id: self._count(self.kernel.counters[key].servers.get(server_id, Counters()), key, server_id)
+                    for server_id in service.servers
+                },
+            )
+            for key, service in self.kernel.services.items()
+        }
+
+    def _count(self, counters: Counters, service_id: ServiceId, server_id: ServerId | None) -> Counters:
+        """The gauges, from the connections there are."""
+        mine = [
+            connection
+            for connection in self.kernel.connections.values()
+            if (connection.protocol, *connection.virtual) == (service_id.protocol, service_id.address, service_id.port)
+            and (server_id is None or server_id == _server(connection))
+        ]
+        active = sum(connection.state == "ESTABLISHED" for connection in mine)
+        return replace(counters, active=active, inactive=len(mine) - active)
+
+    async def zero(self, service_id: ServiceId | None) -> None:
+        for key in list(self.kernel.counters):
+            if service_id is None or key == service_id:
+                self.kernel.counters[key] = ServiceCounters(Counters(), {})
+
+    def connect(self, connection: Connection) -> None:
+        """For tests: a client's new connection, or a new state of a known one."""
+        key = _key(connection)
+        if key not in self.kernel.connections:
+            service_id = ServiceId(
+                connection.protocol, *connection.virtual, inet6=isinstance(connection.virtual[0], IPv6Address)
+            )
+            before = self.kernel.counters.get(service_id, ServiceCounters(Counters(), {}))
+            server_id = _server(connection)
+            servers = dict(before.servers)
+            servers[server_id] = _one_more(servers.get(server_id, Counters()))
+            self.kernel.counters[service_id] = ServiceCounters(_one_more(before.total), servers)
+        self.kernel.connections[key] = connection
+        self.kernel.changed[key] = None
+
+    async def connections(self) -> AsyncIterator[Sequence[Connection]]:
+        if self.kernel.connections:
+            yield tuple(self.kernel.connections.values())
+
+    async def changed_records(self, limit: int) -> bytes:
+        keys = list(self.kernel.changed)[:limit]
+        for key in keys:
+            del self.kernel.changed[key]
+        return b"".join(_pack(self.kernel.connections[key]) for key in keys if key in self.kernel.connections)
+
+    async def all_records(self) -> AsyncIterator[bytes]:
+        if self.kernel.connections:
+            yield b"".join(_pack(connection) for connection in self.kernel.connections.values())
+
+    async def import_records(self, records: bytes) -> int:
+        taken = 0
+        for connection in map(_unpack, _RECORD.iter_unpack(records[: len(records) - len(records) % _RECORD.size])):
+            if connection is not None:
+                self.kernel.connections[_key(connection)] = connection
+                taken += 1
+        return taken
+
+
+def _key(connection: Connection) -> ConnectionKey:
+    return connection.protocol, connection.client, connection.virtual
+
+
+def _server(connection: Connection) -> ServerId:
+    return ServerId(*connection.server)
+
+
+def _one_more(counters: Counters) -> Counters:
+    return replace(counters, connections=counters.connections + 1)
+
+
+def _pack(connection: Connection) -> bytes:
+    protocol = tuple(L4Protocol).index(connection.protocol)
+    ends = (connection.client, connection.virtual, connection.server)
+    fields = (part for address, port in ends for part in (_wide(address), port))
+    return _RECORD.pack(protocol, _STATES.index(connection.state), *fields, int(connection.expires_s))
+
+
+def _unpack(fields: tuple[int | bytes, ...]) -> Connection | None:
+    protocol, state, *ends, expires = fields
+    if not isinstance(protocol, int) or protocol >= len(L4Protocol):
+        return None
+    if not isinstance(state, int) or state >= len(_STATES) or not isinstance(expires, int):
+        return None
+    client, virtual, server = (
+        (_narrow(address), port)
+        for address, port in zip(ends[::2], ends[1::2], strict=True)
+        if isinstance(address, bytes) and isinstance(port, int)
+    )
+    return Connection(tuple(L4Protocol)[protocol], client, virtual, server, _STATES[state], float(expires))
+
+
+def _wide(address: Address) -> bytes:
+    """IPv4 as IPv4-mapped IPv6 (RFC 4291 section 2.5.5.2)."""
+    return address.packed if isinstance(address, IPv6Address) else b"\0" * 10 + b"\xff\xff" + address.packed
+
+
+def _narrow(packed: bytes) -> Address:
+    address = IPv6Address(packed)
+    mapped: IPv4Address | None = address.ipv4_mapped
+    return mapped or address

@@ -1,0 +1,328 @@
+"""The driver: keeps a data plane equal to the newest Desired, and says per object how that went.
+
+Errors do not travel upward: the object that failed says so in `status` and is tried again with back-off, all others
+go on. Time is the event loop's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Mapping
+from dataclasses import replace
+
+from lbnode.dataplane.base import (
+    DataPlane,
+    DeleteServer,
+    DeleteService,
+    Op,
+    PutServer,
+    PutService,
+    SetTimeouts,
+)
+from lbnode.delta import changed_keys
+from lbnode.errors import DataPlaneError, Unsupported
+from lbnode.journal import Journal, Kind
+from lbnode.model import ObjectStatus, Programmed, ProgrammedService, ServerId, ServiceId, Timeouts
+from lbnode.plan import Desired, server_name
+from lbnode.reconcile.diff import diff_service, foreign, same_parameters
+from lbnode.reconcile.retry import Backoff
+from lbnode.watched import Watched
+
+RESYNC_S = 60.0  # whole dump and compare; ±10 %, so that nodes do not do it together
+RESYNC_AFTER_ERROR_S = 5.0  # an operation that failed may have taken effect in part
+SLICE_S = 0.005  # longest work without giving the event loop a turn; one operation more may come on top
+PUBLISH_S = 0.5  # during long work, status is renewed this often
+
+SETTINGS = "settings"
+PLANE = "data plane"
+ObjectKey = tuple[ServiceId, ServerId | None] | str
+
+log = logging.getLogger(__name__)
+
+
+class Reconciler:
+    """`run(desired)` for as long as the daemon lives; everything else is for reading.
+
+    status: by 'SERVICE', 'SERVICE/SERVER' and 'settings'; an object that is missing has not been tried yet.
+    programmed_revision: newest revision that is in the data plane completely; stays behind while an object fails.
+    settled_revision: newest revision of which every object was tried: its errors, if any, are in `status`.
+    foreign: services in a shared data plane that are not ours.
+    """
+
+    def __init__(self, plane: DataPlane, journal: Journal, rng: random.Random | None = None) -> None:
+        self.status: Watched[Mapping[str, ObjectStatus]] = Watched({})
+        self.programmed_revision: Watched[int] = Watched(0)
+        self.settled_revision: Watched[int] = Watched(0)
+        self.foreign: Watched[frozenset[ServiceId]] = Watched(frozenset())
+        self._plane = plane
+        self._journal = journal
+        self._rng = rng or random.Random()
+        self._exclusive = True
+        self._actual: dict[ServiceId, ProgrammedService] = {}
+        self._timeouts: Timeouts | None = None
+        self._believed: Mapping[ServiceId, ProgrammedService] = {}  # `_actual` before the latest dump
+        self._known = False  # `_actual` is what the data plane contains
+        self._want: Desired | None = None
+        self._owned: set[ServiceId] = set()  # that this process has wanted at some time
+        self._dirty: set[ServiceId] = set()
+        self._backoff: Backoff[ObjectKey] = Backoff()
+        self._failing: dict[ServiceId, set[ServerId | None]] = {}  # the same objects, by service
+        self._statuses: dict[str, ObjectStatus] = {}
+        self._statuses_changed = False
+        self._resync_at = 0.0
+        self._slice_end = 0.0
+        self._publish_at = 0.0
+
+    @property
+    def actual(self) -> Programmed:
+        """What the data plane contains as far as is known. A snapshot of this moment."""
+        return Programmed(dict(self._actual), self._timeouts or Timeouts())
+
+    async def adopt(self) -> Programmed:
+        """Read what the data plane contains before anything is decided: `found` for plan(). DataPlaneError."""
+        await self._dump()
+        return self.actual
+
+    async def run(self, desired: Watched[Desired | None]) -> None:
+        """Never acts before the first Desired. Ends only by cancellation, or a bug in the data plane's driver."""
+        loop = asyncio.get_running_loop()
+        seen = -1
+        while True:
+            seen = await self._wait(desired, seen)
+            self._absorb(desired.value)
+            if self._want is None:
+                continue
+            now = loop.time()
+            self._slice_end, self._publish_at = now + SLICE_S, now + PUBLISH_S
+            if not self._known or now >= self._resync_at:
+                await self._try_dump()
+                if not self._known:
+                    continue
+            self._take_due(now)
+            await self._settle_timeouts()
+            while self._dirty:
+                await self._work(desired, seen)
+                if desired.version != seen:
+                    seen = desired.version
+                    self._absorb(desired.value)
+            self._finish()
+
+    async def _wait(self, desired: Watched[Desired | None], seen: int) -> int:
+        """Until there is a newer Desired, a retry is due, or a resync."""
+        if self._want is None:
+            return await desired.wait_changed(seen)
+        retry_at = self._backoff.next_at()
+        at = self._resync_at if retry_at is None else min(retry_at, self._resync_at)
+        try:
+            async with asyncio.timeout_at(at):
+                return await desired.wait_changed(seen)
+        except TimeoutError:
+            return seen
+
+    def _absorb(self, want: Desired | None) -> None:
+        if want is None or want is self._want:
+            return
+        services = want.programmed.services
+        if self._want is None:
+            self._dirty.update(services, self._actual)
+            self._owned.update(services)
+        else:
+            changed = changed_keys(self._want.programmed.services, services)
+            self._dirty |= changed
+            self._owned.update(key for key in changed if key in services)
+            if want.remove_foreign and not self._want.remove_foreign:
+                self._dirty.update(self.foreign.value)
+        self._want = want
+
+    async def _try_dump(self) -> None:
+        now = asyncio.get_running_loop().time()
+        try:
+            await self._dump()
+        except DataPlaneError as error:
+            failure = self._backoff.failed(PLANE, None, now)
+            self._resync_at = failure.retry_at
+            self._set_error(PLANE, f"cannot be read: {error}")
+            self._publish()
+            return
+        if self._backoff.clear(PLANE):
+            self._drop_status(PLANE)
+
+    async def _dump(self) -> None:
+        before = self._actual
+        found = await self._plane.dump()
+        self._exclusive = self._plane.capabilities().exclusive
+        self._actual, self._timeouts, self._believed = dict(found.services), found.timeouts, before
+        self._known = True
+        self._dirty.update(found.services, before)
+        self._resync_at = asyncio.get_running_loop().time() + RESYNC_S * self._rng.uniform(0.9, 1.1)
+        if self._want is not None:
+            self._dirty.update(self._want.programmed.services)
+
+    def _take_due(self, now: float) -> None:
+        for key in self._backoff.due(now):
+            if isinstance(key, tuple):
+                self._dirty.add(key[0])
+
+    async def _settle_timeouts(self) -> None:
+        assert self._want is not None
+        timeouts = self._want.programmed.timeouts
+        if timeouts == self._timeouts:
+            if SETTINGS not in self._statuses or SETTINGS in self._backoff:
+                self._succeeded(SETTINGS, SETTINGS)
+        elif await self._try(SETTINGS, SETTINGS, SetTimeouts(timeouts)):
+            self._timeouts = timeouts
+
+    async def _work(self, desired: Watched[Desired | None], seen: int) -> None:
+        """Work on the dirty services, wanted ones first, until done or there is a newer Desired."""
+        assert self._want is not None
+        wanted = self._want.programmed.services
+        for service_id in sorted(self._dirty, key=lambda service_id: service_id not in wanted):
+            self._dirty.discard(service_id)
+            service = wanted.get(service_id)
+            if service is not None:
+                await self._program(service)
+            elif service_id in self._actual:
+                await self._remove(service_id)
+            else:
+                self._forget(service_id, self._believed.get(service_id))
+            await self._breathe()
+            if desired.version != seen:
+                return
+
+    async def _program(self, service: ProgrammedService) -> None:
+        actual = self._actual.get(service.id)
+        name = str(service.id)
+        have = dict(actual.servers) if actual is not None else {}
+        self._forget_failures(service, have)
+        ops = tuple(diff_service(service, actual))
+        believed = self._believed.get(service.id)
+        if ops and believed is not None and believed != actual and service.id not in self._failing:
+            message = "had vanished from the data plane" if actual is None else "differed in the data plane"
+            self._journal.record(Kind.DATAPLANE, name, message, "changed behind lbnoded's back; put right")
+        tried: set[ServerId | None] = set()
+        for op in ops:  # the service first: no server is tried before its service is there
+            if isinstance(op, PutService):
+                tried.add(None)
+                if await self._try((service.id, None), name, op):
+                    actual = op.service
+                elif actual is None:
+                    return
+            elif isinstance(op, (PutServer, DeleteServer)):
+                server_id = op.server.id if isinstance(op, PutServer) else op.server_id
+                tried.add(server_id)
+                server = server_name(service.id, server_id)
+                if not await self._try((service.id, server_id), server, op):
+                    continue
+                if isinstance(op, PutServer):
+                    have[server_id] = op.server
+                else:
+                    del have[server_id]
+                    self._drop_status(server)
+            await self._breathe()
+        assert actual is not None
+        whole = have == service.servers and same_parameters(service, actual)
+        self._actual[service.id] = service if whole else replace(actual, servers=have)
+        # What needed no operation is programmed too: found so at start, or by a resync.
+        for object_id in (None, *service.servers):
+            if object_id in tried:
+                continue
+            key = (service.id, object_id)
+            object_name = name if object_id is None else f"{name}/{object_id}"
+            if object_name not in self._statuses or key in self._backoff:
+                self._succeeded(key, object_name)
+
+    def _forget_failures(self, service: ProgrammedService, have: Mapping[ServerId, object]) -> None:
+        """Of servers that are neither wanted any more nor there."""
+        for server_id in tuple(self._failing.get(service.id, ())):
+            if server_id is not None and server_id not in service.servers and server_id not in have:
+                self._clear((service.id, server_id))
+                self._drop_status(server_name(service.id, server_id))
+
+    async def _remove(self, service_id: ServiceId) -> None:
+        assert self._want is not None
+        if not (self._exclusive or service_id in self._owned or self._want.remove_foreign):
+            return
+        actual = self._actual[service_id]
+        if await self._try((service_id, None), str(service_id), DeleteService(service_id)):
+            del self._actual[service_id]
+            self._forget(service_id, actual)
+
+    def _forget(self, service_id: ServiceId, last: ProgrammedService | None) -> None:
+        """The service is neither wanted nor there."""
+        servers: set[ServerId | None] = {None, *self._failing.get(service_id, ()), *(last.servers if last else ())}
+        for server_id in servers:
+            self._clear((service_id, server_id))
+            self._drop_status(str(service_id) if server_id is None else server_name(service_id, server_id))
+
+    def _clear(self, key: ObjectKey) -> bool:
+        if isinstance(key, tuple) and (failing := self._failing.get(key[0])) is not None:
+            failing.discard(key[1])
+            if not failing:
+                del self._failing[key[0]]
+        return self._backoff.clear(key)
+
+    async def _try(self, key: ObjectKey, name: str, op: Op) -> bool:
+        """Apply one operation unless it failed lately; note how it went."""
+        loop = asyncio.get_running_loop()
+        if not self._backoff.may_try(key, op, loop.time()):
+            return False
+        try:
+            await self._plane.apply(op)
+        except DataPlaneError as error:
+            failure = self._backoff.failed(key, op, loop.time(), retry=not isinstance(error, Unsupported))
+            if failure.attempts == 1 and not isinstance(error, Unsupported):
+                self._resync_at = min(self._resync_at, loop.time() + RESYNC_AFTER_ERROR_S)
+            if isinstance(key, tuple):
+                self._failing.setdefault(key[0], set()).add(key[1])
+            self._set_error(name, str(error))
+            return False
+        self._succeeded(key, name)
+        return True
+
+    def _succeeded(self, key: ObjectKey, name: str) -> None:
+        assert self._want is not None
+        failed = self._clear(key)
+        before = self._statuses.get(name)
+        if failed and before is not None and before.error:
+            self._journal.record(Kind.DATAPLANE, name, "programmed at last", before.error)
+        self._statuses[name] = ObjectStatus(self._want.revision)
+        self._statuses_changed = True
+
+    def _set_error(self, name: str, message: str) -> None:
+        before = self._statuses.get(name)
+        if before is None or before.error != message:
+            self._journal.record(Kind.DATAPLANE, name, "could not be programmed", message)
+            self._statuses[name] = ObjectStatus(before.revision if before is not None else 0, message)
+            self._statuses_changed = True
+
+    def _drop_status(self, name: str) -> None:
+        if self._statuses.pop(name, None) is not None:
+            self._statuses_changed = True
+
+    async def _breathe(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        if now >= self._slice_end:
+            if now >= self._publish_at:
+                self._publish()
+                self._publish_at = now + PUBLISH_S
+            await asyncio.sleep(0)
+            self._slice_end = loop.time() + SLICE_S
+
+    def _finish(self) -> None:
+        """Everything was tried."""
+        assert self._want is not None
+        self._believed = {}
+        owned = () if self._exclusive else self._owned
+        self.foreign.set(frozenset() if self._exclusive else foreign(self._want.programmed, self.actual, owned))
+        self._publish()
+        self.settled_revision.set(self._want.revision)
+        if not self._backoff:
+            self.programmed_revision.set(self._want.revision)
+
+    def _publish(self) -> None:
+        if self._statuses_changed:
+            self._statuses_changed = False
+            self.status.set(dict(self._statuses))
