@@ -51,6 +51,15 @@ class Target:
     spec: CheckSpec
 
 
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What one probe found."""
+
+    ok: bool
+    reason: str = ""  # why it failed, fit for an operator's eyes; empty if ok
+    latency_s: float = 0.0  # from the first packet to the answer, or to giving up
+
+
 class Health(StrEnum):
     UNKNOWN = "unknown"  # no probe has ended yet
     UP = "up"
