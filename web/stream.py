@@ -80,7 +80,7 @@ class Feed:
         self.frames = ServiceFrames(control.services)
         self.changed: Watched[int] = Watched(0)
         self.closing = False
-        self._clients = 0
+        self.clients = 0
         self._status: tuple[int, bytes] = (-1, b"")
         # Ids of journal events from another life of this daemon, or from another node, must not be taken for ours.
         status = control.node_status.value
@@ -107,13 +107,13 @@ class Feed:
 
     @contextlib.contextmanager
     def client(self) -> Iterator[None]:
-        if self._clients >= MAX_CLIENTS:
+        if self.clients >= MAX_CLIENTS:
             raise Refused(429, f"{MAX_CLIENTS} streams are open already; close some browser tabs", retry_after_s=5)
-        self._clients += 1
+        self.clients += 1
         try:
             yield
         finally:
-            self._clients -= 1
+            self.clients -= 1
 
     def status(self) -> tuple[int, bytes]:
         """(version, NodeStatus as JSON), encoded once per change."""

@@ -1,0 +1,86 @@
+// Talking to the node: requests with the CSRF token, and the one stream of events.
+
+let csrf = "";
+
+/** Who we are; sends the browser to the login form if nobody. */
+export async function openSession() {
+  const answer = await fetch("/api/v1/session");
+  if (answer.status === 401) {
+    location.assign("/login");
+    return null;
+  }
+  if (!answer.ok) throw new Error(`session: ${answer.status}`);
+  const session = await answer.json();
+  csrf = session.csrf;
+  return session;
+}
+
+/** A change. Resolves to the answer's JSON; rejects with the node's own words. */
+export async function change(method, path, body) {
+  let answer;
+  try {
+    answer = await fetch(path, {
+      method,
+      headers: { "Content-Type": "application/json", "X-CSRF-Token": csrf },
+      body: JSON.stringify(body ?? {}),
+    });
+  } catch {
+    throw new Error("The node does not answer; nothing was changed as far as this page knows.");
+  }
+  const result = await answer.json().catch(() => ({}));
+  if (!answer.ok) throw new Error(result.error?.message ?? `${method} ${path}: ${answer.status}`);
+  return result;
+}
+
+const path = (service, server) => `/api/v1/services/${encodeURIComponent(service)}/servers/${encodeURIComponent(server)}`;
+
+export const patchServer = (service, server, changes) => change("PATCH", path(service, server), changes);
+export const handover = (group) => change("POST", `/api/v1/vip-groups/${encodeURIComponent(group)}/handover`);
+
+export async function logOut() {
+  await fetch("/logout", { method: "POST", headers: { "X-CSRF-Token": csrf }, redirect: "manual" });
+  location.assign("/login");
+}
+
+const EVENTS = ["status", "services", "journal", "reset", "tick"];
+const RETRY_MS = 2000;
+
+/**
+ * One stream per visible tab (browsers allow six connections to one host). Calls on.status(data) and so on, and
+ * on.link("live" | "lost"). Resumes the journal where it stopped.
+ */
+export function openStream(on) {
+  let source = null;
+  let lastId = "";
+  let timer = 0;
+
+  function open() {
+    close();
+    const resume = lastId ? `&last_event_id=${encodeURIComponent(lastId)}` : "";
+    source = new EventSource(`/api/v1/stream?delta=1${resume}`);
+    for (const name of EVENTS) {
+      source.addEventListener(name, (message) => {
+        lastId = message.lastEventId || lastId;
+        on.link("live");
+        on[name](JSON.parse(message.data));
+      });
+    }
+    source.onerror = () => {
+      on.link("lost");
+      // CONNECTING: the browser tries again by itself. CLOSED: it was refused; perhaps the session has ended.
+      if (source.readyState === EventSource.CLOSED) {
+        clearTimeout(timer);
+        timer = setTimeout(() => openSession().then((session) => session && open(), open), RETRY_MS);
+      }
+    };
+  }
+
+  function close() {
+    clearTimeout(timer);
+    source?.close();
+    source = null;
+  }
+
+  document.addEventListener("visibilitychange", () => (document.hidden ? close() : open()));
+  if (!document.hidden) open();
+}

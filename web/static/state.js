@@ -1,0 +1,78 @@
+// What the page knows, and how old it is. Frames from the stream go in, the parts read it.
+
+const HISTORY = 60; // samples, one per second
+const EVENTS_KEPT = 1000;
+export const STALE_S = 5; // the node renews its status each second
+
+export const state = {
+  status: null,
+  services: [], // in the node's order
+  events: [], // oldest first; {gap: n} stands for n events that were lost on the way
+  link: "connecting",
+  canChange: true,
+};
+
+const byId = new Map();
+let order = [];
+let clockOffset = 0; // the node's clock minus ours, seconds
+const serverHistory = new Map(); // "SERVICE/SERVER" -> connections/s, oldest first
+let received = 0; // our clock, seconds, when anything last came
+
+/** The node's clock now. */
+export const nodeNow = () => Date.now() / 1000 + clockOffset;
+
+/** Seconds since all this was true; null before the first frame. */
+export const dataAge = () => (state.status ? Math.max(0, nodeNow() - state.status.time, Date.now() / 1000 - received) : null);
+
+export const isStale = () => state.status !== null && dataAge() > STALE_S;
+
+export const historyOf = (service, server) => serverHistory.get(`${service.id}/${server.id}`) ?? [];
+
+export const apply = {
+  status(status) {
+    state.status = status;
+  },
+  services(frame) {
+    for (const service of frame.services) byId.set(service.id, service);
+    if (frame.ids) {
+      order = frame.ids;
+      const present = new Set(order);
+      for (const id of byId.keys()) if (!present.has(id)) byId.delete(id);
+    }
+    state.services = order.map((id) => byId.get(id)).filter(Boolean);
+  },
+  journal(event) {
+    const last = state.events.at(-1);
+    if (last && event.seq <= last.seq) return;
+    if (last && event.seq > last.seq + 1) state.events.push({ gap: event.seq - last.seq - 1, seq: event.seq - 0.5 });
+    state.events.push(event);
+    if (state.events.length > EVENTS_KEPT) state.events.splice(0, state.events.length - EVENTS_KEPT);
+  },
+  reset() {
+    state.events = [];
+  },
+  tick({ time }) {
+    received = Date.now() / 1000;
+    clockOffset = time - received;
+  },
+  link(link) {
+    state.link = link;
+  },
+};
+
+/** Once per second: the node keeps a history per service, this page one per server. */
+export function sample() {
+  if (isStale() || state.link !== "live") return;
+  const present = new Set();
+  for (const service of state.services) {
+    for (const server of service.servers) {
+      const key = `${service.id}/${server.id}`;
+      present.add(key);
+      const history = serverHistory.get(key) ?? [];
+      history.push(server.rates.connections);
+      if (history.length > HISTORY) history.shift();
+      serverHistory.set(key, history);
+    }
+  }
+  for (const key of serverHistory.keys()) if (!present.has(key)) serverHistory.delete(key);
+}
