@@ -1,8 +1,10 @@
 """From what people write to the Config that is in force.
 
-    text --parse--> documents --resolve--> Config          schema: the documents and their fields
-    store entries --resolve--> Config + Problems + good    (bad values: the last good value stays in force)
+    text --parse--> documents, Problems at file:line:col   text: YAML and JSON   document: whole <-> by key
+    store entries --resolve--> Config + Problems + good    (a bad value: the last good one stays in force)
+        value: one key's JSON   units: a service and its servers   vip_groups   build: to the model
     entries x entries --diff--> Changes                    change: requests -> one guarded transaction
+    schema: the fields of all documents   keys: what keys name
 
 A *document* is the JSON object behind one store key; a *whole document* is what `lbctl apply -f` takes: all of them in
 one YAML or JSON text. bootstrap reads node.toml, which is about one node and not shared.

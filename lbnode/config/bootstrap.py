@@ -12,9 +12,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, ValidationError
 
-from lbnode.config.parse import Path as FieldPath
-from lbnode.config.parse import dotted, fault_of
 from lbnode.config.schema import NAME, Document, invalid
+from lbnode.config.value import Path as FieldPath
+from lbnode.config.value import dotted, fault_of
 from lbnode.errors import ConfigError
 from lbnode.model import parse_endpoint
 

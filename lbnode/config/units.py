@@ -9,8 +9,8 @@ from healthcheck.spec import CheckSpec
 from lbnode.config import build
 from lbnode.config.good import in_force, last_good_of, problems_of
 from lbnode.config.keys import parse_key, service_key
-from lbnode.config.parse import Fault, parse_value
 from lbnode.config.schema import CheckDocument, ServerDocument, ServiceDocument, did_you_mean
+from lbnode.config.value import Fault, parse_value
 from lbnode.config.vip_groups import Groups
 from lbnode.model import Problem, RealServer, ServerId, ServiceId, Severity, VirtualService
 from lbnode.store.base import Entry
