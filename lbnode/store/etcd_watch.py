@@ -81,7 +81,7 @@ class EtcdWatcher:
                     self._report(connected=False, problem=self._rpc.problem())
                     pause_limit = BACKOFF_MAX_S
                 elif error.fault is Fault.PERMISSION and not renewed and self._rpc.drop_token():
-                    renewed = True  # etcd 3.4 says "permission denied" to a watch whose token has expired
+                    renewed = True  # older 3.4 and 3.5 releases call an unknown token of a watch that, too
                 elif error.fault is not Fault.TOKEN:
                     self._report(connected=False, problem=str(error))
             failures += 1

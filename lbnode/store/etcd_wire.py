@@ -87,7 +87,7 @@ def classify(code: str, details: str) -> Fault:
 
 def reason(code: str, details: str, endpoint: Endpoint) -> str:
     """A status as an operator wants to read it. The texts come from gRPC's C core, the rest is etcd's own words."""
-    text = details.rpartition("last error: ")[2].removeprefix("etcdserver: ")
+    text = details.rpartition("last error: ")[2].rpartition(" desc = ")[2].removeprefix("etcdserver: ")
     lowered = text.lower()
     closed = "socket closed" in lowered or "connection reset" in lowered
     if code == "DEADLINE_EXCEEDED":

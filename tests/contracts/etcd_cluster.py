@@ -86,6 +86,7 @@ class EtcdCluster:
         command += ["--listen-client-urls", self.endpoints[member], "--advertise-client-urls", self.endpoints[member]]
         command += ["--listen-peer-urls", peers[member], "--initial-advertise-peer-urls", peers[member]]
         command += ["--initial-cluster", ",".join(f"m{i}={url}" for i, url in enumerate(peers))]
+        command += ["--initial-cluster-token", f"test{fresh}"]  # the cluster id is a hash of this and the peer URLs
         command += ["--logger", "zap", "--log-level", "warn"]
         if self.tls:
             cert_file, key_file = self._server

@@ -7,6 +7,7 @@ import itertools
 import re
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from lbnode.store import etcd_pb2 as pb
 from lbnode.store.base import Expect
 from lbnode.store.etcd import EtcdStore
 from lbnode.store.etcd_rpc import RpcFailed
-from lbnode.store.etcd_wire import Fault
+from lbnode.store.etcd_wire import Endpoint, Fault
 from tests.contracts.etcd_cluster import EtcdCluster
 from tests.contracts.following import PATIENCE_S, follow, health_until, values
 
@@ -187,29 +188,37 @@ async def test_all_members_down_and_back(etcd: EtcdCluster, connect: Connect) ->
             assert "a" in (await late).entries
 
 
+@contextmanager
+def cut_off(store: EtcdStore) -> Iterator[None]:
+    """The store loses its connection and finds no member until the end of the block."""
+    endpoints = store._rpc.endpoints
+    store._rpc.endpoints = [Endpoint("127.0.0.1", 1, tls=False)] * len(endpoints)
+    store._rpc._drop_channels()
+    yield
+    store._rpc.endpoints = endpoints
+    store._rpc._drop_channels()
+
+
 async def test_compaction_while_cut_off_lists_again(etcd: EtcdCluster, connect: Connect) -> None:
     name = new_name()
     store, other = connect(etcd.endpoints, name), connect(etcd.endpoints, name)
     await store.txn({"stays": "1", "goes": "1", "changes": "1"})
     async with follow(store) as follower:
-        for member in range(3):
-            etcd.kill(member)
-        await health_until(store, lambda health: not health.connected)
-        store._rpc.endpoints = [store._rpc.endpoints[0]] * 3  # it finds back when we say so
-        etcd.restart(1)
-        etcd.restart(2)
-        await until_txn(other, {"changes": "2", "comes": "1"})
-        revision = await other.txn({}, deletes=["goes"])
-        await blocking(lambda: etcd.ctl("compact", str(revision), endpoints=etcd.endpoints[1:]))
-        await blocking(etcd.heal)
+        with cut_off(store):
+            await health_until(store, lambda health: not health.connected)
+            await other.txn({"changes": "2", "comes": "1"})
+            revision = await other.txn({}, deletes=["goes"])
+            await blocking(etcd.ctl, "compact", str(revision))
+            assert values(follower.views[-1]) == {"stays": "1", "goes": "1", "changes": "1"}
         view = await follower.until_value("goes", None)
         assert values(view) == {"stays": "1", "changes": "2", "comes": "1"}
         await other.txn({"changes": "3"})
         await follower.until_value("changes", "3")
 
 
-async def test_a_replaced_cluster_is_listed_anew(tmp_path: Path, connect: Connect) -> None:
-    """An empty cluster at the same address: its revisions begin again, a plain watch would stay silent for ever."""
+@pytest.mark.parametrize("ahead", [False, True])
+async def test_a_replaced_cluster_is_listed_anew(tmp_path: Path, connect: Connect, ahead: bool) -> None:
+    """Another cluster at the same address, at a lower or higher revision: a plain watch would stay silent or lie."""
     with EtcdCluster(tmp_path) as etcd:
         store = connect(etcd.endpoints, "t")
         lease = await store.lease(60)
@@ -217,11 +226,17 @@ async def test_a_replaced_cluster_is_listed_anew(tmp_path: Path, connect: Connec
         for step in range(10):
             await store.txn({"a": str(step)})
         async with follow(store) as follower:
-            etcd.kill(0)
-            etcd.start(0, fresh=9)
+            with cut_off(store):
+                await health_until(store, lambda health: not health.connected)
+                etcd.kill(0)
+                etcd.start(0, fresh=9)
+                await blocking(etcd.wait_ready)
+                for step in range(20 if ahead else 0):
+                    await blocking(etcd.ctl, "put", "/lbnode/t/new", str(step))
             await follower.until_value("a", None)
             await until_txn(store, {"b": "1"})
-            await follower.until_value("b", "1")
+            view = await follower.until_value("b", "1")
+            assert values(view) == ({"b": "1", "new": "19"} if ahead else {"b": "1"})
             await lease.put("nodes/gw1/role", "backup")
             await follower.until_value("nodes/gw1/role", "backup")
 
@@ -326,7 +341,7 @@ async def test_keys_that_the_user_may_not_touch(guarded: EtcdCluster, connect: C
 
 
 async def test_tokens_that_expire_are_renewed(guarded: EtcdCluster, connect: Connect) -> None:
-    """A restarted member knows no token; a watch with an unknown token is told "permission denied" by etcd 3.4."""
+    """A restarted member knows no token."""
     store = connect(guarded.endpoints, "t", user="lb", password="secret")
     lease = await store.lease(3)
     await lease.put("nodes/gw1", "here")
@@ -343,6 +358,28 @@ async def test_tokens_that_expire_are_renewed(guarded: EtcdCluster, connect: Con
         store._rpc._token = "never-issued"
         await store.txn({"a": "new token"})
         await follower.until_value("a", "new token")
+
+
+async def test_an_unknown_token_that_etcd_calls_permission_denied(guarded: EtcdCluster, connect: Connect) -> None:
+    """Older releases of etcd tell a watch so; we must try a new token before we believe it."""
+    store = connect(guarded.endpoints, "t", user="lb", password="secret")
+    explain, problems = store._rpc.explain_text, []
+
+    def as_older_releases(index: int, code: str, details: str, token: str | None = None) -> RpcFailed:
+        problems.append(details)
+        details = details.replace("etcdserver: invalid auth token", "etcdserver: permission denied")
+        return explain(index, code, details, token)
+
+    async with follow(store) as follower:
+        await store.txn({"a": "before"})
+        await follower.until_value("a", "before")
+        store._rpc.explain_text = as_older_releases  # type: ignore[method-assign]
+        store._rpc._token = "never-issued"
+        store._rpc._drop_channels()
+        await health_until(store, lambda health: health.connected and "invalid auth token" in str(problems))
+        await store.txn({"a": "after"})
+        await follower.until_value("a", "after")
+        assert "denies" not in store.health.value.problem
 
 
 # --- TLS -----------------------------------------------------------------------------------------------------

@@ -110,6 +110,7 @@ NO_CONNECTION = "failed to connect to all addresses; last error: UNAVAILABLE: ip
         (TLS, "UNAVAILABLE", NO_CONNECTION + "CERTIFICATE_VERIFY_FAILED: expired: OK", "not accepted: expired (check"),
         (PLAIN, "UNAVAILABLE", "errors resolving etcd1.example:2379: []", "host name not found"),
         (PLAIN, "UNAVAILABLE", "etcdserver: no leader", "no leader"),
+        (PLAIN, "UNAVAILABLE", "rpc error: code = Unavailable desc = etcdserver: no leader", "no leader"),
         (PLAIN, "UNKNOWN", "", "UNKNOWN"),
     ],
 )
