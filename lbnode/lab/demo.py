@@ -15,7 +15,7 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import IO, Any
 
@@ -252,8 +252,7 @@ class Demo:
 
     def web_ui(self) -> None:
         self.display.step("The web UI is on this machine")
-        port = self.lab.project.containers["gw1"].ports[0]
-        url = f"http://{port.host_address}:{port.host_port}"
+        url = self.ui_url
 
         def page() -> bool:
             try:
@@ -264,6 +263,11 @@ class Demo:
 
         self._until(page, f"{url} answers", 10)
         self.display.done(f"{url}, token: lab")
+
+    @property
+    def ui_url(self) -> str:
+        port = self.lab.project.containers["gw1"].ports[0]
+        return f"http://{port.host_address}:{port.host_port}"
 
     # --- helpers ----------------------------------------------------------------------------------------------
 
@@ -349,10 +353,11 @@ def demo(*, once: bool) -> int:
             for name, value in demo.figures.items():
                 display.say(f"  {name.ljust(width)}  {value}")
             if not once:
-                display.say("\nThe lab stays up. Look at http://127.0.0.1:8080 (token: lab), or in another terminal:")
+                display.say(f"\nThe lab stays up. Look at {demo.ui_url} (token: lab), or in another terminal:")
                 display.say(f"  lbnode lab -p {NAME} status      lbnode lab -p {NAME} exec gw1 lbctl status")
                 display.say("Ctrl-C takes it down.")
-                signal.pause()
+                with suppress(KeyboardInterrupt):
+                    signal.pause()
         return 0
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # cleaning up must not be interrupted half-way

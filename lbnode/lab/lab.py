@@ -341,7 +341,9 @@ class Lab:
             answer = output.readline().strip()
         if answer != "ready":
             relay.wait()
-            raise LabError(f"ports are not published: {answer or self._log('publish').read_text()[-1000:]}")
+            reason = answer or self._log("publish").read_text()[-1000:]
+            hint = f"another lab may be up; {self.path.name} says which variable chooses another port"
+            raise LabError(f"ports are not published: {reason} ({hint})")
 
 
 def remove(name: str) -> None:

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 
 from lbnode.errors import LbError
 from lbnode.lab.lab import RUN, Lab, remove
@@ -59,19 +60,22 @@ def _lab(options: argparse.Namespace) -> Lab:
 
 
 def _up(lab: Lab, *, wait: bool) -> None:
+    """With `wait`, or interrupted half-way, the lab goes down again."""
+    stay = False
     try:
         lab.up(progress=print)
         for container in lab.project.containers.values():
             for port in container.ports:
                 print(f"published: {container.name} port {port.container_port} at {port.host_address}:{port.host_port}")
+        stay = not wait
         if wait:
             print("the lab is up; Ctrl-C takes it down")
-            signal.sigwait({signal.SIGINT, signal.SIGTERM})
-    except BaseException:
-        lab.down()
-        raise
-    if wait:
-        lab.down()
+            with suppress(KeyboardInterrupt):
+                signal.pause()
+    finally:
+        if not stay:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # cleaning up must not be interrupted half-way
+            lab.down()
 
 
 def _print_status(lab: Lab) -> None:
@@ -112,8 +116,9 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def main() -> int:
-    """Entry point; SIGTERM is treated like Ctrl-C, so that both leave nothing behind."""
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    """Entry point; SIGTERM and a closed terminal are treated like Ctrl-C, so that all leave nothing behind."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         return _run(_parser().parse_args())
     except (LbError, OSError, RuntimeError, subprocess.SubprocessError) as error:
