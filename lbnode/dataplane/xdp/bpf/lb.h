@@ -1,0 +1,335 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Everything that the BPF programs and user space share: maps, their values, counters, arguments of the programs that
+ * user space runs. layout.py mirrors this file (tests/unit/test_xdp_layout.py compares sizes and offsets with the BTF).
+ *
+ * Numbers are in host byte order except where "network order" stands. Reserved fields are zero.
+ *
+ * Programs
+ *   xdp_lb        SEC("xdp")        the balancer on frames            -> attach at the hook "xdp"
+ *   xdp_lb_frags  SEC("xdp.frags")  the same for multi-buffer frames (MTU above a page)
+ *   tc_lb         SEC("tc")         the balancer on socket buffers    -> attach at the hook "tcx" (ingress)
+ *   tc_behind_xdp SEC("tc")         sends what xdp_lb could not (no neighbour yet) -> "xdp+tcx" (ingress)
+ *   start         SEC("syscall")    no argument: starts the sweeping timer with this program's code. Run it after every
+ *                                   load, also when maps were adopted. Without it time stands still.
+ *   sweep         SEC("syscall")    struct sweep_args: one whole pass at a given time (tests; the timer does the same)
+ *   take_changed  SEC("syscall")    struct records_args: changed connections -> map `records`
+ *   take_all      SEC("syscall")    struct records_args: every connection from a bucket on -> map `records`
+ *   merge         SEC("syscall")    struct records_args: map `records` -> connection table
+ * A syscall program's argument is ctx_in of BPF_PROG_TEST_RUN; the kernel writes the result back to the same memory
+ * (data_in, data_out, ctx_out, repeat and flags must be 0). Return value 0, or a negative errno as u32.
+ *
+ * Maps are pinned and outlive programs and daemon. Their content is only understood with the same LAYOUT_VERSION:
+ * user space writes it to `meta` when the maps are new, and unloads (losing connections) or refuses if it differs.
+ */
+#ifndef LBNODE_LB_H
+#define LBNODE_LB_H
+
+#include <linux/types.h>
+
+#define LAYOUT_VERSION 1
+
+/* An address of either family: 16 bytes in network order, IPv4 in its mapped form ::ffff:a.b.c.d (RFC 4291 2.5.5.2). */
+struct addr {
+	union {
+		__u8 byte[16];
+		__u32 word[4];
+		__u64 half[2];
+	};
+};
+
+/* One direction of a connection. Ports in network order. Compared and hashed as five 64-bit words. */
+struct tuple {
+	struct addr source;
+	struct addr target;
+	__u16 source_port;
+	__u16 target_port;
+	__u8 protocol; /* IPPROTO_TCP, IPPROTO_UDP */
+	__u8 reserved[3];
+};
+
+/* --- configuration: written by user space alone -------------------------------------------------------------- */
+
+/* map `meta` ARRAY[1] */
+struct meta {
+	__u32 layout; /* LAYOUT_VERSION; 0 = maps are new */
+	__u32 reserved;
+};
+
+/* IPVS's numbers and names of TCP states (include/net/ip_vs.h); UDP has one state. STATE_NONE marks a free way. */
+enum conn_state {
+	STATE_NONE = 0,
+	STATE_ESTABLISHED,
+	STATE_SYN_SENT,
+	STATE_SYN_RECV,
+	STATE_FIN_WAIT,
+	STATE_TIME_WAIT,
+	STATE_CLOSE,
+	STATE_CLOSE_WAIT,
+	STATE_LAST_ACK,
+	STATE_LISTEN,
+	STATE_SYNACK,
+	STATE_UDP,
+	STATE_MAX,
+};
+
+#define CONFIG_SYNC 1 /* report changed connections (set it when somebody calls take_changed regularly) */
+
+/* map `config` ARRAY[1]. Write it before the first packet: time-outs of 0 expire at once. */
+struct config {
+	__u32 timeout_ms[16]; /* by enum conn_state; IPVS's defaults are in layout.py */
+	__u64 seed;	      /* of the connection table's hash; random, chosen once for the life of the maps */
+	__u32 flags;	      /* CONFIG_* */
+	__u32 icmp_rate;      /* ICMP errors that the data plane may send, per second; 0 = none */
+};
+
+/* map `services` HASH: key. */
+struct service_key {
+	struct addr address;
+	__u16 port;	/* network order */
+	__u8 protocol;	/* IPPROTO_* */
+	__u8 family;	/* 4 or 6 */
+	__u32 mark;	/* of firewall-mark services, whose other fields but the family are 0; else 0 */
+};
+
+enum scheduler {
+	SCHED_RR = 1,
+	SCHED_WRR = 2,
+	SCHED_WLC = 3,
+	SCHED_SH = 4,
+	SCHED_MH = 5,
+	/* reserved: LC 6, SED 7, NQ 8, FO 9, OVF 10, DH 11, LBLC 12, LBLCR 13, TWOS 14 */
+};
+
+#define SERVICE_HASH_PORT 1	 /* sh-port, mh-port: hash the client's port too */
+#define SERVICE_HASH_FALLBACK 2	 /* sh-fallback, mh-fallback: another server if the hashed one is unavailable */
+#define SERVICE_ONE_PACKET 4	 /* reserved: one-packet scheduling */
+
+/*
+ * map `services` HASH: value. Replaced as a whole (BPF_ANY), so readers see the old or the new one.
+ *
+ * Both ranges lie in map `slots`. A range is never changed in place while a service refers to it, except for a weight
+ * change of wrr (nothing changes in the list): write a new range, replace the service, retire the old range.
+ * `epoch` changes whenever the list changes, for wrr also when a weight changes: the cursor then starts from `start`
+ * (rr: position in the new list of the server chosen last, see slots.carry_position) or from the head (wrr, as IPVS).
+ */
+struct service {
+	__u32 index;	   /* of `cursors` and `service_stats`; unique among services */
+	__u32 scheduler;   /* enum scheduler */
+	__u32 flags;	   /* SERVICE_* */
+	__u32 epoch;
+	__u32 list;	   /* first slot of the list of servers (indexes), newest server first, weight 0 included */
+	__u32 list_len;	   /* at most 65535 */
+	__u32 table;	   /* sh: 256 slots, mh: 4093 slots; a slot holds a server's index or SLOT_EMPTY */
+	__u32 table_len;
+	__u32 start;	   /* rr: cursor after a change of epoch: position chosen last, or list_len = begin at the head */
+	__u32 max_weight;  /* wrr: largest weight - (gcd - 1), as IPVS; 0 = no server has weight */
+	__u32 weight_gcd;  /* wrr: greatest common divisor of the weights that are not 0 */
+	__u32 persistent_s;   /* reserved: persistence is not in the data plane yet */
+	__u32 persistent_prefix;
+	__u32 reserved;
+};
+
+#define SLOT_EMPTY 0xffffffffU
+/* map `slots` ARRAY: __u32 index of `servers` */
+
+enum forwarding {
+	FORWARD_MASQUERADE = 0,
+	FORWARD_DIRECT = 1,
+	FORWARD_TUNNEL = 2,
+	/* reserved: FORWARD_FULLNAT 3 */
+};
+
+enum tunnel {
+	TUNNEL_IPIP = 0,
+	/* reserved: TUNNEL_GUE 1, TUNNEL_GRE 2 (IPVS's numbers) */
+};
+
+#define SERVER_HOP 1 /* next hop fields are valid; else the kernel's routes are asked per packet */
+
+/*
+ * map `servers` ARRAY: one real server of one service.
+ *
+ * Life of an index: take one whose generation is 0; zero `gauges` and the per-CPU `server_stats` of that index; write the
+ * server with a generation that this index never had (e.g. a counter over all servers, never 0); put it into the list.
+ * To delete: take it out of the list, write generation 0. Connections name index and generation: after a deletion, and
+ * after the index got a new server, the old ones are removed at their next packet or by the sweeper. A change of
+ * weight, thresholds or next hop keeps the generation.
+ */
+struct server {
+	struct addr address;
+	__u16 port;	/* network order */
+	__u8 forward;	/* enum forwarding */
+	__u8 flags;	/* SERVER_* */
+	__u32 generation; /* 0 = unused */
+	__u32 service;	/* index of its service, for the counters */
+	__u32 weight;	/* effective weight; 0 = no new connections */
+	__u32 upper_threshold; /* connections; 0 = none */
+	__u32 lower_threshold;
+	__u8 target_mac[6]; /* next hop */
+	__u16 mtu;	/* next hop; 0 = unknown, packets are not checked. At most 65535 */
+	__u8 source_mac[6];
+	__u16 tunnel_port; /* reserved: GUE */
+	__u32 ifindex;	/* next hop */
+	__u8 tunnel;	/* enum tunnel */
+	__u8 reserved[3];
+	struct addr tunnel_source; /* outer source address of FORWARD_TUNNEL: preferred source of the route to the server.
+				      All zero: the client's address is the outer source (then nothing to configure) */
+};
+
+/* map `vips` HASH: key struct addr; addresses that answer ICMP echo: those of all services. */
+struct vip {
+	__u32 services;	   /* how many services have the address; user space's own bookkeeping */
+	__u32 reserved;
+	__u64 lease_until; /* reserved: VIP lease; 0 = no lease needed */
+};
+
+/* --- counters: written by the programs -------------------------------------------------------------------------- */
+
+/* maps `server_stats` and `service_stats` PERCPU_ARRAY, by index. Bytes are those of IP packets, headers included. */
+struct stats {
+	__u64 connections;
+	__u64 packets_in;
+	__u64 packets_out; /* seen only with FORWARD_MASQUERADE */
+	__u64 bytes_in;
+	__u64 bytes_out;
+};
+
+/*
+ * map `gauges` ARRAY, by server index: connections in the table now. As in IPVS active = SYN_RECV and ESTABLISHED (and
+ * the other states of an opening), inactive = the rest, UDP always inactive.
+ */
+struct gauge {
+	__s32 active;
+	__s32 inactive;
+	__u32 overloaded; /* 1 from upper_threshold until below lower_threshold (or 3/4 of the upper), as IPVS */
+	__u32 reserved;
+};
+
+/* map `cursors` ARRAY, by service index: __u64 epoch << 32 | current weight (wrr) << 16 | position in the list */
+
+/* map `events` PERCPU_ARRAY: __u64 per enum event. Up to EVENT_DROPS packets went on, from there on they were dropped. */
+enum event {
+	EVENT_ENTRIES = 0,	 /* +1 per entry made, -1 per entry removed: the sum over CPUs is the table's fill (signed) */
+	EVENT_EVICTED,		 /* half-open or finished entry removed for a new connection: the table is full */
+	EVENT_UNTRACKED,	 /* table full: forwarded by hash (sh, mh) without an entry */
+	EVENT_NO_CONNECTION,	 /* TCP without SYN and without entry, given to the network stack (it answers RST) */
+	EVENT_FRAGMENT,		 /* fragment to a VIP, given to the network stack: fragments are not balanced yet */
+	EVENT_NO_NEIGHBOUR,	 /* next hop unresolved: handed to the network stack to resolve */
+	EVENT_STACK,		 /* no route that the data plane can use: rewritten packet given to the network stack */
+	EVENT_ECHO,		 /* ICMP echo answered */
+	EVENT_ICMP_TRANSLATED,	 /* ICMP error about a balanced connection, passed on */
+	EVENT_ICMP_SENT,	 /* ICMP error sent by the data plane */
+	EVENT_SYNC_LOST,	 /* change not queued: the queue `changed` is full; the sweeper reports it later */
+	EVENT_IMPORTED,		 /* records merged */
+	EVENT_DROPS = 16,
+	EVENT_DROP_NO_SERVER = 16, /* no server of the service is available; answered with port unreachable */
+	EVENT_DROP_TABLE_FULL,	 /* no room for a connection whose scheduler is no hash */
+	EVENT_DROP_SERVER_GONE,	 /* packet of a connection to a deleted server */
+	EVENT_DROP_MALFORMED,	 /* to a VIP, with wrong length, header or IP checksum */
+	EVENT_DROP_TOO_BIG,	 /* larger than the next hop's MTU; answered with fragmentation needed if DF was set */
+	EVENT_DROP_NO_ROUTE,	 /* direct routing without a usable route to the server */
+	EVENT_DROP_TTL,		 /* time to live ran out */
+	EVENT_DROP_ERROR,	 /* a helper failed: out of memory, headroom missing */
+	EVENT_MAX = 32,
+};
+
+/* --- the connection table: written by the programs -------------------------------------------------------------- */
+
+#define CONN_IMPORTED 1 /* from a peer and not used here yet: not reported back */
+#define CONN_ASSURED 2	/* UDP: more than one packet seen. Until then it counts as half-open */
+#define CONN_CHANGED 4	/* is in the queue `changed` */
+#define CONN_NO_OUTPUT 8 /* replies do not pass here (direct, tunnel): IPVS's input-only TCP states */
+#define CONN_INACTIVE 16 /* counted as inactive */
+
+/*
+ * One connection: both directions in one entry, so that they live and die together. It lies in one of the two buckets
+ * that its `in` tuple hashes to; masquerading ones are also referred to from map `replies` by their `out` tuple.
+ */
+struct conn {
+	struct tuple in;  /* client -> VIP */
+	struct tuple out; /* server -> client; with full NAT one day: server -> local address */
+	__u32 server;	  /* index of `servers` */
+	__u32 generation; /* the server's */
+	__u32 last_ms;	  /* clock at the last packet */
+	__u32 synced_ms;  /* clock when last reported or imported; 0 = never */
+	__u8 forward;	  /* enum forwarding at creation */
+	__u8 reserved[7];
+	__u64 reserved2;
+};
+
+#define BUCKET_WAYS 4
+/*
+ * map `conns` ARRAY, BPF_F_MMAPABLE. max_entries must be a power of two; capacity = 4 connections per bucket.
+ *
+ * word[i] of a way: generation of the way << 32 | flags (CONN_*) << 8 | state. State STATE_NONE = free, STATE_BUSY =
+ * being written. It changes by compare-and-swap only; the generation grows by one whenever the way is filled or freed.
+ * A reader (also user space, through mmap) reads the word, the entry, and the word again: equal generations and neither
+ * free nor busy mean that the copy is good.
+ */
+#define STATE_BUSY 0xff
+struct bucket {
+	__u64 word[BUCKET_WAYS];
+	__u32 tag[BUCKET_WAYS]; /* part of the hash, to compare before touching the entry */
+	__u64 reserved[2];
+	struct conn way[BUCKET_WAYS];
+};
+
+#define REPLY_WAYS 8
+/* map `replies` ARRAY, as many elements as `conns` (same power of two): tag << 32 | (bucket * 4 + way + 1); 0 = empty */
+struct reply_bucket {
+	__u64 ref[REPLY_WAYS];
+};
+
+/* map `clock` ARRAY[1]: the programs' time. Milliseconds, wraps after 49 days; only differences mean something. */
+struct clock {
+	__u32 now_ms;
+	__u32 icmp_tokens; /* ICMP errors that may be sent until the next tick */
+};
+
+/* --- synchronisation -------------------------------------------------------------------------------------------- */
+
+/*
+ * One connection on the wire: addresses instead of indexes, age instead of a time stamp. In network order where the
+ * table is, otherwise little endian (both ends check the layout id of layout.py).
+ *
+ * map `changed` QUEUE: __u64 way generation << 32 | (bucket * 4 + way). Filled on a change of state (TCP from ESTABLISHED
+ * on, UDP from the second packet on), and by the sweeper for connections that had packets and whose peers' copies lost
+ * half of their time. Connections are in it at most once.
+ */
+struct record {
+	struct tuple in;
+	struct tuple out;
+	__u32 idle_ms; /* since the last packet */
+	__u32 mark;    /* of a firewall-mark service; else 0 */
+	__u8 state;
+	__u8 flags;    /* CONN_ASSURED, CONN_NO_OUTPUT */
+	__u8 forward;
+	__u8 result;   /* written by `merge`: enum merge_result; 0 on the wire */
+	__u32 reserved;
+};
+
+enum merge_result {
+	MERGE_TAKEN = 0,
+	MERGE_UNKNOWN = 1, /* no such service or server here (yet): worth trying again after it was programmed */
+	MERGE_OLDER = 2,   /* this node saw a packet of it more recently, or it is over */
+	MERGE_FULL = 3,
+	MERGE_INVALID = 4, /* impossible state, protocol or method */
+};
+
+#define RECORDS_MAX 4096
+/* map `records` ARRAY[RECORDS_MAX], BPF_F_MMAPABLE, struct record: arguments and results of the three programs. One
+ * caller at a time. */
+struct records_args {
+	__u32 limit;  /* in: take_*: records wanted, at most RECORDS_MAX; merge: records in the map */
+	__u32 count;  /* out: records written (take_*), or taken over (merge) */
+	__u32 bucket; /* in, out: take_all: bucket to start from; next one to ask for */
+	__u32 done;   /* out: take_all: 1 = the table's end was reached; take_changed: 1 = the queue is empty */
+};
+
+struct sweep_args {
+	__u32 now_ms; /* in: becomes the clock's time */
+	__u32 removed; /* out */
+};
+
+#endif
