@@ -1,0 +1,165 @@
+"""/metrics: what a node knows, in Prometheus' text format.
+
+Names follow node_exporter's IPVS collector with lbnode's vocabulary. Every label has as many values as the
+configuration has objects, never more (no client addresses, no messages).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector, CollectorRegistry
+
+from lbnode.control import NodeStatus, ServerInfo, ServiceInfo
+from lbnode.model import Counters, Severity, VrrpState
+from lbnode.watched import Watched
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+_VRRP = {VrrpState.INITIALIZE: 0, VrrpState.BACKUP: 1, VrrpState.ACTIVE: 2}
+_HEALTH = {"up": 1, "down": 0}  # unknown and unchecked servers have no sample
+
+_TOTALS: tuple[tuple[str, str, Callable[[Counters], int]], ...] = (
+    ("connections", "Connections scheduled", lambda c: c.connections),
+    ("incoming_packets", "Packets from clients", lambda c: c.packets_in),
+    ("outgoing_packets", "Packets to clients (only those that pass the gateway)", lambda c: c.packets_out),
+    ("incoming_bytes", "Bytes from clients", lambda c: c.bytes_in),
+    ("outgoing_bytes", "Bytes to clients (only those that pass the gateway)", lambda c: c.bytes_out),
+)
+_GAUGES: tuple[tuple[str, str, Callable[[Counters], int]], ...] = (
+    ("connections_active", "Connections in state ESTABLISHED", lambda c: c.active),
+    ("connections_inactive", "Tracked connections in any other state", lambda c: c.inactive),
+)
+
+
+class Source(Protocol):
+    """The part of lbnode.control.Control that is needed here."""
+
+    services: Watched[tuple[ServiceInfo, ...]]
+    node_status: Watched[NodeStatus]
+
+
+def render(control: Source) -> bytes:
+    """The exposition of the node's latest values; serve it as CONTENT_TYPE."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Families(control.node_status.value, control.services.value))
+    return generate_latest(registry)
+
+
+class _Families(Collector):
+    def __init__(self, status: NodeStatus, services: tuple[ServiceInfo, ...]) -> None:
+        self._status = status
+        self._services = services
+
+    def describe(self) -> Iterable[Metric]:
+        return ()  # spares the registry a collection just to learn the names
+
+    def collect(self) -> Iterator[Metric]:
+        yield from _node(self._status)
+        yield from _dataplane(self._status)
+        yield from _sync(self._status)
+        yield from _services(self._services)
+        yield from _servers([(service.id, server) for service in self._services for server in service.servers])
+
+
+def _node(status: NodeStatus) -> Iterator[Metric]:
+    build = InfoMetricFamily("lbnode_build", "Version of lbnode on this node", labels=["node", "cluster"])
+    build.add_metric([status.node, status.cluster], {"version": status.version})
+    yield build
+    yield GaugeMetricFamily("lbnode_start_time_seconds", "Unix time at which the daemon started", status.started)
+    yield GaugeMetricFamily("lbnode_status_time_seconds", "Unix time at which these figures were true", status.time)
+
+    revision = GaugeMetricFamily(
+        "lbnode_config_revision",
+        "Store revision: the latest seen, and the latest that is completely in the data plane",
+        labels=["kind"],
+    )
+    revision.add_metric(["latest"], status.revision)
+    revision.add_metric(["programmed"], status.programmed_revision)
+    yield revision
+
+    store = GaugeMetricFamily("lbnode_store_connected", "1 if the configuration store answers", labels=["kind"])
+    store.add_metric([status.store.kind], int(status.store.connected))
+    yield store
+
+    count = Counter(problem.severity for problem in status.problems)
+    problems = GaugeMetricFamily("lbnode_problems", "Problems found in the configuration", labels=["severity"])
+    for severity in Severity:
+        problems.add_metric([severity], count[severity])
+    yield problems
+
+    vrrp = GaugeMetricFamily(
+        "lbnode_vrrp_state", "State of the VIP group: 0 Initialize, 1 Backup, 2 Active", labels=["group"]
+    )
+    for role in status.roles:
+        vrrp.add_metric([role.group], _VRRP[role.state])
+    yield vrrp
+
+
+def _dataplane(status: NodeStatus) -> Iterator[Metric]:
+    plane = status.dataplane
+    yield GaugeMetricFamily("lbnode_connection_table_entries", "Connections being tracked", plane.connections)
+    yield GaugeMetricFamily("lbnode_connection_table_size", "Connections that can be tracked", plane.connections_max)
+    drops = CounterMetricFamily("lbnode_dataplane_drops", "Packets dropped by the data plane", labels=["reason"])
+    for reason, packets in sorted(plane.drops.items()):
+        drops.add_metric([reason], packets)
+    yield drops
+
+
+def _sync(status: NodeStatus) -> Iterator[Metric]:
+    in_sync = GaugeMetricFamily(
+        "lbnode_sync_in_sync", "1 if the peer has all of this node's connections", labels=["peer"]
+    )
+    lag = GaugeMetricFamily(
+        "lbnode_sync_lag_seconds", "Age of the oldest connection record the peer has not acknowledged", labels=["peer"]
+    )
+    sent = CounterMetricFamily("lbnode_sync_sent_records", "Connection records sent", labels=["peer"])
+    received = CounterMetricFamily("lbnode_sync_received_records", "Connection records received", labels=["peer"])
+    bad = CounterMetricFamily(
+        "lbnode_sync_bad_datagrams", "Datagrams refused: malformed, forged or replayed", labels=["peer"]
+    )
+    for peer in status.sync:
+        in_sync.add_metric([peer.name], int(peer.state == "in-sync"))
+        lag.add_metric([peer.name], peer.lag_s)
+        sent.add_metric([peer.name], peer.sent_records)
+        received.add_metric([peer.name], peer.received_records)
+        bad.add_metric([peer.name], peer.bad_datagrams)
+    yield from (in_sync, lag, sent, received, bad)
+
+
+def _services(services: Iterable[ServiceInfo]) -> Iterator[Metric]:
+    yield from _counters("service", "of the virtual service", ["service"], [([s.id], s.counters) for s in services])
+
+
+def _servers(servers: list[tuple[str, ServerInfo]]) -> Iterator[Metric]:
+    labels = ["service", "server"]
+    counted = [([service, server.id], server.counters) for service, server in servers]
+    yield from _counters("server", "of the real server", labels, counted)
+
+    configured = GaugeMetricFamily("lbnode_server_weight_configured", "Weight the operator wrote", labels=labels)
+    effective = GaugeMetricFamily("lbnode_server_weight_effective", "Weight in the data plane", labels=labels)
+    health = GaugeMetricFamily("lbnode_server_health", "Verdict of the health checks: 1 up, 0 down", labels=labels)
+    for service, server in servers:
+        configured.add_metric([service, server.id], server.configured_weight)
+        if server.effective_weight is not None:
+            effective.add_metric([service, server.id], server.effective_weight)
+        if server.health in _HEALTH:
+            health.add_metric([service, server.id], _HEALTH[server.health])
+    yield from (configured, effective, health)
+
+
+def _counters(kind: str, of: str, labels: list[str], rows: list[tuple[list[str], Counters]]) -> Iterator[Metric]:
+    for name, text, value in _TOTALS:
+        family = CounterMetricFamily(f"lbnode_{kind}_{name}", f"{text}, {of}", labels=labels)
+        for values, counters in rows:
+            family.add_metric(values, value(counters))
+        yield family
+    for name, text, value in _GAUGES:
+        gauge = GaugeMetricFamily(f"lbnode_{kind}_{name}", f"{text}, {of}", labels=labels)
+        for values, counters in rows:
+            gauge.add_metric(values, value(counters))
+        yield gauge
