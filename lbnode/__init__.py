@@ -8,3 +8,5 @@ One direction of data (README, "How it works"):
 
 Start reading at model.py, then plan.py, reconcile/diff.py, election/machine.py, node.py.
 """
+
+VERSION = "0.1.0"

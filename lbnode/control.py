@@ -136,7 +136,13 @@ class Control(Protocol):
         ...
 
     async def apply(
-        self, document: Mapping[str, Any], *, who: str, prune: bool, expect_revision: int | None
+        self,
+        document: Mapping[str, Any],
+        *,
+        who: str,
+        prune: bool,
+        expect_revision: int | None,
+        dry_run: bool = False,
     ) -> ChangeResult:
         """Make the cluster's configuration equal to the document. Without `prune`, keys absent from it stay."""
         ...

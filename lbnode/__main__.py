@@ -1,0 +1,70 @@
+"""lbnoded: read node.toml, build the Node, run it until SIGTERM or SIGINT."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from lbnode import VERSION
+from lbnode.config.bootstrap import load_node_config
+from lbnode.errors import LbError
+from lbnode.node import Node, make_plane
+
+DEFAULT_CONFIG = "/etc/lbnode/node.toml"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="lbnoded", description="The lbnode gateway daemon.")
+    parser.add_argument("--config", default=DEFAULT_CONFIG, help=f"node.toml (default: {DEFAULT_CONFIG})")
+    parser.add_argument("--dry-run", action="store_true", help="program nothing: keep the data plane in memory")
+    parser.add_argument("--unload", action="store_true", help="take the data plane out of the kernel and end")
+    parser.add_argument("--version", action="version", version=f"lbnoded {VERSION}")
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        config = load_node_config(arguments.config)
+        if arguments.dry_run:
+            config = replace(config, dataplane=replace(config.dataplane, kind="fake"))
+        if arguments.unload:
+            asyncio.run(make_plane(config).close(unload=True))
+        else:
+            asyncio.run(_run(Node(config)))
+    except LbError as error:
+        return _failed([error])
+    except BaseExceptionGroup as group:
+        expected, bugs = group.split(LbError)
+        if bugs is not None or expected is None:
+            raise
+        return _failed(_leaves(expected))
+    return 0
+
+
+def _failed(errors: Iterable[BaseException]) -> int:
+    for error in errors:
+        print(f"lbnoded: {error}", file=sys.stderr)
+    return 1
+
+
+def _leaves(group: BaseExceptionGroup[Any]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
+
+
+async def _run(node: Node) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await node.run(stop)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

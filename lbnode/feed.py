@@ -1,0 +1,110 @@
+"""The configuration feed: store -> resolve -> Watched[Resolution], with the last good state on disk behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+
+from lbnode.config.resolve import Resolution, resolve
+from lbnode.delta import changed_keys
+from lbnode.journal import Journal, Kind
+from lbnode.model import Severity
+from lbnode.store.base import Entry, Store, View
+from lbnode.store.cache import ConfigCache
+from lbnode.watched import Watched
+
+# How long a start waits for the store before it takes the configuration from the disk cache.
+CACHE_AFTER_S = 2.0
+NODES = "nodes/"
+
+log = logging.getLogger(__name__)
+
+
+class ConfigFeed:
+    """`resolution` is None until a configuration is known, from the store or from the cache.
+
+    A configuration's revision is the store revision at which its keys last changed: keys of nodes/ do not count, so
+    that publishing "programmed at revision N" is no new revision to program.
+    """
+
+    def __init__(
+        self, store: Store, cache: ConfigCache, journal: Journal, observe: Callable[[View], None] = lambda _: None
+    ) -> None:
+        self.resolution: Watched[Resolution | None] = Watched(None)
+        self.store_revision: Watched[int] = Watched(0)
+        self._store = store
+        self._cache = cache
+        self._journal = journal
+        self._observe = observe
+        self._good: Mapping[str, Entry] = {}
+
+    async def run(self) -> None:
+        cached = await asyncio.to_thread(self._cache.load)
+        if self._cache.problem:
+            self._journal.record(Kind.CONFIG, str(self._cache.path), "cache not usable", self._cache.problem)
+        if cached is not None:
+            self._good = cached.entries
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._follow())
+            tasks.create_task(self._save())
+            if cached is not None:
+                tasks.create_task(self._start_from(cached))
+
+    async def _start_from(self, cached: View) -> None:
+        await asyncio.sleep(CACHE_AFTER_S)
+        if self.resolution.value is None:
+            why = self._store.health.value.problem or "the store does not answer"
+            self._journal.record(Kind.CONFIG, f"revision {cached.revision}", "taken from the disk cache", why)
+            self._take(cached)
+
+    async def _follow(self) -> None:
+        async for view in self._store.watch():
+            self._observe(view)
+            self.store_revision.set(view.revision)
+            self._take(view)
+
+    def _take(self, view: View) -> None:
+        entries = {key: entry for key, entry in view.entries.items() if not key.startswith(NODES)}
+        known = self.resolution.value
+        changed = changed_keys(known.entries if known else {}, entries)
+        if known is not None and not changed:
+            return
+        resolution = resolve(entries, known or self._good, view.revision)
+        self._record_problems(resolution, known)
+        if known is None:
+            self._journal.record(Kind.CONFIG, f"revision {view.revision}", f"loaded {len(entries)} keys")
+        else:
+            for key in sorted(changed):
+                self._record_change(key, known.entries.get(key), entries.get(key))
+        self.resolution.set(resolution)
+
+    def _record_problems(self, resolution: Resolution, known: Resolution | None) -> None:
+        before = frozenset(known.problems) if known else frozenset()
+        for problem in resolution.problems:
+            if problem not in before:
+                what = "rejected" if problem.severity is Severity.ERROR else "doubtful"
+                detail = f"{problem.field}: {problem.message}" if problem.field else problem.message
+                hint = f" ({problem.hint})" if problem.hint else ""
+                self._journal.record(Kind.CONFIG, problem.where, what, detail + hint)
+
+    def _record_change(self, key: str, old: Entry | None, new: Entry | None) -> None:
+        if new is None:
+            self._journal.record(Kind.CONFIG, key, "deleted")
+        elif old is None or old.value != new.value:
+            self._journal.record(Kind.CONFIG, key, "created" if old is None else "changed", new.value)
+
+    async def _save(self) -> None:
+        """One write at a time, always of the newest; a full disk costs the cache, not the service."""
+        seen = 0
+        while True:
+            seen = await self.resolution.wait_changed(seen)
+            resolution = self.resolution.value
+            assert resolution is not None
+            try:
+                await asyncio.to_thread(self._write_cache, resolution)
+            except OSError as error:
+                self._journal.record(Kind.CONFIG, str(self._cache.path), "cache not written", str(error))
+
+    def _write_cache(self, resolution: Resolution) -> None:
+        self._cache.save(View(resolution.config.revision, resolution.good))

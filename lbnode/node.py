@@ -1,0 +1,276 @@
+"""Node: builds every part of the daemon, wires them in one direction, starts and stops them in order.
+
+    feed (store, cache) ---> config ---+
+    runner (health checks) -> verdicts +--> plan() --> desired --> reconciler --> data plane
+    election (own process) -> roles ---> who holds the VIPs                         |
+    sync (peers) <------------------------- connections ----------------------------+
+    collector (counters) ------> overview, status --> web, lbctl, lbadm, /metrics
+
+Start: the data plane first (it may be forwarding already: it is adopted, never rebuilt), then everything else at once.
+Stop: the election first, so that a peer takes over while this node still forwards; the data plane is left as it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
+from typing import Any
+
+from healthcheck.runner import Runner
+from healthcheck.spec import Verdict
+from lbnode import VERSION
+from lbnode.config.bootstrap import NodeConfig
+from lbnode.control import NodeInfo, NodeStatus, ServiceInfo
+from lbnode.dataplane.base import DataPlane
+from lbnode.dataplane.fake import FakePlane
+from lbnode.dataplane.xdp.plane import XdpPlane
+from lbnode.election.supervisor import Election
+from lbnode.feed import ConfigFeed
+from lbnode.journal import Journal, Kind
+from lbnode.membership import Membership
+from lbnode.operator import NodeControl
+from lbnode.overview import Facts, overview
+from lbnode.plan import Desired, Targets, plan, targets
+from lbnode.reconcile.loop import Reconciler
+from lbnode.stats.collector import Collector
+from lbnode.stats.prometheus import CONTENT_TYPE, render
+from lbnode.store.base import Store
+from lbnode.store.cache import ConfigCache
+from lbnode.store.embedded import EmbeddedStore
+from lbnode.store.etcd import EtcdStore
+from lbnode.sync.driver import ConnectionSync, parse_host_port
+from lbnode.watched import Watched, changes_of
+from web.app import make_app, serve
+
+# How often figures are renewed for CLI and UI, and how often at most because something changed.
+REPORT_INTERVAL_S = 1.0
+REPORT_PAUSE_S = 0.05
+
+log = logging.getLogger(__name__)
+
+
+def make_store(config: NodeConfig) -> Store:
+    if not config.store.etcd:
+        return EmbeddedStore(config.state_dir / "config.sqlite")
+    return EtcdStore(
+        config.store.etcd,
+        config.cluster,
+        user=config.store.user or None,
+        password=config.store.password or None,
+        ca_file=config.store.ca_file or None,
+        cert_file=config.store.cert_file or None,
+        key_file=config.store.key_file or None,
+    )
+
+
+def make_plane(config: NodeConfig) -> DataPlane:
+    """`auto` is our own XDP/tcx plane."""
+    if config.dataplane.kind == "fake":
+        return FakePlane()
+    return XdpPlane(
+        config.run_dir,
+        interfaces=config.dataplane.interfaces,
+        attach=config.dataplane.attach,
+        connections=config.dataplane.connections,
+    )
+
+
+class Node:
+    """One gateway. `run` until `stop` is set; a bug in any part ends it with that exception."""
+
+    def __init__(self, config: NodeConfig) -> None:
+        self._config = config
+        self._started = time.time()
+        self.journal = Journal(config.node)
+        self._plane = make_plane(config)
+        self._store = make_store(config)
+        self._me = Watched(NodeInfo(config.node, VERSION, self._started, (), 0, 0))
+        self._membership = Membership(self._store, self._me)
+        self._feed = ConfigFeed(
+            self._store, ConfigCache(config.state_dir / "config.cache"), self.journal, self._membership.observe
+        )
+        self._runner = Runner(self._verdicts_changed)
+        self._verdicts: Watched[Mapping[str, Verdict]] = Watched({})
+        self._election = Election(config.node, self.journal)
+        self._desired: Watched[Desired | None] = Watched(None)
+        self._reconciler = Reconciler(self._plane, self.journal)
+        self._collector = Collector(self._plane)
+        self._sync = self._make_sync()
+        self._services: Watched[tuple[ServiceInfo, ...]] = Watched(())
+        self._status: Watched[NodeStatus | None] = Watched(None)
+
+    def _make_sync(self) -> ConnectionSync | None:
+        sync = self._config.sync
+        if not sync.listen:
+            return None
+        return ConnectionSync(self._config.node, sync.listen, sync.peers, sync.key.encode(), self._plane, self.journal)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        self._config.run_dir.mkdir(parents=True, exist_ok=True)
+        self._config.state_dir.mkdir(parents=True, exist_ok=True)
+        await self._plane.open()
+        try:
+            await self._report_status()
+            await self._run_parts(stop)
+        finally:
+            await self._store.close()
+            await self._plane.close()
+
+    async def _run_parts(self, stop: asyncio.Event) -> None:
+        parts: dict[str, Coroutine[Any, Any, None]] = {
+            "configuration feed": self._feed.run(),
+            "health checks": self._runner.run(),
+            "plan": self._plan(),
+            "reconciler": self._reconciler.run(self._desired),
+            "collector": self._collector.run(),
+            "membership": self._membership.run(),
+            "report": self._report(),
+            "web": self._serve(),
+        }
+        if self._sync is not None:
+            parts["connection sync"] = self._sync.run()
+        async with asyncio.TaskGroup() as tasks:
+            election = tasks.create_task(self._election.run(), name="election")
+            running = [tasks.create_task(part, name=name) for name, part in parts.items()]
+            self.journal.record(Kind.NODE, self._config.node, "started", f"lbnode {VERSION}")
+            await stop.wait()
+            self.journal.record(Kind.NODE, self._config.node, "stopping")
+            election.cancel()
+            await asyncio.wait([election])
+            for task in running:
+                task.cancel()
+
+    # --- config, verdicts -> desired ----------------------------------------------------------------------------
+
+    def _verdicts_changed(self, changed: Mapping[str, Verdict]) -> None:
+        known = self._verdicts.value
+        for key, verdict in changed.items():
+            before = known.get(key)
+            if before is None or before.health != verdict.health:
+                self.journal.record(Kind.HEALTH, key, f"is {verdict.health}", verdict.reason)
+        self._verdicts.set({**self._runner.verdicts})
+
+    async def _plan(self) -> None:
+        """Plan at once and after each change. What the data plane holds already counts until a server was probed."""
+        found = await self._reconciler.adopt()
+        wanted_targets: Targets | None = None
+        desired: Desired | None = None
+        async for _ in changes_of(self._feed.resolution, self._verdicts):
+            resolution = self._feed.resolution.value
+            if resolution is None:
+                continue
+            wanted_targets = targets(resolution.config, wanted_targets)
+            self._runner.set_targets(wanted_targets)
+            self._election.set_groups(resolution.config.vip_groups)
+            desired = plan(resolution.config, self._verdicts.value, found, desired)
+            self._desired.set(desired)
+
+    # --- reporting ----------------------------------------------------------------------------------------------
+
+    async def _report(self) -> None:
+        """Renew services and status each second, and soon after anything changed."""
+        watched = (self._feed.resolution, self._verdicts, self._reconciler.status, self._election.roles)
+        more = (self._store.health, self._collector.stats, *((self._sync.peers,) if self._sync else ()))
+        changes = changes_of(*watched, *more)
+        while True:
+            try:
+                async with asyncio.timeout(REPORT_INTERVAL_S):
+                    await anext(changes)
+            except TimeoutError:
+                changes = changes_of(*watched, *more)
+            self._report_services()
+            await self._report_status()
+            await asyncio.sleep(REPORT_PAUSE_S)
+
+    def _report_services(self) -> None:
+        resolution, stats = self._feed.resolution.value, self._collector.stats.value
+        if resolution is None:
+            return
+        facts = Facts(
+            config=resolution.config,
+            actual=self._reconciler.actual,
+            verdicts=self._runner.verdicts,
+            statuses=self._reconciler.status.value,
+            counters=stats.counters,
+            service_rates=stats.service_rates,
+            server_rates=stats.server_rates,
+            history=stats.history,
+        )
+        self._services.set(overview(facts))
+
+    async def _report_status(self) -> None:
+        resolution = self._feed.resolution.value
+        problems = resolution.problems if resolution else ()
+        roles = tuple(role for _, role in sorted(self._election.roles.value.items()))
+        programmed = self._reconciler.programmed_revision.value
+        self._me.set(NodeInfo(self._config.node, VERSION, self._started, roles, programmed, len(problems)))
+        sync = self._sync.peers.value if self._sync else ()
+        self._status.set(
+            NodeStatus(
+                node=self._config.node,
+                cluster=self._config.cluster,
+                version=VERSION,
+                started=self._started,
+                store=self._store.health.value,
+                revision=resolution.config.revision if resolution else 0,
+                programmed_revision=programmed,
+                dataplane=await self._plane.status(),
+                roles=roles,
+                sync=sync,
+                nodes=self._membership.nodes(),
+                problems=problems,
+                time=time.time(),
+            )
+        )
+
+    # --- serving ------------------------------------------------------------------------------------------------
+
+    async def _serve(self) -> None:
+        status = self._status
+        assert status.value is not None
+        control = NodeControl(
+            store=self._store,
+            plane=self._plane,
+            feed=self._feed,
+            journal=self.journal,
+            services=self._services,
+            node_status=status,  # type: ignore[arg-type]  # never None again after the first report
+            handover=self._election.handover,
+        )
+
+        def metrics() -> tuple[bytes, str]:
+            return render(control), CONTENT_TYPE
+
+        tcp, host, port = None, "", 0
+        if self._config.web.listen:
+            host, port = parse_host_port(self._config.web.listen)
+            tcp = make_app(control, token=self._token(), metrics=metrics)
+        local = make_app(control, token=None, metrics=metrics)
+        server = await serve(tcp, local, host=host, port=port, unix_path=self._config.run_dir / "api.sock")
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            await server.close()
+
+    def _token(self) -> str:
+        """The configured token, or one made up at the first start and kept in the state directory."""
+        if self._config.web.token:
+            return self._config.web.token
+        path = self._config.state_dir / "token"
+        return _read_or_make(path, lambda: secrets.token_urlsafe(24))
+
+
+def _read_or_make(path: Path, make: Callable[[], str]) -> str:
+    try:
+        return path.read_text().strip()
+    except FileNotFoundError:
+        text = make()
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(text + "\n")
+        log.info("made a token for the web UI: %s", path)
+        return text

@@ -1,0 +1,158 @@
+"""NodeControl: what an operator asks of this node (lbnode.control.Control), done with the node's parts.
+
+Changes go to the store, never straight to the data plane, so that every gateway follows. Each is checked against the
+whole configuration first and written as one transaction guarded by the revisions that the check read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from lbnode.config.change import Transaction, patch_server, plan_apply, plan_request
+from lbnode.config.document import documents, entries_to_document
+from lbnode.config.resolve import Resolution, resolve
+from lbnode.control import ChangeRequest, ChangeResult, NodeStatus, ServiceInfo
+from lbnode.dataplane.base import DataPlane
+from lbnode.errors import StoreConflict
+from lbnode.feed import NODES, ConfigFeed
+from lbnode.journal import Event, Journal, Kind
+from lbnode.model import Connection, ServiceId
+from lbnode.store.base import Entry, Store
+from lbnode.tuning import kernel
+from lbnode.tuning.kernel import SysctlFinding
+from lbnode.tuning.profile import Setting, profile
+from lbnode.watched import Watched
+
+# A change without `expect_revision` is planned anew when another one came between its reading and its writing.
+ATTEMPTS = 5
+
+Entries = Mapping[str, Entry]
+
+
+class NodeControl:
+    """See lbnode.control.Control for what each method promises and raises."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        plane: DataPlane,
+        feed: ConfigFeed,
+        journal: Journal,
+        services: Watched[tuple[ServiceInfo, ...]],
+        node_status: Watched[NodeStatus],
+        handover: Callable[[str], Awaitable[None]],
+    ) -> None:
+        self.journal = journal
+        self.services = services
+        self.node_status = node_status
+        self._store = store
+        self._plane = plane
+        self._feed = feed
+        self._handover = handover
+
+    # --- configuration ------------------------------------------------------------------------------------------
+
+    async def document(self) -> tuple[int, Mapping[str, Any]]:
+        revision, entries = await self._read()
+        return revision, entries_to_document(documents(entries))
+
+    async def diff(self, document: Mapping[str, Any]) -> ChangeResult:
+        revision, entries = await self._read()
+        planned = plan_apply(entries, document, self._in_force(entries), prune=False)
+        return ChangeResult(revision, planned.changes)
+
+    async def apply(
+        self,
+        document: Mapping[str, Any],
+        *,
+        who: str,
+        prune: bool,
+        expect_revision: int | None,
+        dry_run: bool = False,
+    ) -> ChangeResult:
+        def planned(entries: Entries) -> Transaction:
+            current = self._in_force(entries)
+            return plan_apply(entries, document, current, prune=prune, expect_revision=expect_revision)
+
+        return await self._transact(planned, who=who, retry=expect_revision is None, dry_run=dry_run)
+
+    async def change(self, request: ChangeRequest) -> ChangeResult:
+        def planned(entries: Entries) -> Transaction:
+            return plan_request(entries, request, self._in_force(entries))
+
+        retry = request.expect_revision is None
+        return await self._transact(planned, who=request.who, retry=retry, dry_run=request.dry_run)
+
+    async def set_server(self, service_id: str, server_id: str, changes: Mapping[str, Any], who: str) -> ChangeResult:
+        def planned(entries: Entries) -> Transaction:
+            put = patch_server(entries, service_id, server_id, changes)
+            return plan_request(entries, ChangeRequest(put=put), self._in_force(entries))
+
+        return await self._transact(planned, who=who, retry=True, dry_run=False)
+
+    async def _transact(
+        self, planned: Callable[[Entries], Transaction], *, who: str, retry: bool, dry_run: bool
+    ) -> ChangeResult:
+        for attempt in range(1, ATTEMPTS + 1):
+            revision, entries = await self._read()
+            transaction = planned(entries)
+            if dry_run or not transaction.changes:
+                return ChangeResult(revision, transaction.changes)
+            try:
+                revision = await self._store.txn(transaction.puts, transaction.deletes, transaction.expect)
+            except StoreConflict:
+                if not retry or attempt == ATTEMPTS:
+                    raise
+                continue
+            for change in transaction.changes:
+                self.journal.record(Kind.CONFIG, change.key, f"{change.action} stored at revision {revision}", who=who)
+            return ChangeResult(revision, transaction.changes)
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _read(self) -> tuple[int, Entries]:
+        view = await self._store.snapshot()
+        return view.revision, {key: entry for key, entry in view.entries.items() if not key.startswith(NODES)}
+
+    def _in_force(self, entries: Entries) -> Resolution:
+        """What `entries` resolve to, starting from what this node has resolved last: only what differs is work."""
+        known = self._feed.resolution.value
+        return resolve(entries, known) if known is not None else resolve(entries)
+
+    # --- the data plane -----------------------------------------------------------------------------------------
+
+    async def zero(self, service_id: str | None) -> None:
+        if service_id is None:
+            await self._plane.zero(None)
+            return
+        if service_id not in (service.id for service in self.services.value):
+            raise KeyError(f"there is no service {service_id}")
+        await self._plane.zero(ServiceId.parse(service_id))
+
+    def connections(self) -> AsyncIterator[Sequence[Connection]]:
+        return self._plane.connections()
+
+    def events_since(self, seq: int, limit: int) -> Sequence[Event]:
+        return self.journal.since(seq, limit)
+
+    async def handover(self, group: str) -> None:
+        await self._handover(group)
+
+    # --- kernel settings ----------------------------------------------------------------------------------------
+
+    async def sysctl_check(self) -> Sequence[SysctlFinding]:
+        return await asyncio.to_thread(kernel.check, self._wanted_settings())
+
+    async def sysctl_apply(self, who: str) -> Sequence[SysctlFinding]:
+        before = await asyncio.to_thread(kernel.apply, self._wanted_settings())
+        for finding in before:
+            if not finding.ok:
+                was = f"was {finding.actual}"
+                self.journal.record(Kind.NODE, finding.key, f"set to {finding.wanted}", was, who)
+        return await self.sysctl_check()
+
+    def _wanted_settings(self) -> tuple[Setting, ...]:
+        resolution = self._feed.resolution.value
+        return profile(resolution.config.settings.sysctl if resolution else None)
