@@ -317,6 +317,8 @@ enum merge_result {
 	MERGE_INVALID = 4, /* impossible state, protocol or method */
 };
 
+#define RECORDS_SYNC 1 /* take_all: only connections worth synchronising (no half-open ones); else all, for listing */
+
 #define RECORDS_MAX 4096
 /* map `records` ARRAY[RECORDS_MAX], BPF_F_MMAPABLE, struct record: arguments and results of the three programs. One
  * caller at a time. */
@@ -325,6 +327,8 @@ struct records_args {
 	__u32 count;  /* out: records written (take_*), or taken over (merge) */
 	__u32 bucket; /* in, out: take_all: bucket to start from; next one to ask for */
 	__u32 done;   /* out: take_all: 1 = the table's end was reached; take_changed: 1 = the queue is empty */
+	__u32 flags;  /* in: RECORDS_* */
+	__u32 reserved;
 };
 
 struct sweep_args {

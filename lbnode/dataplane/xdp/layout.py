@@ -1,0 +1,365 @@
+"""Mirror of bpf/lb.h: what lies in the maps, as frozen values with `pack()` and `unpack()`. Pure.
+
+Byte layouts are those of the C structures in host order ("=": no padding but what stands there). What each field means
+is documented in lb.h. Connection records are in records.py.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum, IntFlag
+from ipaddress import IPv4Address, IPv6Address
+from typing import Self
+
+from lbnode.model import Address, Counters, ForwardingMethod, L4Protocol, ServiceId, Timeouts
+
+LAYOUT_VERSION = 1
+BUCKET_WAYS = 4
+SLOT_EMPTY = 0xFFFFFFFF
+MAX_SERVERS_PER_SERVICE = 65535
+SH_SLOTS = 256
+MH_SLOTS = 4093
+
+SERVICE_KEY_SIZE = 24
+SERVICE_SIZE = 56
+SERVER_SIZE = 80
+VIP_SIZE = 16
+CONFIG_SIZE = 80
+STATS_SIZE = 40
+GAUGE_SIZE = 16
+META_SIZE = 8
+CLOCK_SIZE = 8
+SWEEP_ARGS_SIZE = 8
+
+
+class State(IntEnum):
+    """`enum conn_state`; the names are IPVS's."""
+
+    NONE = 0
+    ESTABLISHED = 1
+    SYN_SENT = 2
+    SYN_RECV = 3
+    FIN_WAIT = 4
+    TIME_WAIT = 5
+    CLOSE = 6
+    CLOSE_WAIT = 7
+    LAST_ACK = 8
+    LISTEN = 9
+    SYNACK = 10
+    UDP = 11
+
+
+class Scheduler(IntEnum):
+    """`enum scheduler`: those that the data plane knows."""
+
+    RR = 1
+    WRR = 2
+    WLC = 3
+    SH = 4
+    MH = 5
+
+
+SCHEDULERS: Mapping[str, Scheduler] = {member.name.lower(): member for member in Scheduler}
+
+
+class ServiceFlag(IntFlag):
+    HASH_PORT = 1
+    HASH_FALLBACK = 2
+
+
+class ServerFlag(IntFlag):
+    HOP = 1
+
+
+class ConfigFlag(IntFlag):
+    SYNC = 1
+
+
+class Event(IntEnum):
+    """`enum event`."""
+
+    ENTRIES = 0
+    EVICTED = 1
+    UNTRACKED = 2
+    NO_CONNECTION = 3
+    FRAGMENT = 4
+    NO_NEIGHBOUR = 5
+    STACK = 6
+    ECHO = 7
+    ICMP_TRANSLATED = 8
+    ICMP_SENT = 9
+    SYNC_LOST = 10
+    IMPORTED = 11
+    DROP_NO_SERVER = 16
+    DROP_TABLE_FULL = 17
+    DROP_SERVER_GONE = 18
+    DROP_MALFORMED = 19
+    DROP_TOO_BIG = 20
+    DROP_NO_ROUTE = 21
+    DROP_TTL = 22
+    DROP_ERROR = 23
+
+
+FIRST_DROP = 16
+
+
+# enum forwarding
+FORWARDING = (ForwardingMethod.MASQUERADE, ForwardingMethod.DIRECT, ForwardingMethod.TUNNEL)
+FORWARD_NUMBER: Mapping[ForwardingMethod, int] = {method: number for number, method in enumerate(FORWARDING)}
+# <netinet/in.h>
+PROTOCOL_NUMBER: Mapping[L4Protocol, int] = {L4Protocol.TCP: 6, L4Protocol.UDP: 17, L4Protocol.SCTP: 132}
+PROTOCOL_OF: Mapping[int, L4Protocol] = {number: protocol for protocol, number in PROTOCOL_NUMBER.items()}
+
+_MAPPED = bytes(10) + b"\xff\xff"
+NO_ADDRESS = bytes(16)
+
+
+def pack_address(address: Address) -> bytes:
+    """16 bytes; IPv4 as ::ffff:a.b.c.d (RFC 4291 section 2.5.5.2)."""
+    return _MAPPED + address.packed if isinstance(address, IPv4Address) else address.packed
+
+
+def unpack_address(data: bytes) -> Address:
+    return IPv4Address(data[12:16]) if data[:12] == _MAPPED else IPv6Address(data)
+
+
+# --- configuration ---------------------------------------------------------------------------------------------
+
+_SERVICE_KEY = struct.Struct("=16s2sBBI")
+
+
+def pack_service_key(service_id: ServiceId) -> bytes:
+    """Key of map `services` (and what `unpack_service_key` reverses)."""
+    address = NO_ADDRESS if service_id.address is None else pack_address(service_id.address)
+    protocol = 0 if service_id.protocol is None else PROTOCOL_NUMBER[service_id.protocol]
+    port = service_id.port.to_bytes(2, "big")
+    return _SERVICE_KEY.pack(address, port, protocol, service_id.family, service_id.fwmark)
+
+
+def unpack_service_key(data: bytes) -> ServiceId:
+    address, port, protocol, family, mark = _SERVICE_KEY.unpack(data)
+    if mark:
+        return ServiceId(None, None, 0, fwmark=mark, inet6=family == 6)
+    number = int.from_bytes(port, "big")
+    return ServiceId(PROTOCOL_OF[protocol], unpack_address(address), number, inet6=family == 6)
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """Value of map `services`. `list_at`, `table_at`: first slot of the ranges in map `slots`."""
+
+    index: int
+    scheduler: Scheduler
+    epoch: int
+    list_at: int
+    list_len: int
+    flags: int = 0  # ServiceFlag
+    table_at: int = 0
+    table_len: int = 0
+    start: int = 0
+    max_weight: int = 0
+    weight_gcd: int = 0
+
+    _FORMAT = struct.Struct("=11I12x")
+
+    def pack(self) -> bytes:
+        return self._FORMAT.pack(
+            self.index,
+            self.scheduler,
+            self.flags,
+            self.epoch,
+            self.list_at,
+            self.list_len,
+            self.table_at,
+            self.table_len,
+            self.start,
+            self.max_weight,
+            self.weight_gcd,
+        )
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Self:
+        index, scheduler, flags, epoch, list_at, list_len, table_at, table_len, start, max_weight, gcd = (
+            cls._FORMAT.unpack(data)
+        )
+        return cls(
+            index,
+            Scheduler(scheduler),
+            epoch,
+            list_at,
+            list_len,
+            flags,
+            table_at,
+            table_len,
+            start,
+            max_weight,
+            gcd,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """Next hop of a server. `mtu` 0: unknown, packets are not checked."""
+
+    ifindex: int
+    source_mac: bytes
+    target_mac: bytes
+    mtu: int
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Value of map `servers`. `generation` 0 means that the index is unused."""
+
+    address: Address
+    port: int
+    forward: ForwardingMethod
+    generation: int
+    service: int
+    weight: int
+    upper_threshold: int = 0
+    lower_threshold: int = 0
+    hop: Hop | None = None
+    tunnel_source: Address | None = None  # None: the client's address is the outer source
+
+    _FORMAT = struct.Struct("=16s2sBBIIIII6sH6sHIB3x16s")
+
+    def pack(self) -> bytes:
+        hop = self.hop or Hop(0, bytes(6), bytes(6), 0)
+        return self._FORMAT.pack(
+            pack_address(self.address),
+            self.port.to_bytes(2, "big"),
+            FORWARD_NUMBER[self.forward],
+            ServerFlag.HOP if self.hop else 0,
+            self.generation,
+            self.service,
+            self.weight,
+            self.upper_threshold,
+            self.lower_threshold,
+            hop.target_mac,
+            min(hop.mtu, 0xFFFF),
+            hop.source_mac,
+            0,
+            hop.ifindex,
+            0,
+            NO_ADDRESS if self.tunnel_source is None else pack_address(self.tunnel_source),
+        )
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Self | None:
+        """None if the index is unused."""
+        (address, port, forward, flags, generation, service, weight, upper, lower) = cls._FORMAT.unpack(data)[:9]
+        target, mtu, source, _, ifindex, _, tunnel_source = cls._FORMAT.unpack(data)[9:]
+        if generation == 0:
+            return None
+        return cls(
+            unpack_address(address),
+            int.from_bytes(port, "big"),
+            FORWARDING[forward],
+            generation,
+            service,
+            weight,
+            upper,
+            lower,
+            Hop(ifindex, source, target, mtu) if flags & ServerFlag.HOP else None,
+            None if tunnel_source == NO_ADDRESS else unpack_address(tunnel_source),
+        )
+
+
+UNUSED_SERVER = bytes(SERVER_SIZE)
+
+
+def pack_vip(services: int) -> bytes:
+    """Value of map `vips`; its key is `pack_address(address)`."""
+    return struct.pack("=IIQ", services, 0, 0)
+
+
+def unpack_vip(data: bytes) -> int:
+    """How many services have the address."""
+    return int(struct.unpack("=IIQ", data)[0])
+
+
+# IPVS's defaults in seconds (net/netfilter/ipvs/ip_vs_proto_tcp.c, _udp.c); three of them can be set.
+_FIXED_S = {
+    State.SYN_SENT: 120,
+    State.SYN_RECV: 60,
+    State.TIME_WAIT: 120,
+    State.CLOSE: 10,
+    State.CLOSE_WAIT: 60,
+    State.LAST_ACK: 30,
+    State.LISTEN: 120,
+    State.SYNACK: 120,
+}
+
+
+def timeouts_by_state(timeouts: Timeouts) -> Mapping[State, int]:
+    """Seconds; `ipvsadm --set tcp tcpfin udp` sets ESTABLISHED, FIN_WAIT and UDP."""
+    return _FIXED_S | {
+        State.NONE: 0,
+        State.ESTABLISHED: timeouts.tcp_s,
+        State.FIN_WAIT: timeouts.tcp_fin_s,
+        State.UDP: timeouts.udp_s,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Value of map `config`."""
+
+    timeouts: Timeouts
+    seed: int  # 64 bits, random, chosen once
+    sync: bool = False
+    icmp_rate: int = 1000  # ICMP errors per second
+
+    _FORMAT = struct.Struct("=16IQII")
+
+    def pack(self) -> bytes:
+        by_state = timeouts_by_state(self.timeouts)
+        seconds = [by_state[state] for state in State] + [0] * (16 - len(State))
+        flags = ConfigFlag.SYNC if self.sync else 0
+        return self._FORMAT.pack(*(second * 1000 for second in seconds), self.seed, flags, self.icmp_rate)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Self:
+        *timeouts, seed, flags, icmp_rate = cls._FORMAT.unpack(data)
+        tcp, fin, udp = (timeouts[state] // 1000 for state in (State.ESTABLISHED, State.FIN_WAIT, State.UDP))
+        return cls(Timeouts(tcp, fin, udp), seed, bool(flags & ConfigFlag.SYNC), icmp_rate)
+
+
+def pack_meta() -> bytes:
+    return struct.pack("=II", LAYOUT_VERSION, 0)
+
+
+def unpack_meta(data: bytes) -> int:
+    """The layout version; 0 = the maps are new."""
+    return int(struct.unpack("=II", data)[0])
+
+
+# --- counters ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Gauge:
+    active: int
+    inactive: int
+    overloaded: bool = False
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Self:
+        active, inactive, overloaded, _ = struct.unpack("=iiII", data)
+        return cls(active, inactive, bool(overloaded))
+
+
+def unpack_counters(per_cpu: bytes, gauge: Gauge | None = None) -> Counters:
+    """Of map `server_stats` or `service_stats`: the values of all CPUs one after the other."""
+    columns = zip(*struct.iter_unpack("=5Q", per_cpu), strict=True)
+    connections, packets_in, packets_out, bytes_in, bytes_out = (sum(column) for column in columns)
+    gauge = gauge or Gauge(0, 0)
+    return Counters(connections, packets_in, packets_out, bytes_in, bytes_out, gauge.active, gauge.inactive)
+
+
+def unpack_event(per_cpu: bytes) -> int:
+    """One element of map `events` over all CPUs. ENTRIES counts up and down, so the values are signed."""
+    return sum(value for (value,) in struct.iter_unpack("=q", per_cpu))

@@ -1,0 +1,157 @@
+"""Connection records: how connections travel between nodes and how user space lists them. Pure; mirrors lb.h.
+
+User space never looks into the connection table: the programs take_changed and take_all write records into the map
+`records`, merge reads them from there.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Self
+
+from lbnode.dataplane.xdp.layout import (
+    FORWARD_NUMBER,
+    FORWARDING,
+    PROTOCOL_NUMBER,
+    PROTOCOL_OF,
+    State,
+    pack_address,
+    unpack_address,
+)
+from lbnode.model import Address, Connection, ForwardingMethod, L4Protocol
+
+RECORDS_MAX = 4096  # elements of map `records`
+RECORD_SIZE = 96
+RECORD_LAYOUT = f"lbnode-connection-1/{RECORD_SIZE}{sys.byteorder}"
+_RESULT_AT = 91
+
+
+class MergeResult(IntEnum):
+    """`enum merge_result`."""
+
+    TAKEN = 0
+    UNKNOWN = 1  # no such service or server here yet
+    OLDER = 2
+    FULL = 3
+    INVALID = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Tuple:
+    source: Address
+    source_port: int
+    target: Address
+    target_port: int
+    protocol: L4Protocol
+
+    _FORMAT = struct.Struct("=16s16s2s2sB3x")
+
+    def pack(self) -> bytes:
+        return self._FORMAT.pack(
+            pack_address(self.source),
+            pack_address(self.target),
+            self.source_port.to_bytes(2, "big"),
+            self.target_port.to_bytes(2, "big"),
+            PROTOCOL_NUMBER[self.protocol],
+        )
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Self:
+        source, target, source_port, target_port, protocol = cls._FORMAT.unpack(data)
+        return cls(
+            unpack_address(source),
+            int.from_bytes(source_port, "big"),
+            unpack_address(target),
+            int.from_bytes(target_port, "big"),
+            PROTOCOL_OF[protocol],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """`struct record`: one connection, portable between nodes."""
+
+    inward: Tuple  # client -> VIP
+    outward: Tuple  # server -> client
+    idle_ms: int
+    state: State
+    flags: int
+    forward: ForwardingMethod
+    mark: int = 0
+    result: MergeResult = MergeResult.TAKEN
+
+    _FORMAT = struct.Struct("=40s40sIIBBBBI")
+
+    def pack(self) -> bytes:
+        return self._FORMAT.pack(
+            self.inward.pack(),
+            self.outward.pack(),
+            self.idle_ms,
+            self.mark,
+            self.state,
+            self.flags,
+            FORWARD_NUMBER[self.forward],
+            self.result,
+            0,
+        )
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Self:
+        inward, outward, idle_ms, mark, state, flags, forward, result, _ = cls._FORMAT.unpack(data)
+        return cls(
+            Tuple.unpack(inward),
+            Tuple.unpack(outward),
+            idle_ms,
+            State(state),
+            flags,
+            FORWARDING[forward],
+            mark,
+            MergeResult(result),
+        )
+
+    def connection(self, timeouts: Mapping[State, int]) -> Connection:
+        """As listed; `timeouts` is `timeouts_by_state(...)`."""
+        return Connection(
+            self.inward.protocol,
+            (self.inward.source, self.inward.source_port),
+            (self.inward.target, self.inward.target_port),
+            (self.outward.source, self.outward.source_port),
+            self.state.name,
+            max(0.0, timeouts.get(self.state, 0) - self.idle_ms / 1000),
+        )
+
+
+def unpack_records(data: bytes) -> Iterator[Record]:
+    """Of whole records one after the other."""
+    for at in range(0, len(data), RECORD_SIZE):
+        yield Record.unpack(data[at : at + RECORD_SIZE])
+
+
+def merge_results(data: bytes) -> bytes:
+    """After `merge`: one MergeResult byte per record."""
+    return data[_RESULT_AT::RECORD_SIZE]
+
+
+@dataclass(frozen=True, slots=True)
+class RecordsArgs:
+    """`struct records_args`: argument and result of take_changed, take_all and merge."""
+
+    limit: int = 0
+    count: int = 0
+    bucket: int = 0
+    done: bool = False
+    sync_only: bool = False
+
+    _FORMAT = struct.Struct("=IIIIII")
+
+    def pack(self) -> bytes:
+        return self._FORMAT.pack(self.limit, self.count, self.bucket, self.done, int(self.sync_only), 0)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Self:
+        limit, count, bucket, done, flags, _ = cls._FORMAT.unpack(data)
+        return cls(limit, count, bucket, bool(done), bool(flags & 1))
