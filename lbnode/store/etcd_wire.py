@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -88,9 +89,10 @@ def classify(code: str, details: str) -> Fault:
 def reason(code: str, details: str, endpoint: Endpoint) -> str:
     """A status as an operator wants to read it. The texts come from gRPC's C core, the rest is etcd's own words."""
     text = details.rpartition("last error: ")[2].rpartition(" desc = ")[2].removeprefix("etcdserver: ")
+    text = re.sub(r"^[A-Z_]+: ipv[46]:\S+: ", "", text)
     lowered = text.lower()
     closed = "socket closed" in lowered or "connection reset" in lowered
-    if code == "DEADLINE_EXCEEDED":
+    if code == "DEADLINE_EXCEEDED" or "attempt timed out" in lowered:
         return "no answer in time"
     if "connection refused" in lowered:
         return "connection refused"

@@ -111,11 +111,13 @@ NO_CONNECTION = "failed to connect to all addresses; last error: UNAVAILABLE: ip
         (PLAIN, "UNAVAILABLE", "errors resolving etcd1.example:2379: []", "host name not found"),
         (PLAIN, "UNAVAILABLE", "etcdserver: no leader", "no leader"),
         (PLAIN, "UNAVAILABLE", "rpc error: code = Unavailable desc = etcdserver: no leader", "no leader"),
+        (PLAIN, "UNAVAILABLE", NO_CONNECTION + "connection attempt timed out before", "no answer in time"),
         (PLAIN, "UNKNOWN", "", "UNKNOWN"),
     ],
 )
 def test_reasons_are_for_people(endpoint: Endpoint, code: str, details: str, text: str) -> None:
     assert text in reason(code, details, endpoint)
+    assert "ipv4:" not in reason(code, details, endpoint)
 
 
 def test_refusals_say_what_to_do() -> None:
