@@ -28,7 +28,6 @@ from lbnode.config.bootstrap import NodeConfig
 from lbnode.control import NodeInfo, NodeStatus, ServiceInfo
 from lbnode.dataplane.base import DataPlane
 from lbnode.dataplane.fake import FakePlane
-from lbnode.dataplane.xdp.plane import XdpPlane
 from lbnode.election.supervisor import Election
 from lbnode.feed import ConfigFeed
 from lbnode.journal import Journal, Kind
@@ -72,6 +71,8 @@ def make_plane(config: NodeConfig) -> DataPlane:
     """`auto` is our own XDP/tcx plane."""
     if config.dataplane.kind == "fake":
         return FakePlane()
+    from lbnode.dataplane.xdp.plane import XdpPlane
+
     return XdpPlane(
         config.run_dir,
         interfaces=config.dataplane.interfaces,

@@ -1,0 +1,101 @@
+"""lbnoded as a process on this machine, with its data plane in memory: no root, no network but loopback."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lbnode.cli.client import ApiError, Client
+
+DEADLINE_S = 20.0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def until(condition: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S) -> Any:
+    """Poll until `condition` gives something true, and return it; ApiErrors count as not yet."""
+    end = time.monotonic() + deadline_s
+    last: object = None
+    while time.monotonic() < end:
+        try:
+            if last := condition():
+                return last
+        except ApiError as error:
+            last = error
+        time.sleep(0.02)
+    raise AssertionError(f"not within {deadline_s:g} s: {what}; last seen: {last!r}")
+
+
+class Daemon:
+    """One lbnoded with its own directories below `root`. `toml` is added to its node.toml."""
+
+    def __init__(self, root: Path, node: str = "gw1", toml: str = "") -> None:
+        self.root = root
+        self.log = root / "log"
+        self.port = free_port()
+        self.config = root / "node.toml"
+        root.mkdir(parents=True, exist_ok=True)
+        self.config.write_text(
+            f'node = "{node}"\ncluster = "test"\nstate_dir = "{root}/state"\nrun_dir = "{root}/run"\n'
+            f'[web]\nlisten = "127.0.0.1:{self.port}"\ntoken = "secret"\n[dataplane]\nkind = "fake"\n{toml}'
+        )
+        self.client = Client(str(root / "run" / "api.sock"))
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "lbnode", "--config", str(self.config)], stdout=log, stderr=log
+            )
+        until(lambda: self.running() and self.status(), f"lbnoded answers; its log: {self.text()}")
+
+    def running(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, f"lbnoded ended: {self.text()}"
+        return True
+
+    def text(self) -> str:
+        return self.log.read_text() if self.log.exists() else ""
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """End it and return its exit status."""
+        assert self.process is not None
+        self.process.send_signal(number)
+        return self.process.wait(DEADLINE_S)
+
+    def close(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+    # --- what it says -----------------------------------------------------------------------------------------
+
+    def status(self) -> Any:
+        return self.client.get("/api/v1/status")
+
+    def service(self, name: str) -> Any:
+        services = self.client.get("/api/v1/services")["services"]
+        return next((service for service in services if service["id"] == name), None)
+
+    def events(self) -> list[Any]:
+        return list(self.client.get("/api/v1/events?since=0&limit=1000")["events"])
+
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """lbctl or lbadm as a user runs them."""
+        program, *arguments = command
+        module = {"lbctl": "lbnode.cli.lbctl", "lbadm": "lbnode.cli.ipvsadm"}[program]
+        environment = {**os.environ, "LBNODE_SOCKET": self.client.socket_path}
+        return subprocess.run(
+            [sys.executable, "-m", module, *arguments], env=environment, capture_output=True, text=True, check=False
+        )
