@@ -86,6 +86,7 @@ class Runner:
         self._running: set[_Check] = set()
         self._changed: set[str] = set()
         self._wake = asyncio.Event()
+        self._asleep_until: float | None = None  # loop time; None = until woken
         self._bug: BaseException | None = None
         self._complained_at = -COMPLAIN_EVERY_S
 
@@ -128,8 +129,9 @@ class Runner:
                     raise self._bug
                 self._begin_due(loop.time())
                 due = self._schedule.next_due() if len(self._running) < self._concurrency else None
+                self._asleep_until = None if due is None else max(due, loop.time() + TICK_S)
                 try:
-                    async with asyncio.timeout(None if due is None else max(due - loop.time(), TICK_S)):
+                    async with asyncio.timeout_at(self._asleep_until):
                         await self._wake.wait()
                 except TimeoutError:
                     pass
@@ -159,7 +161,7 @@ class Runner:
         error = probe.exception()
         if isinstance(error, ProbeImpossible):
             self._complain(str(error), now)
-            self._schedule.put_back(check, now)
+            self._put_back(check, now)
         elif error is not None:
             self._bug = error
             self._wake.set()
@@ -167,11 +169,16 @@ class Runner:
             result = probe.result()
             late = not result.ok and result.latency_s > check.target.spec.timeout_s + STALL_S
             check.stalled = late and not check.stalled  # twice in a row counts: an overloaded gateway must still judge
-            self._schedule.put_back(check, now, at_once=check.stalled)
+            self._put_back(check, now, at_once=check.stalled)
             if check.stalled:
                 self._complain(f"held up for {result.latency_s - check.target.spec.timeout_s:.1f} s", now)
             else:
                 self._take(check, result)
+
+    def _put_back(self, check: _Check, now: float, *, at_once: bool = False) -> None:
+        due = self._schedule.put_back(check, now, at_once=at_once)
+        if self._asleep_until is None or due < self._asleep_until:
+            self._wake.set()
 
     def _take(self, check: _Check, result: Result) -> None:
         before = check.tracker.verdict

@@ -59,8 +59,8 @@ class Schedule(Generic[K]):
                 taken.append(key)
         return taken
 
-    def put_back(self, key: K, now: float, *, at_once: bool = False) -> None:
-        """The item's probe has ended: give it its next due time, one drawn interval after its last one.
+    def put_back(self, key: K, now: float, *, at_once: bool = False) -> float:
+        """The item's probe has ended: give it its next due time, one drawn interval after its last one; return it.
 
         Counted from the due time, not from the end of the probe, so that slow answers do not stretch the interval;
         a probe that took longer than the interval is followed by the next one at once. `at_once`: so is this one.
@@ -69,6 +69,7 @@ class Schedule(Generic[K]):
         drawn_s = item.interval_s * self._random.uniform(1 - item.jitter, 1 + item.jitter)
         item.due = now if at_once else max(item.due + drawn_s, now)
         self._push(key, item)
+        return item.due
 
     def next_due(self) -> float | None:
         """When the next waiting item is due (may be in the past), None if none is waiting."""
