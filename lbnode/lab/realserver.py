@@ -20,8 +20,8 @@ from pathlib import Path
 
 import asyncio_dgram
 
-BIG_LINES = 2 * 1024 * 1024
-BIG_LINE = "%015d\n"  # 16 bytes
+BIG_LINES = 512 * 1024
+BIG_LINE = "%063d\n"  # 64 bytes, so 32 MiB
 
 _NGINX = """
 daemon off;

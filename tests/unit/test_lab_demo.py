@@ -60,4 +60,4 @@ def test_every_line_of_the_download_says_its_position(tmp_path, monkeypatch) -> 
     assert "listen 8000" in configuration.read_text()
     assert (tmp_path / "pages/index.html").read_text() == "rs9\n"
     lines = (tmp_path / "pages/big").read_text().splitlines(keepends=True)
-    assert len(BIG_LINE % 0) == 16 and lines == [BIG_LINE % number for number in range(100)]
+    assert len(BIG_LINE % 0) == 64 and lines == [BIG_LINE % number for number in range(100)]
