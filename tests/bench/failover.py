@@ -153,9 +153,7 @@ def main() -> int:
             both = f"{sum(run.both for run in runs)} of {rounds}"
             figures = f"{median * 1000:8.1f} ms {max(gaps) * 1000:5.0f} ms {median / INTERVAL_S:10.2f}"
             print(f"{name:24} {kind:11} {figures}  {both}", flush=True)
-    print(
-        "silent isolation is what peers see of a power loss; the isolated node keeps the address, out of everybody's reach"
-    )
+    print("silent isolation: what peers see of a power loss; the isolated node keeps the address, out of reach")
     return 0
 
 

@@ -174,6 +174,8 @@ def test_a_sole_member_is_active_at_once_and_kill_9_and_restart_flap_nothing(lab
     assert {role["state"] for role in a.roles} == {"initialize", "active"}
     assert [role["state"] for role in a.roles].index("active") == 1  # never back to initialize
     assert lab.holds("a") and removals() == 0
+    a.kill(signal.SIGTERM)  # an upgrade: the pinned data plane goes on, and so does its address
+    assert lab.holds("a") and removals() == 0
 
 
 def test_reconfiguration_without_losing_the_role(lab: Lab, pair: tuple[Daemon, Daemon]) -> None:
@@ -217,6 +219,25 @@ def test_addresses_on_two_interfaces_move_together(lab: Lab) -> None:
     until(lambda: lab.holds("b") and lab.holds("b", "198.51.100.1"), "b holds both")
     assert not lab.holds("a") and not lab.holds("a", "198.51.100.1")
     until(lambda: b.problem == "", "b has no problem")
+
+
+def test_two_groups_on_one_interface_move_on_their_own(lab: Lab) -> None:
+    other = replace(GROUP, name="other", vrid=52, addresses=(VipAddress(ip_address("192.0.2.20"), 24),))
+    a = lab.daemon("a", GROUP, other)
+    until(lambda: lab.holds("a") and lab.holds("a", "192.0.2.20"), "a holds both")
+    b = lab.daemon("b", GROUP, other)
+    until(lambda: len({r["group"] for r in b.roles if r["active_address"] == "192.0.2.1"}) == 2, "b follows both")
+    a.handover("other")
+    until(lambda: lab.holds("b", "192.0.2.20"), "b takes the second")
+    assert lab.holds("a") and not lab.holds("b") and not lab.holds("a", "192.0.2.20")
+
+
+def test_a_vrid_used_twice_is_reported_and_the_first_group_works(lab: Lab) -> None:
+    twin = replace(GROUP, name="twin", addresses=(VipAddress(ip_address("192.0.2.20"), 24),))
+    a = lab.daemon("a", GROUP, twin)
+    until(lambda: lab.holds("a"), "the first is served")
+    until(lambda: any("VRID 51 is used by VIP group front" in role["problem"] for role in a.roles), "it is reported")
+    assert not lab.holds("a", "192.0.2.20")
 
 
 def test_a_vip_that_somebody_deletes_is_restored(lab: Lab, pair: tuple[Daemon, Daemon]) -> None:
