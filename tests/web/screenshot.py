@@ -77,34 +77,33 @@ async def ticking(control: FakeControl) -> None:
         control.tick()
 
 
-async def shoot(path: Path, width: int, height: int, scheme: str, *, whole: bool = False, scale: float = 1) -> None:
+async def shoot(browser: Browser, path: Path, width: int, height: int, scheme: str, *, whole: bool = False) -> None:
     """One PNG of the page at this size; `whole` takes all of its height."""
     control = FakeControl()
     lively(control)
     server = await serve(make_app(control, token=TOKEN, metrics=None), None)
     ticks = asyncio.create_task(ticking(control))
+    context = await browser.new_context(
+        viewport={"width": width, "height": height}, color_scheme="dark" if scheme == "dark" else "light"
+    )
     try:
-        async with chromium() as browser:
-            page = await browser.new_page(
-                viewport={"width": width, "height": height},
-                color_scheme="dark" if scheme == "dark" else "light",
-                device_scale_factor=scale,
-            )
-            page.on("console", lambda message: print(message.type, message.text))
-            page.on("pageerror", lambda error: print("error", error))
-            await log_in(page, f"http://127.0.0.1:{server.port}/")
-            await page.wait_for_timeout(2500)
-            await page.screenshot(path=path, full_page=whole)
+        page = await context.new_page()
+        await log_in(page, f"http://127.0.0.1:{server.port}/")
+        await page.wait_for_selector("#topology .node.server")
+        await page.wait_for_selector("#journal code")
+        await page.screenshot(path=path, full_page=whole)
     finally:
         ticks.cancel()
+        await context.close()
         await server.close()
 
 
 async def main(directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
-    for scheme in ("light", "dark"):
-        await shoot(directory / f"laptop-{scheme}.png", 1440, 900, scheme)
-        await shoot(directory / f"phone-{scheme}.png", 390, 844, scheme, whole=True)
+    async with chromium() as browser:
+        for scheme in ("light", "dark"):
+            await shoot(browser, directory / f"laptop-{scheme}.png", 1440, 900, scheme)
+            await shoot(browser, directory / f"phone-{scheme}.png", 390, 844, scheme, whole=True)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ function ask({ title, body, confirm, danger = false, fields = [] }) {
   const form = h("form", { method: "dialog" },
     h("h2", { id: "dialog-title" }, title), h("p", {}, body), ...fields,
     h("div", { class: "buttons" },
-      h("button", { value: "", formnovalidate: true, class: "quiet" }, "Cancel"),
+      h("button", { type: "button", class: "quiet", onclick: () => dialog.close("") }, "Cancel"),
       h("button", { value: "yes", class: danger ? "danger" : "primary", autofocus: !fields.length }, confirm)));
   dialog.replaceChildren(form);
   dialog.returnValue = "";

@@ -21,11 +21,14 @@ function tone(event) {
   return "";
 }
 
+/** "SERVICE/SERVER" may break behind the slash. */
+const breakable = (what) => what.split("/").flatMap((part, index) => (index ? ["/", h("wbr"), part] : [part]));
+
 function create(event) {
   if (event.gap) return h("li", { class: "gap" }, `${plural(event.gap, "event")} not shown here`);
   return h("li", { "data-tone": tone(event) || null },
     h("time", { datetime: new Date(event.time * 1000).toISOString() }, clock(event.time)),
-    h("code", {}, event.what), h("span", { class: `kind kind-${event.kind}` }, event.kind),
+    h("code", {}, ...breakable(event.what)), h("span", { class: `kind kind-${event.kind}` }, event.kind),
     h("p", {}, h("b", {}, event.message), event.why && h("span", {}, `: ${event.why}`), event.who && h("span", {}, `, by ${event.who}`)));
 }
 

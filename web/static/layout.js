@@ -23,9 +23,9 @@ export function layout(model, width) {
   };
   const top = narrow ? placeRows(model, width, place) : 0;
   const serviceX = narrow ? GUTTER : columnX(width, 2);
-  const serviceW = narrow ? (width - GUTTER - 26) / 2 : WIDTHS.service;
-  const serverX = narrow ? GUTTER + serviceW + 26 : columnX(width, 3);
-  const serverW = narrow ? serviceW : WIDTHS.server;
+  const serviceW = narrow ? (width - GUTTER - 24) * 0.44 : WIDTHS.service;
+  const serverX = narrow ? GUTTER + serviceW + 24 : columnX(width, 3);
+  const serverW = narrow ? width - serverX : WIDTHS.server;
 
   let y = top;
   for (const service of model.services) {

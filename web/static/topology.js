@@ -9,7 +9,7 @@ import { revealRow } from "./table.js";
 import { filtered, isFiltered, setView, view } from "./view.js";
 
 const NAME_PX = 7.3; // width of a character of the names (12 px monospace)
-const SUB_PX = 5.9; // and of the lines below them (11 px), on average
+const SUB_PX = 5.7; // and of the lines below them (11 px), on average
 
 const holder = document.getElementById("topology");
 const edgeLayer = s("g", { class: "edges", "aria-hidden": "true" });
