@@ -17,6 +17,7 @@ from healthcheck.spec import CheckType, HttpSpec, Result, Target
 
 MAX_HEADER_BYTES = 64 * 1024
 MAX_BODY_BYTES = 64 * 1024  # body_match looks no further
+_HTTP_1 = b"HTTP/1."
 _BEGINNING_BYTES = 32  # of an answer that is not HTTP, shown to the operator
 
 
@@ -83,9 +84,7 @@ async def _read_status(connection: h11.Connection, channel: Channel) -> int:
         except h11.RemoteProtocolError as error:
             if error.error_status_hint == 431:
                 raise ProbeFailed(f"headers of the answer are larger than {MAX_HEADER_BYTES // 1024} KiB") from error
-            if beginning.startswith(b"HTTP/1."):
-                raise ProbeFailed(f"answer breaks HTTP: {error}") from error
-            raise ProbeFailed(f"answer is not HTTP/1.x, it begins with {beginning!r}") from error
+            raise ProbeFailed(f"answer breaks HTTP: {error}") from error
         if isinstance(event, h11.Response):
             return event.status_code
         if event is h11.NEED_DATA:
@@ -94,6 +93,8 @@ async def _read_status(connection: h11.Connection, channel: Channel) -> int:
                 where = "in the headers of the answer" if beginning else "without an answer"
                 raise ProbeFailed(f"server closed the connection {where}")
             beginning = (beginning + data)[:_BEGINNING_BYTES]
+            if not beginning.startswith(_HTTP_1[: len(beginning)]):  # such a server may wait for us to speak first
+                raise ProbeFailed(f"answer is not HTTP/1.x, it begins with {beginning!r}")
             connection.receive_data(data)
 
 
