@@ -57,14 +57,14 @@ def test_a_password_in_the_url_is_refused_and_not_repeated() -> None:
     assert "secret" not in str(error.value)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.text(max_size=5).map(lambda name: f"/lbnode/{name}/".encode()), st.binary(max_size=6))
 def test_the_range_of_a_prefix_holds_what_begins_with_it(prefix: bytes, rest: bytes) -> None:
     assert prefix <= prefix + rest < prefix_end(prefix)
     assert not prefix <= rest < prefix_end(prefix) or rest.startswith(prefix)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.integers(1, 10_000), st.floats(0, 1))
 def test_backoff_grows_to_its_limit(failures: int, jitter: float) -> None:
     assert 0.02 < backoff_s(failures, jitter) <= 3.0

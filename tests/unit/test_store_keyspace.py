@@ -30,7 +30,7 @@ def model_of(history: list[list[Change]]) -> dict[str, Entry]:
     return entries
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(transactions, st.data())
 def test_any_mix_of_lists_and_repeated_or_merged_changes_leads_to_the_same_view(
     steps: list[dict[str, str | None]], data: st.DataObject
