@@ -46,7 +46,7 @@ class _Connect:
             self._end(number)
             return
         self._timer = loop.call_later(self._timeout_s, self._late)
-        loop.add_writer(sock, self._writable)
+        loop.add_writer(sock.fileno(), self._writable)  # given the socket, selectors would format it for a KeyError
         self.future.add_done_callback(self._close)
 
     def _writable(self) -> None:
@@ -76,5 +76,5 @@ class _Connect:
         if sock is not None:
             if self._timer is not None:
                 self._timer.cancel()
-                self._loop.remove_writer(sock)
+                self._loop.remove_writer(sock.fileno())
             sock.close()
