@@ -146,7 +146,10 @@ def _check_bearer(request: web.Request, auth: Auth) -> None:
         raise errors.Refused(429, f"too many wrong tokens from {remote}; try again in {wait:.0f} s", retry_after_s=wait)
     scheme, _, token = request.headers["Authorization"].partition(" ")
     if scheme.lower() != "bearer" or not auth.check_token(token.strip(), remote, now):
-        raise errors.Refused(401, "the token is wrong; it is web.token or web.token_file of this node's node.toml")
+        raise errors.Refused(
+            401,
+            "the token is wrong; it stands in this node's node.toml under [web], or in the file token of its state directory",
+        )
 
 
 async def set_headers(request: web.Request, response: web.StreamResponse) -> None:

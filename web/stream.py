@@ -16,12 +16,11 @@ import contextlib
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
 
 from aiohttp import web
 
 from lbnode.control import Control, ServiceInfo
-from lbnode.watched import Watched
+from lbnode.watched import Watched, changes_of
 from web.encode import array, encode
 from web.errors import Refused
 
@@ -88,14 +87,7 @@ class Feed:
 
     async def run(self) -> None:
         """Turn the three sources into one wake-up, for as long as the application runs."""
-        async with asyncio.TaskGroup() as group:
-            for source in (self.control.node_status, self.control.services, self.control.journal.latest):
-                group.create_task(self._pump(source))
-
-    async def _pump(self, source: Watched[Any]) -> None:
-        seen = source.version
-        while True:
-            seen = await source.wait_changed(seen)
+        async for _ in changes_of(self.control.node_status, self.control.services, self.control.journal.latest):
             self.wake()
 
     def wake(self) -> None:

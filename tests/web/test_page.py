@@ -284,6 +284,8 @@ async def test_highlighting_the_way_and_jumping_to_the_row(site: Site) -> None:
     await page.locator(f'#topology [aria-label^="Server {SECOND_WEB}"]').focus()
     lit = await page.locator("#topology .node.lit .name").all_text_contents()
     assert sorted(lit) == sorted(["clients", "gw1", "192.0.2.10:80", SECOND_WEB])
+    await expect(page.locator("#topology .node.service.lit")).to_have_css("opacity", "1")
+    await expect(page.locator("#topology .node.service:not(.lit)").first).to_have_css("opacity", "0.22")
     await page.keyboard.press("Enter")
     await expect(site.row(WEB, SECOND_WEB)).to_be_focused()
 

@@ -107,6 +107,7 @@ function createTile(tile) {
 
 function updateTile(node, tile) {
   attr(node, "data-tone", tile.tone || null);
+  attr(node, "title", `as of ${clock(state.status.time)}`);
   const [head, value, last] = node.children;
   text(head, tile.label);
   // "1.2 Mbit/s": the unit is set smaller than the figure.

@@ -2,7 +2,7 @@
 
 import { askWeight, toggleDrain } from "./actions.js";
 import { attr, h, keyed, mark, setMark, text } from "./dom.js";
-import { bits, bytes, count, dateTime, duration, plural, rate, splitId } from "./format.js";
+import { bits, bytes, clock, count, dateTime, duration, plural, rate, splitId } from "./format.js";
 import { healthOf, isError, serverSign, serverTroubled, serviceSign, serviceTroubled, takesConnections } from "./health.js";
 import { drawSparkline, sparkline } from "./sparkline.js";
 import { historyOf, nodeNow, state } from "./state.js";
@@ -109,7 +109,7 @@ function putState(cell, sign, chip, sub, title) {
 function putTraffic(cells, object, history) {
   const { counters, rates } = object;
   put(cells.active, count(counters.active), `${count(counters.inactive)} inactive`, `${counters.connections} connections in all`);
-  put(cells.rate, rate(rates.connections), `${count(counters.connections)} in all`);
+  put(cells.rate, rate(rates.connections), `${count(counters.connections)} in all`, `as of ${clock(state.status.time)}`);
   drawSparkline(cells.trend.firstChild, history);
   put(cells.in, bits(rates.bytes_in), bytes(counters.bytes_in), `${count(rates.packets_in)} packets/s, ${counters.packets_in} packets in all`);
   put(cells.out, bits(rates.bytes_out), bytes(counters.bytes_out), `${count(rates.packets_out)} packets/s, ${counters.packets_out} packets in all`);
