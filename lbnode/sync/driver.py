@@ -20,6 +20,7 @@ COLLECT_INTERVAL_S = 0.01  # how long a change may wait in the data plane before
 COLLECT_LIMIT = 20_000  # records taken from the data plane in one go
 BULK_BACKLOG = 512  # datagrams; a bulk transfer waits while more are unacknowledged
 STATUS_INTERVAL_S = 0.5
+BIND_RETRY_S = 0.5
 # asyncio-dgram's recv() does not yield while datagrams are queued: let others run now and then.
 YIELD_EVERY = 64
 
@@ -67,8 +68,8 @@ class ConnectionSync:
         self.peers: Watched[tuple[SyncPeerInfo, ...]] = Watched(())
 
     async def run(self) -> None:
-        """Until cancelled. OSError if the address cannot be bound."""
-        socket = await asyncio_dgram.bind(self._listen)
+        """Until cancelled. An address that is not there yet (an interface that comes up late) is waited for."""
+        socket = await self._bind()
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._receive(socket))
@@ -81,6 +82,18 @@ class ConnectionSync:
             await asyncio.gather(*self._bulks.values(), return_exceptions=True)
             await self._flush(socket)
             socket.close()
+
+    async def _bind(self) -> asyncio_dgram.aio.DatagramServer:
+        told = ""
+        while True:
+            try:
+                return await asyncio_dgram.bind(self._listen)
+            except OSError as error:
+                why = f"cannot listen on {self._listen[0]}:{self._listen[1]}: {error.strerror or error}"
+                if why != told:
+                    told = why
+                    self._journal.record(Kind.SYNC, "listen", "waiting", f"{why}; check [sync] listen in node.toml")
+                await asyncio.sleep(BIND_RETRY_S)
 
     async def _receive(self, socket: asyncio_dgram.aio.DatagramServer) -> None:
         count = 0

@@ -137,6 +137,16 @@ async def test_garbage_from_a_stranger_is_journalled(pair: Pair) -> None:
     assert "unknown address" in pair.journals["gw2"].since(0)[0].why
 
 
+async def test_an_address_in_use_is_named_and_waited_for(pair: Pair) -> None:
+    blocker = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    blocker.bind(("127.0.0.1", pair.ports["gw1"]))
+    pair.start("gw1")
+    await until(lambda: any("cannot listen" in event.why for event in pair.journals["gw1"].since(0)), "journal entry")
+    blocker.close()
+    pair.start("gw2")
+    await until(lambda: pair.state("gw1") == "in-sync", "listening after all")
+
+
 @pytest.mark.parametrize("text", ["", "host", "host:", ":1", "192.0.2.1:0", "192.0.2.1:65536", "192.0.2.1:x"])
 def test_bad_addresses_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="HOST:PORT"):
