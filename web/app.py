@@ -148,7 +148,7 @@ def _check_bearer(request: web.Request, auth: Auth) -> None:
     if scheme.lower() != "bearer" or not auth.check_token(token.strip(), remote, now):
         raise errors.Refused(
             401,
-            "the token is wrong; it stands in this node's node.toml under [web], or in the file token of its state directory",
+            "the token is wrong; it stands in node.toml under [web], or in the file token of the state directory",
         )
 
 
