@@ -74,7 +74,9 @@ STATUS = NodeStatus(
 )
 
 
-def samples(status: NodeStatus = STATUS, services: tuple[ServiceInfo, ...] = (SERVICE,)) -> dict[tuple[str, ...], float]:
+def samples(
+    status: NodeStatus = STATUS, services: tuple[ServiceInfo, ...] = (SERVICE,)
+) -> dict[tuple[str, ...], float]:
     """(name, label values in the order of their names) -> value; two samples with the same identity are an error."""
     source = cast(Source, SimpleNamespace(services=Watched(services), node_status=Watched(status)))
     found: dict[tuple[str, ...], float] = {}
