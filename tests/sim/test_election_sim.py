@@ -62,13 +62,13 @@ def storm(cluster: Cluster, kinds: tuple[str, ...], rounds: int, seed: int, *, a
         assert not arp or cluster.actives() == [cluster.arp], (seed, cluster.now, cluster.trace[-12:])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(seed=seeds, preempt=st.booleans())
 def test_exactly_one_active_soon_after_every_heal(seed: int, preempt: bool) -> None:
     storm(Cluster(seed, preempt=preempt), ALL_FAULTS, 8, seed, arp=False)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(seed=seeds, preempt=st.booleans())
 def test_clients_reach_the_active_soon_after_cuts_healed(seed: int, preempt: bool) -> None:
     storm(Cluster(seed, preempt=preempt), CUTS, 8, seed)
@@ -91,7 +91,7 @@ class DoubleActive:
         assert self.cluster.now - self.since <= 2 * self.cluster.max_delay, self.cluster.trace[-8:]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(seed=seeds)
 def test_pauses_and_deaths_never_make_two_running_nodes_active(seed: int) -> None:
     cluster = Cluster(seed)
