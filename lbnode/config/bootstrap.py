@@ -164,8 +164,8 @@ def parse_node_config(text: str, name: str, read_secret: Callable[[str], str]) -
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        line = match[1] if (match := re.search(r"at line (\d+), column (\d+)", str(error))) else ""
-        where = f"{name}:{line}:{match[2]}" if match else name
+        match = re.search(r"at line (\d+), column (\d+)", str(error))
+        where = f"{name}:{match[1]}:{match[2]}" if match else f"{name}:{len(text.splitlines())}"
         message = re.sub(r" \(at .*\)$", "", str(error))
         raise ConfigError(f"{where}: not valid TOML: {message}") from None
     except RecursionError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 
 from healthcheck.spec import CheckSpec
 from lbnode.config import build
@@ -58,7 +59,9 @@ def resolve_unit(
         return Unit(own, problems=tuple(_orphan(server, text) for server in own))
     chosen = _choose_service(key, own[key], good.get(key), around)
     if chosen.document is None or chosen.entry is None:
-        return Unit(own, {}, problems=chosen.problems, check_name=chosen.check_name, vip_group=chosen.vip_group)
+        faulty = (last_good_of(server, entry, None)[2] for server, entry in own.items() if server != key)
+        told = (*chosen.problems, *chain.from_iterable(faulty))
+        return Unit(own, problems=told, check_name=chosen.check_name, vip_group=chosen.vip_group)
     in_force_now, problems, servers = {key: chosen.entry}, list(chosen.problems), {}
     for server_key, entry in own.items():
         if server_key == key:

@@ -31,7 +31,6 @@ from lbnode.reconcile.retry import Backoff
 from lbnode.watched import Watched
 
 RESYNC_S = 60.0  # whole dump and compare; ±10 %, so that nodes do not do it together
-RESYNC_AFTER_ERROR_S = 5.0  # an operation that failed may have taken effect in part
 SLICE_S = 0.005  # longest work without giving the event loop a turn; one operation more may come on top
 PUBLISH_S = 0.5  # during long work, status is renewed this often
 
@@ -64,6 +63,7 @@ class Reconciler:
         self._timeouts: Timeouts | None = None
         self._believed: Mapping[ServiceId, ProgrammedService] = {}  # `_actual` before the latest dump
         self._known = False  # `_actual` is what the data plane contains
+        self._doubtful = False  # an operation failed since then; it may have taken effect, in whole or in part
         self._want: Desired | None = None
         self._owned: set[ServiceId] = set()  # that this process has wanted at some time
         self._dirty: set[ServiceId] = set()
@@ -154,7 +154,7 @@ class Reconciler:
         found = await self._plane.dump()
         self._exclusive = self._plane.capabilities().exclusive
         self._actual, self._timeouts, self._believed = dict(found.services), found.timeouts, before
-        self._known = True
+        self._known, self._doubtful = True, False
         self._dirty.update(found.services, before)
         self._resync_at = asyncio.get_running_loop().time() + RESYNC_S * self._rng.uniform(0.9, 1.1)
         if self._want is not None:
@@ -271,9 +271,9 @@ class Reconciler:
         try:
             await self._plane.apply(op)
         except DataPlaneError as error:
-            failure = self._backoff.failed(key, op, loop.time(), retry=not isinstance(error, Unsupported))
-            if failure.attempts == 1 and not isinstance(error, Unsupported):
-                self._resync_at = min(self._resync_at, loop.time() + RESYNC_AFTER_ERROR_S)
+            retry = not isinstance(error, Unsupported)
+            self._backoff.failed(key, op, loop.time(), retry=retry)
+            self._doubtful = self._doubtful or retry
             if isinstance(key, tuple):
                 self._failing.setdefault(key[0], set()).add(key[1])
             self._set_error(name, str(error))
@@ -319,7 +319,9 @@ class Reconciler:
         self.foreign.set(frozenset() if self._exclusive else foreign(self._want.programmed, self.actual, owned))
         self._publish()
         self.settled_revision.set(self._want.revision)
-        if not self._backoff:
+        if not self._backoff and self._doubtful:
+            self._resync_at = asyncio.get_running_loop().time()
+        elif not self._backoff:
             self.programmed_revision.set(self._want.revision)
 
     def _publish(self) -> None:
