@@ -164,7 +164,8 @@ class _Work:
         todo = dict(self.changed_units)
         if stale_checks or groups is not self.previous.groups:
             for text, unit in units.items():
-                if unit.check_name in stale_checks or unit.vip_group is not None:
+                # With problems: what is in force may refer to other things than the value that was refused.
+                if unit.problems or unit.check_name in stale_checks or unit.vip_group is not None:
                     todo.setdefault(text, [])
         for text, keys in todo.items():
             unit = resolve_unit(text, keys, self.entries, units.get(text), self.cached, around)

@@ -98,7 +98,7 @@ def test_wrong_values_name_the_field_and_the_reason(key: str, text: str, message
         (SERVICE, '{"check": {"type": "https", "expected_statuses": [200, "300-399"], "tls_verify": false}}'),
         (
             "vip-groups/front",
-            '{"vrid": 51, "interface": "front", "addresses": ["198.51.100.1/24 dev eth1"], "priorities": {"gw1": 250}, "preempt": true}',
+            '{"vrid": 51, "addresses": ["198.51.100.1/24 dev eth1"], "priorities": {"gw1": 250}, "preempt": true}',
         ),
         ("settings", '{"timeouts": {"tcp": 60}, "foreign_services": "remove", "sysctl": {"net.core.somaxconn": 10}}'),
     ],

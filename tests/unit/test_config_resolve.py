@@ -155,6 +155,17 @@ def test_references_to_checks() -> None:
     assert web(cluster.now if isinstance(cluster.now, Resolution) else Resolution()).check is None
 
 
+def test_a_refused_value_is_taken_once_what_it_refers_to_appears() -> None:
+    cluster = Cluster()
+    cluster.change({WEB: {"check": "a"}, "checks/a": {"type": "http"}})
+    assert errors(cluster.change({WEB: {"check": "b", "vip_group": "front", "scheduler": "rr"}}))
+    assert errors(cluster.change({"checks/b": {"interval": 9}}))
+    result = cluster.change({"vip-groups/front": group(1, "192.0.2.10/24")})
+    assert result.problems == ()
+    check = web(result).check
+    assert (web(result).scheduler, check and check.interval_s) == ("rr", 9.0)
+
+
 def group(vrid: int, *addresses: str, **more: Any) -> dict[str, Any]:
     return {"vrid": vrid, "addresses": list(addresses), "priorities": {"gw1": 200}, **more}
 
