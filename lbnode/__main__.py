@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import resource
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from lbnode import VERSION
-from lbnode.config.bootstrap import load_node_config
+from lbnode.config.bootstrap import NodeConfig, load_node_config
 from lbnode.errors import LbError
 from lbnode.node import Node, make_plane
 
@@ -34,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.unload:
             asyncio.run(make_plane(config).close(unload=True))
         else:
-            asyncio.run(_run(Node(config)))
+            asyncio.run(_run(config))
     except LbError as error:
         return _failed([error])
     except BaseExceptionGroup as group:
@@ -59,7 +60,15 @@ def _leaves(group: BaseExceptionGroup[Any]) -> Iterator[BaseException]:
             yield error
 
 
-async def _run(node: Node) -> None:
+def _raise_file_limit() -> None:
+    """Probes hold a descriptor each; select(2)'s 1024, the usual soft limit, means nothing to epoll."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+async def _run(config: NodeConfig) -> None:
+    _raise_file_limit()
+    node = Node(config)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

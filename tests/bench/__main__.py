@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from tests.bench import ns_per_packet, throughput
+from tests.bench import failover, ns_per_packet, throughput
 
 
 def main() -> int:
@@ -13,6 +13,8 @@ def main() -> int:
     ns_per_packet.main()
     print("\nTCP through the gateway: HTTP requests by wrk, beside HAProxy and nftables DNAT\n", flush=True)
     asyncio.run(throughput.main())
+    print("\nFailover as a client sees it, beside keepalived\n", flush=True)
+    failover.main()
     return 0
 
 
