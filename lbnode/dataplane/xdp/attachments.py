@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,8 +18,8 @@ _log = logging.getLogger(__name__)
 class Attachments:
     """Links of one data plane in the current network namespace.
 
-    `programs`: descriptors by hook, "xdp" and "tcx"; "xdp+tcx" is what runs at tcx behind an XDP program, for packets
-    that XDP hands on because only the network stack can send them.
+    `programs`: descriptors by use: "xdp"; "xdp-frags", for interfaces whose MTU needs multi-buffer frames; "tcx";
+    "xdp+tcx", what runs at tcx behind an XDP program for packets that only the network stack can send.
     """
 
     def __init__(self, directory: Path, names: Sequence[str], mode: Attach, programs: Mapping[str, int]) -> None:
@@ -33,9 +34,8 @@ class Attachments:
     def adopt(self) -> None:
         """Take over what is pinned; every link then runs the new programs, without a packet in between unserved."""
         self._links = adopt(self._directory)
-        for (kind, ifindex), link in self._links.items():
-            behind = kind == "tcx" and ("xdp", ifindex) in self._links
-            link.swap(self._programs["xdp+tcx" if behind else kind])
+        for kind, ifindex in self._links:
+            self._ensure(kind, ifindex, "xdp+tcx" if kind == "tcx" and ("xdp", ifindex) in self._links else kind)
 
     def update(self, interfaces: Iterable[Interface]) -> None:
         """Attach to what is wanted and not attached yet, let go of what is not wanted or not there any more."""
@@ -59,40 +59,41 @@ class Attachments:
         mode, reason = choose(interface, self._mode)
         if mode == "xdp":
             try:
-                self._ensure("xdp", interface, "xdp")
-                self._ensure("tcx", interface, "xdp+tcx")
+                self._ensure("xdp", interface.index, "xdp")
+                self._ensure("tcx", interface.index, "xdp+tcx")
             except DataPlaneError as error:
-                self._drop("xdp", interface)
+                self._drop("xdp", interface.index)
                 mode, reason = "tcx", f"native XDP failed: {error}"
             else:
                 return InterfaceStatus(interface.name, "xdp", reason)
         try:
-            self._ensure("tcx", interface, "tcx")
+            self._ensure("tcx", interface.index, "tcx")
         except DataPlaneError as error:
             return InterfaceStatus(interface.name, "-", reason, str(error))
-        self._drop("xdp", interface)
+        self._drop("xdp", interface.index)
         return InterfaceStatus(interface.name, mode, reason)
 
-    def _ensure(self, kind: str, interface: Interface, program: str) -> None:
-        key = (kind, interface.index)
-        if key in self._links:
-            self._links[key].swap(self._programs[program])
-        else:
-            self._links[key] = attach(kind, self._programs[program], interface.index, self._directory)
+    def _ensure(self, kind: str, ifindex: int, use: str) -> None:
+        """Make the link run the program for this use; a new link if there is none."""
+        try:
+            self._put(kind, ifindex, self._programs[use])
+        except DataPlaneError as error:
+            if kind != "xdp" or error.errno != errno.ERANGE:
+                raise
+            self._put(kind, ifindex, self._programs["xdp-frags"])
 
-    def _drop(self, kind: str, interface: Interface) -> None:
-        link = self._links.pop((kind, interface.index), None)
-        if link is not None:
+    def _put(self, kind: str, ifindex: int, program: int) -> None:
+        if link := self._links.get((kind, ifindex)):
+            link.swap(program)
+        else:
+            self._links[kind, ifindex] = attach(kind, program, ifindex, self._directory)
+
+    def _drop(self, kind: str, ifindex: int) -> None:
+        if link := self._links.pop((kind, ifindex), None):
             link.detach()
 
     def status(self) -> tuple[InterfaceStatus, ...]:
         return tuple(self._status[name] for name in sorted(self._status))
-
-    def mode_of(self, ifindex: int) -> str:
-        """The hook that an interface's packets meet: "xdp", "tcx" or "-"."""
-        interface = self._present.get(ifindex)
-        status = self._status.get(interface.name) if interface else None
-        return status.mode if status else "-"
 
     def detach(self) -> None:
         for link in self._links.values():

@@ -19,6 +19,7 @@ from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from lbnode.dataplane.xdp.interfaces import Interface, from_message
+from lbnode.dataplane.xdp.layout import Hop
 from lbnode.model import Address
 
 _log = logging.getLogger(__name__)
@@ -43,10 +44,8 @@ _RETRY_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class NextHop:
-    ifindex: int
-    source_mac: bytes
-    target_mac: bytes
-    mtu: int  # of the interface, or of the route if that is smaller
+    hop: Hop  # `mtu`: of the interface, or of the route if that is smaller
+    source: Address | None  # the kernel's preferred source address towards it
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +53,14 @@ class _Route:
     ifindex: int
     via: Address  # the gateway, or the address itself if on-link
     mtu: int
+    source: Address | None
 
 
 class Neighbours:
     """Follows links, routes and neighbours of the current network namespace.
 
-    `on_next_hop(address, hop)` is called when the next hop of a watched address changes (None = unresolved);
+    `on_next_hop(address, hop)` is called when the next hop of a watched address becomes known, changes, or is found
+    to be unresolved (None);
     `on_links(interfaces)` with all links whenever one changed. Both are plain callbacks on the loop.
     """
 
@@ -71,7 +72,7 @@ class Neighbours:
         self._on_next_hop = on_next_hop
         self._on_links = on_links
         self._users: dict[Address, int] = {}
-        self._hops: dict[Address, NextHop] = {}
+        self._hops: dict[Address, NextHop | None] = {}  # as last published
         self._routes: dict[Address, _Route] = {}
         self._via: dict[tuple[int, Address], set[Address]] = {}  # (ifindex, neighbour) -> addresses behind it
         self._macs: dict[tuple[int, Address], bytes] = {}
@@ -204,13 +205,10 @@ class Neighbours:
             link = self._links.get(route.ifindex)
             if mac is not None and link is not None and link.up and link.mac:
                 mtu = min(route.mtu, link.mtu) if route.mtu else link.mtu
-                hop = NextHop(route.ifindex, link.mac, mac, mtu)
-        if self._hops.get(address) == hop:
+                hop = NextHop(Hop(route.ifindex, link.mac, mac, mtu), route.source)
+        if address in self._hops and self._hops[address] == hop:
             return
-        if hop is None:
-            self._hops.pop(address, None)
-        else:
-            self._hops[address] = hop
+        self._hops[address] = hop
         self._on_next_hop(address, hop)
 
     # --- resolving -------------------------------------------------------------------------------------------
@@ -266,7 +264,10 @@ class Neighbours:
             via = reply.get("via")["addr"]
         metrics = reply.get("metrics")
         mtu = (metrics.get("mtu") if metrics is not None else 0) or 0
-        return _Route(reply.get("oif"), ip_address(via) if via else address, mtu)
+        source = reply.get("prefsrc")
+        return _Route(
+            reply.get("oif"), ip_address(via) if via else address, mtu, ip_address(source) if source else None
+        )
 
     async def _manage(self, query: Any, route: _Route) -> None:
         link = self._links.get(route.ifindex)

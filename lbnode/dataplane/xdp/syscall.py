@@ -313,3 +313,18 @@ def prog_test_run(prog_fd: int, data: bytes, *, repeat: int = 1, context: bytes 
     raw = bpf(Cmd.PROG_TEST_RUN, attr)[1]
     _, retval, _, size_out, _, _, _, duration = struct.unpack_from("=4IQQII", raw)
     return TestRun(retval, bytes(out.raw[:size_out]), duration)
+
+
+def prog_run(prog_fd: int, context: bytes) -> tuple[int, bytes]:
+    """Run a program of type BPF_PROG_TYPE_SYSCALL. Returns its result (signed) and what it made of its argument."""
+    ctx = _buffer(context or b"\0")
+    attr = struct.pack(
+        "=4I QQ 4I QQ 3Ixxxx",
+        *(prog_fd, 0, 0, 0),
+        *(0, 0),
+        *(0, 0, len(context), 0),
+        *(ctypes.addressof(ctx) if context else 0, 0),
+        *(0, 0, 0),
+    )
+    raw = bpf(Cmd.PROG_TEST_RUN, attr)[1]
+    return struct.unpack_from("=i", raw, 4)[0], bytes(ctx.raw[: len(context)])

@@ -1,0 +1,82 @@
+"""Connections in and out of the connection table, through the programs that walk it in the kernel.
+
+One caller at a time: each step fills and empties the shared map `records` without giving up the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import struct
+from collections.abc import AsyncIterator, Mapping
+
+from lbnode.dataplane.xdp import syscall
+from lbnode.dataplane.xdp.maps import Map
+from lbnode.dataplane.xdp.records import RECORD_SIZE, RECORDS_MAX, MergeResult, RecordsArgs, merge_results
+from lbnode.errors import DataPlaneError
+
+_IDLE_MS = struct.Struct("=I")
+_IDLE_AT = 80  # struct record in lb.h: behind two tuples
+
+
+class Exchange:
+    def __init__(self, records: Map, programs: Mapping[str, int]) -> None:
+        self._view = records.view()
+        self._programs = programs
+
+    def _run(self, program: str, arguments: RecordsArgs) -> RecordsArgs:
+        code, context = syscall.prog_run(self._programs[program], arguments.pack())
+        if code != 0:
+            raise DataPlaneError(f"{program}: {os.strerror(-code)}", -code)
+        return RecordsArgs.unpack(context)
+
+    def changed(self, limit: int) -> bytes:
+        """Take up to `limit` records from the queue of changed connections."""
+        parts = []
+        while limit > 0:
+            result = self._run("take_changed", RecordsArgs(limit=min(limit, RECORDS_MAX)))
+            parts.append(self._view[: result.count * RECORD_SIZE])
+            limit -= result.count
+            if result.done or result.count == 0:
+                break
+        return b"".join(parts)
+
+    async def walk(self, *, sync_only: bool) -> AsyncIterator[bytes]:
+        """The whole table in chunks of records; `sync_only` leaves out what peers need not know."""
+        arguments = RecordsArgs(limit=RECORDS_MAX, sync_only=sync_only)
+        while True:
+            result = self._run("take_all", arguments)
+            data = self._view[: result.count * RECORD_SIZE]
+            if data:
+                yield data
+            if result.done:
+                return
+            arguments = RecordsArgs(limit=RECORDS_MAX, bucket=result.bucket, sync_only=sync_only)
+            await asyncio.sleep(0)
+
+    async def merge(self, records: bytes) -> tuple[int, bytes]:
+        """Returns how many records were taken, and those whose service or server is not known here (yet)."""
+        taken, unknown = 0, bytearray()
+        step = RECORDS_MAX * RECORD_SIZE
+        for start in range(0, len(records) - RECORD_SIZE + 1, step):
+            part = records[start : start + step]
+            count = len(part) // RECORD_SIZE
+            self._view[: count * RECORD_SIZE] = part[: count * RECORD_SIZE]
+            taken += self._run("merge", RecordsArgs(limit=count)).count
+            after = self._view[: count * RECORD_SIZE]
+            results = merge_results(after)
+            if MergeResult.UNKNOWN in results:
+                for index, result in enumerate(results):
+                    if result == MergeResult.UNKNOWN:
+                        unknown += part[index * RECORD_SIZE : (index + 1) * RECORD_SIZE]
+            await asyncio.sleep(0)
+        return taken, bytes(unknown)
+
+
+def aged(records: bytes, seconds: float) -> bytes:
+    """The same records after they lay here for some time."""
+    result = bytearray(records)
+    for at in range(0, len(records), RECORD_SIZE):
+        (idle_ms,) = _IDLE_MS.unpack_from(records, at + _IDLE_AT)
+        _IDLE_MS.pack_into(result, at + _IDLE_AT, min(idle_ms + int(seconds * 1000), 0xFFFFFFFF))
+    return bytes(result)

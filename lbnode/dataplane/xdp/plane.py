@@ -1,0 +1,336 @@
+"""The XDP/tcx data plane: loads or adopts the BPF programs, and implements the contract on their pinned maps.
+
+Pins lie in `<run_dir>/bpf` (a bpffs). They hold everything: a process that dies leaves a working data plane behind, and
+the next one finds services, servers, connections and counters there, swaps its own programs into the links and goes on.
+A pinned layout of another version cannot be adopted: its maps are replaced, and the connections in them are lost (a
+peer that holds them sends them again).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from lbnode.dataplane.base import (
+    Capabilities,
+    DeleteServer,
+    DeleteService,
+    Op,
+    PlaneStatus,
+    PutServer,
+    PutService,
+    SetTimeouts,
+)
+from lbnode.dataplane.xdp import layout, links, supported, syscall
+from lbnode.dataplane.xdp.attachments import Attachments
+from lbnode.dataplane.xdp.exchange import Exchange, aged
+from lbnode.dataplane.xdp.interfaces import Attach, Interface
+from lbnode.dataplane.xdp.libbpf import LoadedObject
+from lbnode.dataplane.xdp.maps import Map, mount_bpffs, unmount_bpffs
+from lbnode.dataplane.xdp.neighbours import Neighbours, NextHop
+from lbnode.dataplane.xdp.records import RECORD_LAYOUT, RECORD_SIZE, unpack_records
+from lbnode.dataplane.xdp.tables import Tables
+from lbnode.errors import DataPlaneError
+from lbnode.model import Address, Connection, Programmed, ServiceCounters, ServiceId, Timeouts
+
+_log = logging.getLogger(__name__)
+
+OBJECT = Path(__file__).parent / "bpf" / "lb.bpf.o"
+PROGRAMS = {"xdp": "xdp_lb", "xdp-frags": "xdp_lb_frags", "tcx": "tc_lb", "xdp+tcx": "tc_behind_xdp"}
+_SIZED_BY_CONNECTIONS = ("conns", "replies")
+_CHUNK = 2048  # elements read between two turns of the event loop
+_KEEP_UNKNOWN_S = 30.0  # records from a peer wait this long for their service to be programmed here
+
+
+class XdpPlane:
+    """Contract: lbnode.dataplane.base.DataPlane, for the network namespace that `open` is called in.
+
+    run_dir: holds the bpffs; the same directory finds the same data plane again.
+    interfaces: names; empty = every Ethernet interface that is up, also those that appear later.
+    attach: "auto" decides per interface (interfaces.choose), "xdp" and "tcx" force the hook.
+    connections: size of the connection table, rounded up to a power of two; a table that is adopted keeps its size.
+    """
+
+    record_layout = RECORD_LAYOUT
+    record_size = RECORD_SIZE
+
+    def __init__(
+        self,
+        run_dir: Path,
+        *,
+        interfaces: Sequence[str] = (),
+        attach: Attach = "auto",
+        connections: int = 262144,
+        object_path: Path | None = None,
+    ) -> None:
+        self._pins = run_dir / "bpf"
+        self._names = tuple(interfaces)
+        self._attach = attach
+        self._connections = connections
+        self._object_path = object_path or OBJECT
+        self._object: LoadedObject | None = None
+        self._neighbours: Neighbours | None = None
+        self._attachments: Attachments | None = None
+        self._adopted = False
+        # Records whose service or server was not there: (kept until, as they were when, records)
+        self._unknown: list[tuple[float, float, bytes]] = []
+        self._unknown_due = False
+
+    # --- life ------------------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        if not self._object_path.exists():
+            raise DataPlaneError(
+                f"{self._object_path} is missing: the BPF object was not built. Install clang and libbpf-dev and run "
+                "`python lbnode/build_hook.py` (or `make`)"
+            )
+        mount_bpffs(self._pins)
+        try:
+            self._load()
+            await self._start()
+        except BaseException:
+            await self.close(unload=not self._adopted)
+            raise
+
+    def _load(self) -> None:
+        """Load the object around the maps that are pinned, or around new ones; make them ready for packets."""
+        version = self._pinned_layout()
+        self._adopted = version == layout.LAYOUT_VERSION
+        if not self._adopted:
+            if version:
+                _log.warning(
+                    "the data plane pinned in %s has layout %d, this version needs %d: it is replaced, tracked "
+                    "connections are lost",
+                    self._pins,
+                    version,
+                    layout.LAYOUT_VERSION,
+                )
+            for pin in self._pins.iterdir():
+                if not pin.name.startswith("link-") and not pin.name.endswith(".debug"):
+                    pin.unlink()
+        self._object = LoadedObject(
+            self._object_path,
+            pins=lambda name: self._pins / name if "." not in name else None,
+            max_entries=self._sizes(),
+        )
+        self._maps = {name: Map(fd) for name, fd in self._object.maps.items() if "." not in name}
+        if self._adopted:
+            config = replace(layout.Config.unpack(self._maps["config"].get_index(0)), sync=False)
+        else:
+            config = layout.Config(Timeouts(), secrets.randbits(64))
+        self._write_config(config)
+        if not self._adopted:
+            # Last: from here on the maps count as a data plane that can be adopted.
+            self._maps["meta"].put_index(0, layout.pack_meta())
+        code, _ = syscall.prog_run(self._object.programs["start"], b"")
+        if code != 0:
+            raise DataPlaneError("the data plane's timer did not start", -code)
+
+    def _pinned_layout(self) -> int:
+        """Layout version of the pinned maps; 0 = none, or ones that were never made ready."""
+        if not (self._pins / "meta").exists():
+            return 0
+        pinned = Map.pinned(self._pins / "meta")
+        try:
+            return layout.unpack_meta(pinned.get_index(0))
+        finally:
+            pinned.close()
+
+    def _sizes(self) -> dict[str, int]:
+        """Buckets of the tables whose size follows from the number of connections. What is pinned keeps its size."""
+        buckets = 1 << max(0, (self._connections - 1) // layout.BUCKET_WAYS).bit_length()
+        sizes = dict.fromkeys(_SIZED_BY_CONNECTIONS, buckets)
+        if self._adopted:
+            for name in sizes:
+                pinned = Map.pinned(self._pins / name)
+                sizes[name] = pinned.info.max_entries
+                pinned.close()
+        return sizes
+
+    async def _start(self) -> None:
+        assert self._object is not None
+        programs = {use: self._object.programs[name] for use, name in PROGRAMS.items()}
+        self._exchange = Exchange(self._maps["records"], self._object.programs)
+        self._neighbours = Neighbours(self._hop_changed, self._links_changed)
+        self._tables = Tables(self._maps, time.monotonic, self._neighbours)
+        self._attachments = Attachments(self._pins, self._names, self._attach, programs)
+        self._attachments.adopt()
+        await self._tables.load()
+        await self._neighbours.start()
+
+    async def close(self, *, unload: bool = False) -> None:
+        if self._neighbours is not None:
+            await self._neighbours.stop(release=unload)
+            self._neighbours = None
+        if self._attachments is not None:
+            self._attachments.close()
+            self._attachments = None
+        if self._object is not None:
+            for one in self._maps.values():
+                one.close()
+            self._object.close()
+            self._object = None
+        if unload and self._pins.exists():
+            for link in links.adopt(self._pins).values():
+                link.detach()
+            unmount_bpffs(self._pins)
+
+    def _links_changed(self, found: Iterable[Interface]) -> None:
+        assert self._attachments is not None
+        self._attachments.update(found)
+
+    def _hop_changed(self, address: Address, hop: NextHop | None) -> None:
+        del hop  # the tables ask for it
+        self._tables.hop_changed(address)
+
+    def _opened(self) -> tuple[Neighbours, Attachments]:
+        if self._neighbours is None or self._attachments is None:
+            raise DataPlaneError("the data plane is not open")
+        self._neighbours.check()
+        return self._neighbours, self._attachments
+
+    # --- content ---------------------------------------------------------------------------------------------
+
+    def capabilities(self) -> Capabilities:
+        return supported.CAPABILITIES
+
+    async def dump(self) -> Programmed:
+        self._opened()
+        return self._tables.programmed(self._config.timeouts)
+
+    async def apply(self, op: Op) -> None:
+        self._opened()
+        supported.check(op)
+        match op:
+            case PutService(service):
+                self._tables.put_service(service)
+            case DeleteService(service_id):
+                self._tables.delete_service(service_id)
+            case PutServer(service_id, server):
+                self._tables.put_server(service_id, server)
+                self._unknown_due = bool(self._unknown)
+            case DeleteServer(service_id, server_id):
+                self._tables.delete_server(service_id, server_id)
+            case SetTimeouts(timeouts):
+                self._write_config(replace(self._config, timeouts=timeouts))
+
+    def _write_config(self, config: layout.Config) -> None:
+        self._maps["config"].put_index(0, config.pack())
+        self._config = config
+
+    async def status(self) -> PlaneStatus:
+        _, attachments = self._opened()
+        events = self._maps["events"]
+        drops = {
+            event.name.removeprefix("DROP_").lower().replace("_", "-"): layout.unpack_event(events.get_index(event))
+            for event in layout.Event
+            if event >= layout.FIRST_DROP
+        }
+        return PlaneStatus(
+            kind="xdp",
+            interfaces=attachments.status(),
+            connections=layout.unpack_event(events.get_index(layout.Event.ENTRIES)),
+            connections_max=self._maps["conns"].info.max_entries * layout.BUCKET_WAYS,
+            drops=drops,
+            adopted=self._adopted,
+        )
+
+    # --- counters and connections ----------------------------------------------------------------------------
+
+    async def counters(self) -> Mapping[ServiceId, ServiceCounters]:
+        self._opened()
+        services = {key: one.entry.index for key, one in self._tables.services.items()}
+        servers = {
+            key: {server_id: server.index for server_id, server in one.servers.items()}
+            for key, one in self._tables.services.items()
+        }
+        service_stats = await self._column("service_stats", max(services.values(), default=-1) + 1)
+        highest = max((index for one in servers.values() for index in one.values()), default=-1) + 1
+        server_stats = await self._column("server_stats", highest)
+        gauges = await self._column("gauges", highest)
+        result: dict[ServiceId, ServiceCounters] = {}
+        for turn, (key, index) in enumerate(services.items(), 1):
+            each = {
+                server_id: layout.unpack_counters(server_stats[at], layout.Gauge.unpack(gauges[at]))
+                for server_id, at in servers[key].items()
+            }
+            total = layout.unpack_counters(service_stats[index])
+            result[key] = ServiceCounters(
+                replace(
+                    total,
+                    active=sum(one.active for one in each.values()),
+                    inactive=sum(one.inactive for one in each.values()),
+                ),
+                each,
+            )
+            if turn % 64 == 0:
+                await asyncio.sleep(0)
+        return result
+
+    async def _column(self, name: str, length: int) -> list[bytes]:
+        """The first `length` elements of an array map."""
+        found: list[bytes] = []
+        if length:
+            one = self._maps[name]
+            for _, values in one.batches(min(length, _CHUNK)):
+                found.extend(values[at : at + one.value_size] for at in range(0, len(values), one.value_size))
+                if len(found) >= length:
+                    break
+                await asyncio.sleep(0)
+        return found
+
+    async def zero(self, service_id: ServiceId | None) -> None:
+        self._opened()
+        for key, service in list(self._tables.services.items()):
+            if service_id is None or key == service_id:
+                self._tables.zero(service)
+                await asyncio.sleep(0)
+
+    async def connections(self) -> AsyncIterator[Sequence[Connection]]:
+        self._opened()
+        timeouts = layout.timeouts_by_state(self._config.timeouts)
+        async for chunk in self._exchange.walk(sync_only=False):
+            records = list(unpack_records(chunk))
+            for start in range(0, len(records), 512):
+                yield [one.connection(timeouts) for one in records[start : start + 512]]
+                await asyncio.sleep(0)
+
+    # --- synchronisation -------------------------------------------------------------------------------------
+
+    async def changed_records(self, limit: int) -> bytes:
+        self._opened()
+        if not self._config.sync:  # nobody has asked before: changes are queued from now on
+            self._write_config(replace(self._config, sync=True))
+        await self._retry_unknown()
+        return self._exchange.changed(limit)
+
+    async def all_records(self) -> AsyncIterator[bytes]:
+        self._opened()
+        async for chunk in self._exchange.walk(sync_only=True):
+            yield chunk
+
+    async def import_records(self, records: bytes) -> int:
+        self._opened()
+        taken, unknown = await self._exchange.merge(records)
+        if unknown and sum(len(one) for *_, one in self._unknown) < self._connections * RECORD_SIZE:
+            now = time.monotonic()
+            self._unknown.append((now + _KEEP_UNKNOWN_S, now, unknown))
+        return taken
+
+    async def _retry_unknown(self) -> None:
+        """Records that came before their service was programmed (a node that joins): try them again."""
+        if not self._unknown_due:
+            return
+        self._unknown_due = False
+        waiting, self._unknown = self._unknown, []
+        for until, since, records in waiting:
+            now = time.monotonic()
+            if now < until:
+                _, unknown = await self._exchange.merge(aged(records, now - since))
+                if unknown:
+                    self._unknown.append((until, now, unknown))

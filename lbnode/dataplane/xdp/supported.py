@@ -1,0 +1,66 @@
+"""What the XDP/tcx data plane can do, and the words for what it cannot. Pure."""
+
+from __future__ import annotations
+
+from lbnode.dataplane.base import Capabilities, Op, PutServer, PutService
+from lbnode.dataplane.xdp.layout import FORWARDING, SCHEDULERS
+from lbnode.errors import Unsupported
+from lbnode.model import SCHEDULER_FLAGS, ForwardingMethod, L4Protocol, ProgrammedServer, ProgrammedService, ServiceId
+
+CAPABILITIES = Capabilities(
+    kind="xdp",
+    schedulers=frozenset(SCHEDULERS),
+    forwarding=frozenset(FORWARDING),
+    protocols=frozenset({L4Protocol.TCP, L4Protocol.UDP}),
+    families=frozenset({4}),
+    persistence=False,
+    exclusive=True,
+)
+_PLANE = "the XDP/tcx data plane"
+
+
+def check(op: Op) -> None:
+    """Raise Unsupported, naming what is supported, if the operation can never succeed."""
+    match op:
+        case PutService(service):
+            _check_service(service)
+        case PutServer(service_id, server):
+            _check_server(service_id, server)
+        case _:
+            pass
+
+
+def _check_service(service: ProgrammedService) -> None:
+    service_id = service.id
+    if service_id.fwmark:
+        raise Unsupported(f"{service_id}: {_PLANE} does not match firewall marks, only tcp and udp addresses")
+    if service_id.protocol not in CAPABILITIES.protocols:
+        raise Unsupported(f"{service_id}: {_PLANE} balances tcp and udp, not {service_id.protocol}")
+    if service_id.family not in CAPABILITIES.families:
+        raise Unsupported(f"{service_id}: {_PLANE} balances IPv4, not IPv6")
+    if service_id.port == 0:
+        raise Unsupported(f"{service_id}: {_PLANE} needs a port; port 0 (all ports) is not supported")
+    if service.scheduler not in CAPABILITIES.schedulers:
+        known = " ".join(sorted(CAPABILITIES.schedulers))
+        raise Unsupported(f"{service_id}: {_PLANE} has no scheduler {service.scheduler}; it has: {known}")
+    allowed = SCHEDULER_FLAGS.get(service.scheduler, ())
+    if wrong := sorted(service.scheduler_flags.difference(allowed)):
+        having = f"has only: {' '.join(allowed)}" if allowed else "has none"
+        raise Unsupported(f"{service_id}: scheduler {service.scheduler} has no flag {' '.join(wrong)}; it {having}")
+    if service.persistent_s:
+        raise Unsupported(f"{service_id}: {_PLANE} has no persistence; scheduler sh keeps a client on its server")
+    if service.one_packet:
+        raise Unsupported(f"{service_id}: {_PLANE} has no one-packet scheduling")
+
+
+def _check_server(service_id: ServiceId, server: ProgrammedServer) -> None:
+    where = f"{service_id}: server {server.id}"
+    if server.id.address.version not in CAPABILITIES.families:
+        raise Unsupported(f"{where}: {_PLANE} forwards to IPv4 servers, not IPv6")
+    if server.forward not in CAPABILITIES.forwarding:
+        raise Unsupported(f"{where}: {_PLANE} forwards by {', '.join(FORWARDING)}, not {server.forward}")
+    if server.forward is not ForwardingMethod.MASQUERADE and server.id.port != service_id.port:
+        raise Unsupported(
+            f"{where}: {server.forward} leaves the port as it is, so the server's port must be {service_id.port}; "
+            "use masquerade to change it"
+        )

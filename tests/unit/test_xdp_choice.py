@@ -1,0 +1,82 @@
+"""What the XDP/tcx data plane attaches where, and what it refuses with which words."""
+
+from __future__ import annotations
+
+import pytest
+
+from lbnode.dataplane.base import DeleteService, PutServer, PutService
+from lbnode.dataplane.xdp.interfaces import Interface, choose, wanted
+from lbnode.dataplane.xdp.supported import check
+from lbnode.errors import Unsupported
+from lbnode.model import ForwardingMethod, ProgrammedServer, ProgrammedService, ServerId, ServiceId
+
+HTTP = ServiceId.of("tcp", "192.0.2.10", 80)
+
+
+def interface(name: str = "eth0", **values: object) -> Interface:
+    facts = {"index": 2, "kind": "", "driver": "", "ether": True, "up": True, "mac": bytes(6), "mtu": 1500, "master": 0}
+    return Interface(name=name, **{**facts, **values})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("found", "mode", "word"),
+    [
+        (interface(kind="veth"), "tcx", "veth"),
+        (interface(kind="bridge"), "tcx", "bridge"),
+        (interface(kind="tun", ether=False), "tcx", "Ethernet"),
+        (interface(driver="virtio_net"), "tcx", "virtio"),
+        (interface(driver="ixgbe"), "xdp", "ixgbe"),
+    ],
+)
+def test_the_hook_follows_from_where_packets_are_born(found: Interface, mode: str, word: str) -> None:
+    chosen, reason = choose(found, "auto")
+    assert chosen == mode and word in reason
+
+
+def test_a_forced_hook_wins() -> None:
+    assert choose(interface(kind="veth"), "xdp")[0] == "xdp"
+    assert choose(interface(driver="ixgbe"), "tcx")[0] == "tcx"
+
+
+def test_all_ethernet_interfaces_that_are_up_or_just_the_named_ones() -> None:
+    assert wanted(interface(), ())
+    assert not wanted(interface(up=False), ())
+    assert not wanted(interface(ether=False), ())
+    assert not wanted(interface(master=7), ()), "the bridge carries the program, not its port"
+    assert wanted(interface("front", up=False), ("front",))
+    assert not wanted(interface(), ("front",))
+
+
+def service(text: str = str(HTTP), **values: object) -> PutService:
+    return PutService(ProgrammedService(ServiceId.parse(text), **{"scheduler": "rr", **values}))  # type: ignore[arg-type]
+
+
+def server(text: str, forward: str) -> PutServer:
+    return PutServer(HTTP, ProgrammedServer(ServerId.parse(text), 1, ForwardingMethod(forward)))
+
+
+@pytest.mark.parametrize(
+    ("op", "words"),
+    [
+        (service("sctp:192.0.2.10:80"), "tcp and udp"),
+        (service("tcp:[2001:db8::1]:80"), "IPv4"),
+        (service("fwmark:7"), "firewall marks"),
+        (service(scheduler="lblcr"), "it has: mh rr sh wlc wrr"),
+        (service(scheduler_flags=frozenset({"sh-port"})), "rr has no flag sh-port"),
+        (service(persistent_s=300), "persistence"),
+        (service(one_packet=True), "one-packet"),
+        (server("[2001:db8::2]:80", "masquerade"), "IPv4"),
+        (server("192.0.2.21:81", "direct"), "must be 80"),
+        (server("192.0.2.21:81", "tunnel"), "must be 80"),
+    ],
+)
+def test_what_it_cannot_do_is_refused_in_words(op: PutService | PutServer, words: str) -> None:
+    with pytest.raises(Unsupported, match=words):
+        check(op)
+
+
+def test_what_it_can_do_passes() -> None:
+    check(service(scheduler="sh", scheduler_flags=frozenset({"sh-port", "sh-fallback"})))
+    check(server("192.0.2.21:8080", "masquerade"))
+    check(server("192.0.2.21:80", "tunnel"))
+    check(DeleteService(HTTP))
