@@ -53,7 +53,8 @@ async def middleware(request: web.Request, handler: Handler) -> web.StreamRespon
     except ConfigError as error:
         return response(400, "config", str(error), getattr(error, "problems", ()))
     except KeyError as error:
-        return response(404, "not-found", str(error.args[0]) if error.args else "no such object")
+        what = str(error.args[0]) if error.args else request.path
+        return response(404, "not-found", what if " " in what else f"no such object: {what}")
     except StoreConflict as error:
         return response(409, "conflict", str(error))
     except StoreUnavailable as error:

@@ -3,13 +3,12 @@
 import { logOut, openSession, openStream } from "./api.js";
 import { renderAge, renderHeader } from "./header.js";
 import { renderJournal } from "./journal.js";
-import { apply, sample } from "./state.js";
+import { apply } from "./state.js";
 import { renderTable } from "./table.js";
 import { renderTopology } from "./topology.js";
 import { onView, setView, view } from "./view.js";
 
 const AGE_MS = 250;
-const SAMPLE_MS = 1000;
 
 let scheduled = false;
 
@@ -53,10 +52,6 @@ document.getElementById("details").addEventListener("toggle", schedule);
 document.getElementById("logout").addEventListener("click", logOut);
 new ResizeObserver(schedule).observe(document.getElementById("topology"));
 setInterval(renderAge, AGE_MS);
-setInterval(() => {
-  sample();
-  schedule();
-}, SAMPLE_MS);
 
 schedule();
 // null: nobody, and on the way to the login form. undefined: the node does not answer; the stream goes on trying.

@@ -17,6 +17,7 @@ let order = [];
 let clockOffset = 0; // the node's clock minus ours, seconds
 const serverHistory = new Map(); // "SERVICE/SERVER" -> connections/s, oldest first
 let received = 0; // our clock, seconds, when anything last came
+let sampled = 0; // our clock, seconds, of the last sample in serverHistory
 
 /** The node's clock now. */
 export const nodeNow = () => Date.now() / 1000 + clockOffset;
@@ -51,9 +52,14 @@ export const apply = {
   reset() {
     state.events = [];
   },
+  /** Ends each frame, and comes alone while nothing changes. */
   tick({ time }) {
     received = Date.now() / 1000;
     clockOffset = time - received;
+    if (received - sampled > 0.9) {
+      sampled = received;
+      sample();
+    }
   },
   link(link) {
     state.link = link;
@@ -61,8 +67,7 @@ export const apply = {
 };
 
 /** Once per second: the node keeps a history per service, this page one per server. */
-export function sample() {
-  if (isStale() || state.link !== "live") return;
+function sample() {
   const present = new Set();
   for (const service of state.services) {
     for (const server of service.servers) {

@@ -128,6 +128,7 @@ function createService({ service }) {
   const body = h("tbody", { "data-row": service.id, tabindex: "-1" }, row);
   body._row = row;
   body._more = h("button", { class: "quiet small", onclick: () => { expanded.add(service.id); renderTable(); } });
+  near.observe(body);
   body._moreRow = h("tr", { class: "more" }, h("td", { colspan: COLUMNS.length }, body._more));
   return body;
 }
@@ -141,7 +142,21 @@ function serviceFacts(service) {
   ].filter(Boolean).join(" · ");
 }
 
-function updateService(body, { service, servers }) {
+// A body far from the window is not renewed until it comes near: a thousand rows cost as much as fifty.
+const NEAR = "1000px 0px";
+const near = new IntersectionObserver((entries) => {
+  for (const { target, isIntersecting } of entries) {
+    target._away = !isIntersecting;
+    if (isIntersecting && target._missed) updateService(target, target._missed);
+  }
+}, { rootMargin: NEAR });
+
+function updateService(body, group) {
+  body._missed = body._away ? group : null;
+  if (!body._away) fillService(body, group);
+}
+
+function fillService(body, { service, servers }) {
   const cells = body._row._cells;
   const closed = listOf("closed").has(service.id);
   attr(cells.fold, "aria-expanded", String(!closed));
@@ -254,6 +269,7 @@ export function revealRow(key) {
   if (service && key !== service.id) expanded.add(service.id);
   allServices = true;
   renderTable();
+  for (const body of table.tBodies) if (body._missed && body.dataset.row === service?.id) fillService(body, body._missed);
   const row = table.querySelector(`[data-row="${CSS.escape(key)}"]`);
   if (!row) return;
   row.scrollIntoView({ block: "center", behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth" });

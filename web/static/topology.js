@@ -141,7 +141,7 @@ function updateNode(group, node) {
   const noteRoom = noteText ? noteText.length * SUB_PX + 8 : 0;
   attr(name, "x", centred ? node.w / 2 : left);
   attr(name, "y", base);
-  text(name, clip(node.name, Math.floor((node.w - left - 8 - noteRoom) / NAME_PX)));
+  text(name, clip(node.name, Math.floor((node.w - left - 5 - noteRoom) / NAME_PX)));
   attr(note, "x", node.w - 11);
   attr(note, "y", base);
   text(note, noteText);
