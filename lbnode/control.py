@@ -68,6 +68,7 @@ class NodeInfo:
     roles: tuple[Role, ...]
     programmed_revision: int
     problems: int
+    settled_revision: int = 0  # newest revision of which every object was tried, successfully or not
     reachable: bool = True  # False: its lease ran out and the sync peer is silent
     seen: float = 0.0  # Unix time when this was last known to be true
 
@@ -87,6 +88,7 @@ class NodeStatus:
     nodes: tuple[NodeInfo, ...]  # this one first
     problems: tuple[Problem, ...]
     time: float  # Unix time at which this was true
+    settled_revision: int = 0  # newest revision of which every object was tried: failures stand in their status
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,7 @@ class ConfigFeed:
         self._cache = cache
         self._journal = journal
         self._observe = observe
+        self._taking = asyncio.Lock()
         self._good: Mapping[str, Entry] = {}
 
     async def run(self) -> None:
@@ -56,21 +57,30 @@ class ConfigFeed:
         if self.resolution.value is None:
             why = self._store.health.value.problem or "the store does not answer"
             self._journal.record(Kind.CONFIG, f"revision {cached.revision}", "taken from the disk cache", why)
-            self._take(cached)
+            await self._take(cached, unless_known=True)
 
     async def _follow(self) -> None:
         async for view in self._store.watch():
             self._observe(view)
             self.store_revision.set(view.revision)
-            self._take(view)
+            await self._take(view)
 
-    def _take(self, view: View) -> None:
+    async def _take(self, view: View, *, unless_known: bool = False) -> None:
+        async with self._taking:
+            if not (unless_known and self.resolution.value is not None):
+                await self._resolve(view)
+
+    async def _resolve(self, view: View) -> None:
         entries = {key: entry for key, entry in view.entries.items() if not key.startswith(NODES)}
         known = self.resolution.value
         changed = changed_keys(known.entries if known else {}, entries)
         if known is not None and not changed:
             return
-        resolution = resolve(entries, known or self._good, view.revision)
+        # The first time everything is new: seconds for 100k keys. Later only what changed is work.
+        if known is None:
+            resolution = await asyncio.to_thread(resolve, entries, self._good, view.revision)
+        else:
+            resolution = resolve(entries, known, view.revision)
         self._record_problems(resolution, known)
         if known is None:
             self._journal.record(Kind.CONFIG, f"revision {view.revision}", f"loaded {len(entries)} keys")

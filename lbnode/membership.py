@@ -54,6 +54,7 @@ def decode(text: str) -> NodeInfo:
         roles=roles,
         programmed_revision=document["programmed_revision"],
         problems=document["problems"],
+        settled_revision=document["settled_revision"],
     )
 
 

@@ -28,6 +28,7 @@ from lbnode.config.bootstrap import NodeConfig
 from lbnode.control import NodeInfo, NodeStatus, ServiceInfo
 from lbnode.dataplane.base import DataPlane
 from lbnode.dataplane.fake import FakePlane
+from lbnode.dataplane.xdp.plane import XdpPlane
 from lbnode.election.supervisor import Election
 from lbnode.feed import ConfigFeed
 from lbnode.journal import Journal, Kind
@@ -71,8 +72,6 @@ def make_plane(config: NodeConfig) -> DataPlane:
     """`auto` is our own XDP/tcx plane."""
     if config.dataplane.kind == "fake":
         return FakePlane()
-    from lbnode.dataplane.xdp.plane import XdpPlane
-
     return XdpPlane(
         config.run_dir,
         interfaces=config.dataplane.interfaces,
@@ -165,8 +164,9 @@ class Node:
             resolution = self._feed.resolution.value
             if resolution is None:
                 continue
-            wanted_targets = targets(resolution.config, wanted_targets)
-            self._runner.set_targets(wanted_targets)
+            known_targets, wanted_targets = wanted_targets, targets(resolution.config, wanted_targets)
+            if known_targets is None or wanted_targets.by_service is not known_targets.by_service:
+                self._runner.set_targets(wanted_targets)
             self._election.set_groups(resolution.config.vip_groups)
             desired = plan(resolution.config, self._verdicts.value, found, desired)
             self._desired.set(desired)
@@ -209,7 +209,9 @@ class Node:
         problems = resolution.problems if resolution else ()
         roles = tuple(role for _, role in sorted(self._election.roles.value.items()))
         programmed = self._reconciler.programmed_revision.value
-        self._me.set(NodeInfo(self._config.node, VERSION, self._started, roles, programmed, len(problems)))
+        settled = self._reconciler.settled_revision.value
+        me = NodeInfo(self._config.node, VERSION, self._started, roles, programmed, len(problems), settled)
+        self._me.set(me)
         sync = self._sync.peers.value if self._sync else ()
         self._status.set(
             NodeStatus(
@@ -226,6 +228,7 @@ class Node:
                 nodes=self._membership.nodes(),
                 problems=problems,
                 time=time.time(),
+                settled_revision=settled,
             )
         )
 

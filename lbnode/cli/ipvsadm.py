@@ -187,11 +187,9 @@ def _change_server(command: Command, services: Mapping[str, Any]) -> tuple[dict[
 
 
 def _await_programmed(client: Client, revision: int, command: Command) -> None:
-    """Return when this gateway has it, so that the next listing shows it; an object it refused is an error."""
+    """Return when this gateway has tried it, so that the next listing shows it; what it refused is an error."""
     deadline = time.monotonic() + PROGRAMMED_WITHIN_S
-    while client.get("/api/v1/status")["programmed_revision"] < revision:
-        if command.service is not None and command.name not in ("delete-service", "delete-server"):
-            _raise_if_refused(client, command)
+    while client.get("/api/v1/status")["settled_revision"] < revision:
         if time.monotonic() >= deadline:
             raise ApiError(
                 f"stored at revision {revision}, but not in this gateway's data plane after "
@@ -199,14 +197,11 @@ def _await_programmed(client: Client, revision: int, command: Command) -> None:
                 1,
             )
         time.sleep(0.01)
-
-
-def _raise_if_refused(client: Client, command: Command) -> None:
-    try:
-        service = client.get(f"/api/v1/services/{segment(str(command.service))}")
-    except ApiError:
+    if command.service is None or command.name in ("delete-service", "delete-server"):
         return
-    for item in (service, *service["servers"]):
+    service = client.get(f"/api/v1/services/{segment(str(command.service))}")
+    servers = [server for server in service["servers"] if server["id"] == str(command.server)]
+    for item in (service, *servers):
         if item["status"].startswith("error"):
             raise Refused(f"{item['id']}: {item['status']}")
 

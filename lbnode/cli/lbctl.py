@@ -251,22 +251,25 @@ def _print_changes(arguments: argparse.Namespace, result: Any) -> None:
 
 
 def _wait_programmed(client: Client, revision: int, limit_s: float) -> int:
-    """Until every reachable node reports the revision as programmed."""
+    """Until every reachable node has tried every object of the revision; 1 if any of them failed."""
     deadline = time.monotonic() + limit_s
     while True:
-        late = [
-            node
-            for node in client.get("/api/v1/status")["nodes"]
-            if node["reachable"] and node["programmed_revision"] < revision
-        ]
+        nodes = [node for node in client.get("/api/v1/status")["nodes"] if node["reachable"]]
+        late = [node for node in nodes if node["settled_revision"] < revision]
         if not late:
-            print(f"programmed at revision {revision}")
-            return 0
+            break
         if time.monotonic() >= deadline:
-            names = ", ".join(f"{node['name']} (at {node['programmed_revision']})" for node in late)
-            print(f"lbctl: not programmed after {limit_s:g} s: {names}; see `lbctl get problems`", file=sys.stderr)
+            names = ", ".join(f"{node['name']} (at {node['settled_revision']})" for node in late)
+            print(f"lbctl: not programmed after {limit_s:g} s: {names}", file=sys.stderr)
             return EXIT_FAILED
         time.sleep(0.1)
+    failing = [node["name"] for node in nodes if node["programmed_revision"] < revision]
+    if failing:
+        names = ", ".join(failing)
+        print(f"lbctl: some objects could not be programmed on {names}: see STATUS of `lbctl get`", file=sys.stderr)
+        return EXIT_FAILED
+    print(f"programmed at revision {revision}")
+    return 0
 
 
 def drain(arguments: argparse.Namespace, client: Client) -> int:

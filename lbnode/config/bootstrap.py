@@ -48,7 +48,7 @@ class SyncConfig:
 class DataPlaneConfig:
     kind: str = "auto"  # auto | xdp | fake
     interfaces: tuple[str, ...] = ()  # none: all that carry traffic
-    attach: str = "auto"  # auto | xdp | tcx
+    attach: Literal["auto", "xdp", "tcx"] = "auto"
     connections: int = 1 << 18  # size of the connection table
 
 
