@@ -4,7 +4,7 @@ import { attr, h, keyed, s, text } from "./dom.js";
 import { bits, clip, count, cut, duration, plural, rate, splitId } from "./format.js";
 import { healthOf, roleSign, serverSign, serverTroubled, serviceSign, serviceTroubled, takesConnections } from "./health.js";
 import { MAX_SERVERS, MAX_SERVICES, layout, onPath } from "./layout.js";
-import { nodeNow, state } from "./state.js";
+import { isStale, nodeNow, state } from "./state.js";
 import { revealRow } from "./table.js";
 import { filtered, isFiltered, setView, view } from "./view.js";
 
@@ -179,6 +179,18 @@ function updateFlow(path, edge) {
   attr(path, "d", edge.path);
   attr(path, "class", `flow ${edge.share > 0.4 ? "fast" : edge.share > 0.1 ? "steady" : "slow"}`);
 }
+
+// The dots move in steps, ten a second: a CSS animation repaints with every frame of the screen and keeps a quarter of a
+// core busy on a page that is open all day.
+const STEP_MS = 100;
+const PERIOD = 24; // px, of the dash pattern; speeds are whole multiples of a step, so every pattern closes
+const still = matchMedia("(prefers-reduced-motion: reduce)");
+let step = 0;
+setInterval(() => {
+  if (still.matches || document.hidden || state.link !== "live" || isStale()) return;
+  step = (step + 1) % PERIOD;
+  flowLayer.style.setProperty("--flow", step);
+}, STEP_MS);
 
 function highlight() {
   const way = lit && current.nodes.some((node) => node.id === lit) ? onPath(current.edges, lit) : null;
