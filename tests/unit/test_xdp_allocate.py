@@ -37,7 +37,7 @@ def test_ranges_never_overlap_and_merge_again(steps: list[tuple[bool, int]]) -> 
         if take or not held:
             start = pool.take(length, now)
             if start is not None:
-                assert 7 <= start and start + length <= 107
+                assert start >= 7 and start + length <= 107
                 assert all(start + length <= other or other + n <= start for other, n in held)
                 held.append((start, length))
         else:

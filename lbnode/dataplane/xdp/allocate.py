@@ -8,7 +8,7 @@ from collections import deque
 
 
 class IndexPool:
-    """Numbers first..first+size-1 for the elements of an array map; the lowest free number is handed out."""
+    """Numbers first..first+size-1 for the elements of an array map; low numbers are handed out first."""
 
     def __init__(self, size: int, first: int = 0) -> None:
         self._next = first
@@ -19,22 +19,17 @@ class IndexPool:
     def reserve(self, index: int) -> None:
         """Mark as used what the maps already hold. Only before the first `take`."""
         self._used.add(index)
-        for skipped in range(self._next, index):
-            heapq.heappush(self._free, skipped)
-        if index < self._next:
-            self._free.remove(index)
-            heapq.heapify(self._free)
-        self._next = max(self._next, index + 1)
 
     def take(self) -> int | None:
         """A free number, or None if all are used."""
         if self._free:
             index = heapq.heappop(self._free)
-        elif self._next < self._end:
-            index = self._next
-            self._next += 1
         else:
-            return None
+            while self._next in self._used:
+                self._next += 1
+            index = self._next
+            if index >= self._end:
+                return None
         self._used.add(index)
         return index
 

@@ -43,6 +43,7 @@ _log = logging.getLogger(__name__)
 OBJECT = Path(__file__).parent / "bpf" / "lb.bpf.o"
 PROGRAMS = {"xdp": "xdp_lb", "xdp-frags": "xdp_lb_frags", "tcx": "tc_lb", "xdp+tcx": "tc_behind_xdp"}
 _SIZED_BY_CONNECTIONS = ("conns", "replies")
+_SLOTS = 1 << 22  # 16 MB: 1000 services with Maglev tables, or a million servers in lists
 _CHUNK = 2048  # elements read between two turns of the event loop
 _KEEP_UNKNOWN_S = 30.0  # records from a peer wait this long for their service to be programmed here
 
@@ -142,9 +143,9 @@ class XdpPlane:
             pinned.close()
 
     def _sizes(self) -> dict[str, int]:
-        """Buckets of the tables whose size follows from the number of connections. What is pinned keeps its size."""
+        """Elements of the maps whose size is chosen here. What is pinned keeps its size."""
         buckets = 1 << max(0, (self._connections - 1) // layout.BUCKET_WAYS).bit_length()
-        sizes = dict.fromkeys(_SIZED_BY_CONNECTIONS, buckets)
+        sizes = {**dict.fromkeys(_SIZED_BY_CONNECTIONS, buckets), "slots": _SLOTS}
         if self._adopted:
             for name in sizes:
                 pinned = Map.pinned(self._pins / name)

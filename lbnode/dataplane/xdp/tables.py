@@ -19,7 +19,7 @@ from lbnode.dataplane.xdp.neighbours import Neighbours
 from lbnode.errors import DataPlaneError
 from lbnode.model import Address, Programmed, ProgrammedServer, ProgrammedService, ServerId, ServiceId, Timeouts
 
-_GRACE_S = 1.0  # packets that began with the old value of a service are long through when its slots are used again
+_GRACE_S = 0.1  # packets that began with the old value of a service are long through when its slots are used again
 _CHUNK = 1024  # elements read between two turns of the event loop
 
 
