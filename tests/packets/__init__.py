@@ -1,0 +1,9 @@
+"""Packet in, BPF_PROG_TEST_RUN, packet out: the compiled data plane on single packets, without interfaces.
+
+bench.py     Bench: a private instance of the object (its maps are pinned nowhere), services and servers put into it by
+             the product's own Tables, time turned by hand, every packet that comes out checked (all checksums)
+conftest.py  the fixture `bench`, and `entry`: every test runs through xdp_lb and through tc_lb
+test_*.py    by feature: forwarding methods, states and time-outs, ICMP, bad packets, full table, records, schedulers
+
+The sequences of servers are compared with choices of the real IPVS: tests/reference/ipvs-schedulers.json.
+"""
