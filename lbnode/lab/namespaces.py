@@ -155,7 +155,7 @@ def launch(project: Project, container: Container, place: Place, binds: Sequence
     }
     path = place.directory / "spec.json"
     path.write_text(json.dumps(spec))
-    command = [sys.executable, str(Path(__file__).with_name("init.py")), str(path)]
+    command = [sys.executable, "-I", str(Path(__file__).with_name("init.py")), str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, start_new_session=True)
     if done.returncode != 0:
         raise LabError(f"{container.name} does not start: {done.stderr.strip()}")
