@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from lbnode.dataplane.base import InterfaceStatus
+from lbnode.dataplane.xdp import syscall
 from lbnode.dataplane.xdp.interfaces import Attach, Interface, choose, wanted
 from lbnode.dataplane.xdp.links import Link, adopt, attach
 from lbnode.errors import DataPlaneError
@@ -29,7 +30,8 @@ class Attachments:
         self._programs = programs
         self._links: dict[tuple[str, int], Link] = {}
         self._status: dict[str, InterfaceStatus] = {}
-        self._present: dict[int, Interface] = {}
+        self._ids = {program: syscall.prog_info(program).id for program in programs.values()}
+        self._refused: dict[int, str] = {}  # by ifindex: why native XDP does not work there
 
     def adopt(self) -> None:
         """Take over what is pinned; every link then runs the new programs, without a packet in between unserved."""
@@ -39,38 +41,46 @@ class Attachments:
 
     def update(self, interfaces: Iterable[Interface]) -> None:
         """Attach to what is wanted and not attached yet, let go of what is not wanted or not there any more."""
-        before = self._present
-        self._present = {one.index: one for one in interfaces if wanted(one, self._names)}
-        for key in [key for key in self._links if key[1] not in self._present]:
-            self._links.pop(key).detach()
-        self._status = {name: status for name, status in self._status.items() if status.mode != "-"}
-        for one in before.values():
-            if one.index not in self._present or self._present[one.index].name != one.name:
-                self._status.pop(one.name, None)
-        for one in self._present.values():
-            if one.name not in self._status:
-                self._status[one.name] = self._attach(one)
-                _log.info("%s: %s", one.name, self._status[one.name])
+        present = {one.index: one for one in interfaces if wanted(one, self._names)}
+        self._refused = {index: why for index, why in self._refused.items() if index in present}
+        for kind, ifindex in list(self._links):
+            if ifindex not in present:
+                self._drop(kind, ifindex)
+        before, self._status = self._status, {}
+        for one in present.values():
+            self._status[one.name] = self._attach(one, present.values())
         for name in self._names:
             if name not in self._status:
                 self._status[name] = InterfaceStatus(name, "-", "named by configuration", f"no interface {name} here")
+        for name, status in self._status.items():
+            if before.get(name) != status:
+                _log.info("%s: %s (%s) %s", name, status.mode, status.reason, status.error)
 
-    def _attach(self, interface: Interface) -> InterfaceStatus:
-        mode, reason = choose(interface, self._mode)
-        if mode == "xdp":
-            try:
+    def _choose(self, interface: Interface) -> tuple[str, str]:
+        if why := self._refused.get(interface.index):
+            return "tcx", f"native XDP failed: {why}"
+        return choose(interface, self._mode)
+
+    def _attach(self, interface: Interface, all_of_them: Collection[Interface]) -> InterfaceStatus:
+        mode, reason = self._choose(interface)
+        others = [(one.name, self._choose(one)[0]) for one in all_of_them]
+        if mode == "xdp" and (at_tcx := sorted(name for name, other in others if other == "tcx")):
+            mode, reason = "tcx", f"{', '.join(at_tcx)} is served at tcx, and XDP could not send frames there"
+        try:
+            if mode == "xdp":
                 self._ensure("xdp", interface.index, "xdp")
                 self._ensure("tcx", interface.index, "xdp+tcx")
-            except DataPlaneError as error:
-                self._drop("xdp", interface.index)
-                mode, reason = "tcx", f"native XDP failed: {error}"
             else:
-                return InterfaceStatus(interface.name, "xdp", reason)
-        try:
-            self._ensure("tcx", interface.index, "tcx")
+                self._ensure("tcx", interface.index, "tcx")
+                self._drop("xdp", interface.index)
         except DataPlaneError as error:
-            return InterfaceStatus(interface.name, "-", reason, str(error))
-        self._drop("xdp", interface.index)
+            if mode == "tcx":
+                return InterfaceStatus(interface.name, "-", reason, str(error))
+            self._refused[interface.index] = str(error)
+            for one in all_of_them:  # those that got XDP already change to tcx
+                if one is not interface and one.name in self._status:
+                    self._status[one.name] = self._attach(one, all_of_them)
+            return self._attach(interface, all_of_them)
         return InterfaceStatus(interface.name, mode, reason)
 
     def _ensure(self, kind: str, ifindex: int, use: str) -> None:
@@ -83,9 +93,10 @@ class Attachments:
             self._put(kind, ifindex, self._programs["xdp-frags"])
 
     def _put(self, kind: str, ifindex: int, program: int) -> None:
-        if link := self._links.get((kind, ifindex)):
+        link = self._links.get((kind, ifindex))
+        if link is not None and link.prog_id != self._ids[program]:
             link.swap(program)
-        else:
+        elif link is None:
             self._links[kind, ifindex] = attach(kind, program, ifindex, self._directory)
 
     def _drop(self, kind: str, ifindex: int) -> None:
