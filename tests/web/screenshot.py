@@ -6,9 +6,9 @@ LBNODE_SCREENSHOT=FILE pytest tests/web        the README's one
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -107,4 +107,6 @@ async def main(directory: Path) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1])))
+    parser = argparse.ArgumentParser(description="Take pictures of the page in every size and scheme.")
+    parser.add_argument("directory", type=Path)
+    asyncio.run(main(parser.parse_args().directory))
