@@ -1,0 +1,312 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The connection table: two choices of buckets, four ways each (lb.h: struct bucket). Whoever moves a way's word to
+ * STATE_BUSY by compare-and-swap owns the way until it writes the word again; nobody waits.
+ */
+#ifndef LBNODE_CONN_H
+#define LBNODE_CONN_H
+
+#include "tcp.h"
+
+struct place {
+	struct bucket *bucket;
+	__u32 number; /* of the bucket */
+	__u32 way;
+	__u64 word;
+	__u32 server; /* of the connection found, read under this word */
+	__u32 generation;
+};
+
+#define WORD(generation, flags, state) ((__u64)(generation) << 32 | (__u64)((flags) & 0xff) << 8 | (state))
+INLINE __u32 word_generation(__u64 word)
+{
+	return word >> 32;
+}
+INLINE __u32 word_flags(__u64 word)
+{
+	return (word >> 8) & 0xff;
+}
+INLINE __u32 word_state(__u64 word)
+{
+	return word & 0xff;
+}
+INLINE bool word_used(__u64 word)
+{
+	__u32 state = word_state(word);
+	return state != STATE_NONE && state != STATE_BUSY;
+}
+
+INLINE struct conn *place_conn(struct place *p)
+{
+	return &p->bucket->way[p->way & (BUCKET_WAYS - 1)];
+}
+
+INLINE __u64 *place_word(struct place *p)
+{
+	return &p->bucket->word[p->way & (BUCKET_WAYS - 1)];
+}
+
+INLINE bool swap_word(__u64 *at, __u64 old, __u64 new)
+{
+	return __sync_val_compare_and_swap(at, old, new) == old;
+}
+
+/* --- gauges -------------------------------------------------------------------------------------------------------- */
+
+/* The server if it is still the one meant: not deleted, its index not given to another. */
+INLINE struct server *get_server(__u32 index, __u32 generation)
+{
+	struct server *server = bpf_map_lookup_elem(&servers, &index);
+	return server && server->generation == generation && generation ? server : NULL;
+}
+
+/* ip_vs_bind_dest, ip_vs_unbind_dest and the counting in set_tcp_state of IPVS: change both gauges by so much. */
+INLINE void gauge_add(__u32 index, const struct server *server, __s32 active, __s32 inactive)
+{
+	struct gauge *gauge = bpf_map_lookup_elem(&gauges, &index);
+	if (!gauge)
+		return;
+	if (active)
+		__sync_fetch_and_add(&gauge->active, active);
+	if (inactive)
+		__sync_fetch_and_add(&gauge->inactive, inactive);
+	if (likely(!server->upper_threshold && !gauge->overloaded))
+		return;
+	__s32 now = gauge->active + gauge->inactive;
+	__u64 total = now > 0 ? now : 0;
+	if (active + inactive > 0 && server->upper_threshold && total >= server->upper_threshold)
+		gauge->overloaded = 1;
+	else if (active + inactive < 0 &&
+		 (server->lower_threshold ? total < server->lower_threshold : total * 4 < server->upper_threshold * 3ULL ||
+									      !server->upper_threshold))
+		gauge->overloaded = 0;
+}
+
+INLINE void gauge_word(const struct conn *c, __u64 word, __s32 change)
+{
+	struct server *server = get_server(c->server, c->generation);
+	if (!server)
+		return; /* the index may have another server by now: that one's gauges are not ours */
+	if (word_flags(word) & CONN_INACTIVE)
+		gauge_add(c->server, server, 0, change);
+	else
+		gauge_add(c->server, server, change, 0);
+}
+
+/* --- replies ------------------------------------------------------------------------------------------------------- */
+
+INLINE __u64 reply_ref(__u64 hash, __u32 number, __u32 way)
+{
+	return (__u64)hash_tag(hash) << 32 | (number * BUCKET_WAYS + way + 1);
+}
+
+static __noinline int reply_swap(__u64 hash, __u64 old, __u64 new)
+{
+	__u32 mask = bucket_count() - 1;
+	for (int choice = 0; choice < 2; choice++) {
+		__u32 number = hash_bucket(hash, choice, mask);
+		struct reply_bucket *bucket = bpf_map_lookup_elem(&replies, &number);
+		if (!bucket)
+			return -1;
+		for (int i = 0; i < REPLY_WAYS; i++)
+			if (bucket->ref[i] == old && swap_word(&bucket->ref[i], old, new))
+				return 0;
+	}
+	return -1;
+}
+
+/* --- finding ------------------------------------------------------------------------------------------------------- */
+
+/* True if the way still holds what `word` said while everything in between was read. */
+INLINE bool place_unchanged(struct place *p)
+{
+	asm volatile("" ::: "memory");
+	return word_generation(*(volatile __u64 *)place_word(p)) == word_generation(p->word);
+}
+
+INLINE bool place_read(struct place *p)
+{
+	struct conn *c = place_conn(p);
+	p->server = c->server;
+	p->generation = c->generation;
+	return place_unchanged(p);
+}
+
+/* The way whose `in` tuple is `t`. */
+INLINE bool conn_find(const struct tuple *t, __u64 hash, struct place *p)
+{
+	__u32 mask = bucket_count() - 1, tag = hash_tag(hash);
+#pragma unroll
+	for (int choice = 0; choice < 2; choice++) {
+		p->number = hash_bucket(hash, choice, mask);
+		p->bucket = bpf_map_lookup_elem(&conns, &p->number);
+		if (!p->bucket)
+			return false;
+#pragma unroll
+		for (int way = 0; way < BUCKET_WAYS; way++) {
+			if (p->bucket->tag[way] != tag)
+				continue;
+			__u64 word = *(volatile __u64 *)&p->bucket->word[way];
+			if (word_used(word) && tuple_equal(&p->bucket->way[way].in, t)) {
+				p->way = way;
+				p->word = word;
+				return place_read(p);
+			}
+		}
+	}
+	return false;
+}
+
+/* The way whose `out` tuple is `t`. */
+INLINE bool conn_find_reply(const struct tuple *t, __u64 hash, struct place *p)
+{
+	__u32 mask = bucket_count() - 1, tag = hash_tag(hash);
+	for (int choice = 0; choice < 2; choice++) {
+		__u32 number = hash_bucket(hash, choice, mask);
+		struct reply_bucket *replies_of = bpf_map_lookup_elem(&replies, &number);
+		if (!replies_of)
+			return false;
+		for (int i = 0; i < REPLY_WAYS; i++) {
+			__u64 ref = replies_of->ref[i];
+			if ((__u32)(ref >> 32) != tag)
+				continue;
+			__u32 at = (__u32)ref - 1;
+			p->number = at / BUCKET_WAYS;
+			p->way = at % BUCKET_WAYS;
+			p->bucket = bpf_map_lookup_elem(&conns, &p->number);
+			if (!p->bucket)
+				continue;
+			p->word = *(volatile __u64 *)place_word(p);
+			if (word_used(p->word) && tuple_equal(&place_conn(p)->out, t))
+				return place_read(p);
+		}
+	}
+	return false;
+}
+
+/* --- taking and giving ways -------------------------------------------------------------------------------------- */
+
+/* Own the way; what was in it is gone: counted off, no replies any more. */
+static __noinline int conn_seize(struct bucket *bucket, __u32 number, __u32 way, __u64 word, __u64 seed)
+{
+	if (!bucket || way >= BUCKET_WAYS)
+		return -1;
+	if (!swap_word(&bucket->word[way], word, WORD(word_generation(word) + 1, 0, STATE_BUSY)))
+		return -1;
+	if (word_state(word) == STATE_NONE)
+		return 0;
+	struct conn *c = &bucket->way[way];
+	gauge_word(c, word, -1);
+	count_entries(-1);
+	if (c->forward == FORWARD_MASQUERADE) {
+		__u64 hash = tuple_hash(&c->out, seed);
+		reply_swap(hash, reply_ref(hash, number, way), 0);
+	}
+	return 0;
+}
+
+INLINE bool conn_take(struct place *p, __u64 seed)
+{
+	return conn_seize(p->bucket, p->number, p->way, p->word, seed) == 0;
+}
+
+/* The word of a way that this CPU owns; an exchange, because it orders the writes before it on every architecture. */
+INLINE void conn_publish(struct place *p, __u64 word)
+{
+	__sync_lock_test_and_set(place_word(p), word);
+}
+
+INLINE bool conn_remove(struct place *p, __u64 seed)
+{
+	if (!conn_take(p, seed))
+		return false;
+	conn_publish(p, WORD(word_generation(p->word) + 1, 0, STATE_NONE));
+	return true;
+}
+
+INLINE __u32 conn_timeout(const struct config *config, __u64 word)
+{
+	return config->timeout_ms[word_state(word) & 15];
+}
+
+INLINE bool conn_expired(const struct config *config, const struct conn *c, __u64 word, __u32 now)
+{
+	return now - c->last_ms > conn_timeout(config, word);
+}
+
+/*
+ * How gladly a way is given away for a new connection; the upper bits are the class, the lower its idle time:
+ * free or expired, then half-open, then finished. 0: not at all.
+ */
+INLINE __u64 conn_price(const struct config *config, const struct conn *c, __u64 word, __u32 now)
+{
+	if (word_state(word) == STATE_NONE)
+		return 4ULL << 32;
+	if (word_state(word) == STATE_BUSY)
+		return 0;
+	__u32 idle = now - c->last_ms;
+	if (idle > conn_timeout(config, word))
+		return 3ULL << 32;
+	if (state_half_open(word))
+		return 2ULL << 32 | idle;
+	if (state_finished(word_state(word)))
+		return 1ULL << 32 | idle;
+	return 0;
+}
+
+struct new_conn {
+	struct conn conn;
+	__u64 hash; /* of conn.in */
+	__u32 state;
+	__u32 flags;
+};
+
+/* Put a new connection into the table. 0, or -1: no room. */
+static __noinline int conn_add(struct new_conn *new)
+{
+	struct config *config = get_config();
+	struct clock *clock = get_clock();
+	if (!new || !config || !clock)
+		return -1;
+	__u32 mask = bucket_count() - 1, now = clock->now_ms;
+	struct place best = {};
+	__u64 best_price = 0;
+	for (int choice = 0; choice < 2; choice++) {
+		__u32 number = hash_bucket(new->hash, choice, mask);
+		struct bucket *bucket = bpf_map_lookup_elem(&conns, &number);
+		if (!bucket)
+			return -1;
+		for (int way = 0; way < BUCKET_WAYS; way++) {
+			__u64 word = *(volatile __u64 *)&bucket->word[way];
+			__u64 price = conn_price(config, &bucket->way[way], word, now);
+			if (price > best_price) {
+				best_price = price;
+				best.bucket = bucket;
+				best.number = number;
+				best.way = way;
+				best.word = word;
+			}
+		}
+	}
+	if (!best_price || !conn_take(&best, config->seed))
+		return -1;
+	if (best_price < 3ULL << 32)
+		count(EVENT_EVICTED);
+	__u32 generation = word_generation(best.word) + 1;
+	if (new->conn.forward == FORWARD_MASQUERADE) {
+		__u64 hash = tuple_hash(&new->conn.out, config->seed);
+		if (reply_swap(hash, 0, reply_ref(hash, best.number, best.way)) != 0) {
+			conn_publish(&best, WORD(generation, 0, STATE_NONE));
+			return -1;
+		}
+	}
+	*place_conn(&best) = new->conn;
+	best.bucket->tag[best.way & (BUCKET_WAYS - 1)] = hash_tag(new->hash);
+	__u64 word = WORD(generation, new->flags, new->state);
+	gauge_word(&new->conn, word, 1);
+	count_entries(1);
+	conn_publish(&best, word);
+	return 0;
+}
+
+#endif

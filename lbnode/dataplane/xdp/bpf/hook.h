@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The two hooks under one name each. `hook` is a constant wherever these are used, so every program contains only its own
+ * half. At tcx the checksum helpers are used: they know about checksums left to the device (CHECKSUM_PARTIAL) and GSO.
+ */
+#ifndef LBNODE_HOOK_H
+#define LBNODE_HOOK_H
+
+#include "packet.h"
+
+#define HOOK_XDP 0
+#define HOOK_TC 1
+
+#define AF_INET 2
+#define TC_NEXT (-1) /* TCX_NEXT, TC_ACT_UNSPEC: go on as if the program had not been there */
+#define TC_DROP 2    /* TCX_DROP */
+#define PACKET_HOST 0
+#define IPIP_TTL 64
+
+/*
+ * The verifier wants these fields read at a constant offset from the context itself; the compiler, left alone, likes to
+ * keep the field's address in a register.
+ */
+#define CONTEXT_POINTER(type, field)                                                                                  \
+	({                                                                                                             \
+		void *value;                                                                                           \
+		asm volatile("%0 = *(u32 *)(%1 + %2)" : "=r"(value) : "r"(ctx), "i"(offsetof(type, field)));            \
+		value;                                                                                                 \
+	})
+
+INLINE void *frame(void *ctx, const int hook)
+{
+	return hook == HOOK_XDP ? CONTEXT_POINTER(struct xdp_md, data) : CONTEXT_POINTER(struct __sk_buff, data);
+}
+
+INLINE void *frame_end(void *ctx, const int hook)
+{
+	return hook == HOOK_XDP ? CONTEXT_POINTER(struct xdp_md, data_end) : CONTEXT_POINTER(struct __sk_buff, data_end);
+}
+
+INLINE __u32 frame_len(void *ctx, const int hook)
+{
+	if (hook == HOOK_XDP)
+		return bpf_xdp_get_buff_len(ctx);
+	return ((struct __sk_buff *)ctx)->len;
+}
+
+INLINE __u32 ingress(void *ctx, const int hook)
+{
+	if (hook == HOOK_XDP)
+		return ((struct xdp_md *)ctx)->ingress_ifindex;
+	return ((struct __sk_buff *)ctx)->ifindex;
+}
+
+/* A bundle of segments that is cut to size on its way out. */
+INLINE bool is_gso(void *ctx, const int hook)
+{
+	return hook == HOOK_TC && ((struct __sk_buff *)ctx)->gso_size;
+}
+
+INLINE int pass(const int hook)
+{
+	return hook == HOOK_XDP ? XDP_PASS : TC_NEXT;
+}
+
+INLINE int drop(const int hook, __u32 event)
+{
+	count(event);
+	return hook == HOOK_XDP ? XDP_DROP : TC_DROP;
+}
+
+INLINE int send(void *ctx, const int hook, __u32 ifindex)
+{
+	if (hook == HOOK_XDP && ifindex == ((struct xdp_md *)ctx)->ingress_ifindex)
+		return XDP_TX;
+	return bpf_redirect(ifindex, 0);
+}
+
+/* Back to where it came from. */
+INLINE int reflect(void *ctx, const int hook)
+{
+	struct ethhdr *eth = frame(ctx, hook);
+	if ((void *)(eth + 1) > frame_end(ctx, hook))
+		return drop(hook, EVENT_DROP_ERROR);
+	__u8 mac[ETH_ALEN];
+	__builtin_memcpy(mac, eth->h_dest, ETH_ALEN);
+	__builtin_memcpy(eth->h_dest, eth->h_source, ETH_ALEN);
+	__builtin_memcpy(eth->h_source, mac, ETH_ALEN);
+	return send(ctx, hook, ingress(ctx, hook));
+}
+
+/* --- next hop -------------------------------------------------------------------------------------------------- */
+
+enum hop_result {
+	HOP_OK,
+	HOP_NO_NEIGHBOUR, /* `family`, `gateway`, `ifindex` are known */
+	HOP_TOO_BIG,	  /* `mtu` is known */
+	HOP_STACK,	  /* nothing that the data plane can use */
+};
+
+struct hop {
+	__u32 result;
+	__u32 ifindex;
+	__u32 mtu;
+	__u32 family;
+	__u32 gateway[4];
+	__u8 target_mac[ETH_ALEN];
+	__u8 source_mac[ETH_ALEN];
+};
+
+/* Ask the kernel's routes and neighbours. `length` counts with what is going to be put in front. */
+INLINE void find_hop(void *ctx, const int hook, struct hop *hop, __be32 source, __be32 target, __u8 tos, __u32 length)
+{
+	struct bpf_fib_lookup fib = {};
+	fib.family = AF_INET;
+	fib.ifindex = ingress(ctx, hook);
+	fib.ipv4_src = source;
+	fib.ipv4_dst = target;
+	fib.tos = tos & 0x1c;
+	if (!is_gso(ctx, hook) && length <= 0xffff)
+		fib.tot_len = length;
+	long result = bpf_fib_lookup(ctx, &fib, sizeof(fib), 0);
+	hop->ifindex = fib.ifindex;
+	switch (result) {
+	case BPF_FIB_LKUP_RET_SUCCESS:
+		hop->result = HOP_OK;
+		__builtin_memcpy(hop->target_mac, fib.dmac, ETH_ALEN);
+		__builtin_memcpy(hop->source_mac, fib.smac, ETH_ALEN);
+		return;
+	case BPF_FIB_LKUP_RET_NO_NEIGH:
+		hop->result = HOP_NO_NEIGHBOUR;
+		hop->family = fib.family;
+		__builtin_memcpy(hop->gateway, fib.ipv6_dst, sizeof(hop->gateway));
+		return;
+	case BPF_FIB_LKUP_RET_FRAG_NEEDED:
+		hop->result = HOP_TOO_BIG;
+		hop->mtu = fib.mtu_result;
+		return;
+	default:
+		hop->result = HOP_STACK;
+	}
+}
+
+/* What xdp_lb leaves in front of a frame for tc_behind_xdp: who the next hop is that has to be resolved. */
+struct handover {
+	__u32 magic;
+	__u32 ifindex;
+	__u32 family;
+	__u32 gateway[4];
+};
+#define HANDOVER_MAGIC 0x6c626e64
+
+INLINE int redirect_neighbour(__u32 ifindex, __u32 family, const __u32 *gateway)
+{
+	struct bpf_redir_neigh neighbour = {.nh_family = family};
+	__builtin_memcpy(neighbour.ipv6_nh, gateway, sizeof(neighbour.ipv6_nh));
+	return bpf_redirect_neigh(ifindex, &neighbour, sizeof(neighbour), 0);
+}
+
+/* Send a packet that is otherwise ready. `routable`: its target address leads the network stack to the same place. */
+INLINE int emit(void *ctx, const int hook, const struct hop *hop, bool routable)
+{
+	struct ethhdr *eth;
+	switch (hop->result) {
+	case HOP_OK:
+		eth = frame(ctx, hook);
+		if ((void *)(eth + 1) > frame_end(ctx, hook))
+			return drop(hook, EVENT_DROP_ERROR);
+		__builtin_memcpy(eth->h_dest, hop->target_mac, ETH_ALEN);
+		__builtin_memcpy(eth->h_source, hop->source_mac, ETH_ALEN);
+		return send(ctx, hook, hop->ifindex);
+	case HOP_NO_NEIGHBOUR:
+		count(EVENT_NO_NEIGHBOUR);
+		if (hook == HOOK_TC)
+			return redirect_neighbour(hop->ifindex, hop->family, hop->gateway);
+		if (bpf_xdp_adjust_meta(ctx, -(int)sizeof(struct handover)) == 0) {
+			struct handover *handover = (void *)(long)((struct xdp_md *)ctx)->data_meta;
+			if ((void *)(handover + 1) > frame(ctx, hook))
+				return drop(hook, EVENT_DROP_ERROR);
+			handover->magic = HANDOVER_MAGIC;
+			handover->ifindex = hop->ifindex;
+			handover->family = hop->family;
+			__builtin_memcpy(handover->gateway, hop->gateway, sizeof(handover->gateway));
+			return XDP_PASS;
+		}
+		/* the driver has no metadata: let the stack route it, if it can */
+		return routable ? XDP_PASS : drop(hook, EVENT_DROP_NO_ROUTE);
+	default:
+		if (!routable)
+			return drop(hook, EVENT_DROP_NO_ROUTE);
+		count(EVENT_STACK);
+		return pass(hook);
+	}
+}
+
+#endif

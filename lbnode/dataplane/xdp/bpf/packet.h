@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Reading packets and mending checksums; the same for both hooks. */
+#ifndef LBNODE_PACKET_H
+#define LBNODE_PACKET_H
+
+#include "tcp.h"
+
+#define IP_DF 0x4000
+#define IP_MF 0x2000
+#define IP_OFFSET 0x1fff
+#define IP_HEADER 20
+
+enum kind {
+	KIND_OTHER,	/* nothing for us */
+	KIND_L4,	/* whole TCP or UDP packet: `tuple` is filled */
+	KIND_ICMP,	/* whole ICMP packet: addresses of `tuple` are filled */
+	KIND_FRAGMENT,
+	KIND_MALFORMED,
+};
+
+struct packet {
+	struct tuple tuple;
+	__u32 length;	   /* of the IP packet, header included */
+	__u32 header;	   /* of the IP header, 20 to 60 */
+	__u8 tcp_flags;
+	__u8 ttl;
+	__u8 tos;
+	bool dont_fragment;
+};
+
+struct icmp_header {
+	__u8 type;
+	__u8 code;
+	__be16 checksum;
+	__be16 unused;
+	__be16 mtu;
+};
+
+INLINE __u16 csum_fold(__u32 sum)
+{
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	return sum;
+}
+
+/* RFC 1624, equation 3: HC' = ~(~HC + ~m + m') */
+INLINE void csum_replace2(__u16 *check, __u16 old, __u16 new)
+{
+	*check = ~csum_fold((__u16)~*check + (__u16)~old + new);
+}
+
+INLINE void csum_replace4(__u16 *check, __u32 old, __u32 new)
+{
+	*check = ~csum_fold((__u16)~*check + (__u16)~(old & 0xffff) + (__u16)~(old >> 16) + (new & 0xffff) +
+			    (new >> 16));
+}
+
+INLINE __u16 ip_sum(const struct iphdr *ip)
+{
+	const __u16 *word = (const void *)ip;
+	__u32 sum = 0;
+#pragma unroll
+	for (int i = 0; i < IP_HEADER / 2; i++)
+		sum += word[i];
+	return csum_fold(sum);
+}
+
+INLINE void ip_set_checksum(struct iphdr *ip)
+{
+	ip->check = 0;
+	ip->check = ~ip_sum(ip);
+}
+
+INLINE void ip_decrement_ttl(struct iphdr *ip)
+{
+	csum_replace2(&ip->check, bpf_htons(ip->ttl << 8), bpf_htons((ip->ttl - 1) << 8));
+	ip->ttl--;
+}
+
+INLINE void ip_set_addr(struct iphdr *ip, bool source, __be32 new)
+{
+	__be32 *at = source ? &ip->saddr : &ip->daddr;
+	csum_replace4(&ip->check, *at, new);
+	*at = new;
+}
+
+/* Sum of the IP options, which lie behind the first 20 bytes; -1: beyond the data. */
+INLINE int options_sum(const struct iphdr *ip, void *end, __u32 header)
+{
+	const __u16 *word = (const void *)(ip + 1);
+	__u32 sum = 0;
+	for (__u32 i = 0; i < 20; i++) {
+		if (i * 2 + IP_HEADER >= header)
+			break;
+		if ((void *)(word + i + 1) > end)
+			return -1;
+		sum += word[i];
+	}
+	return csum_fold(sum);
+}
+
+/*
+ * Reads an Ethernet frame with IPv4. `available`: bytes of the frame behind the Ethernet header, of which the first ones
+ * lie before `end`. What a host or router must check, is checked (RFC 1122 3.2.1, RFC 1812 5.2.2): version, lengths, the
+ * header's checksum. `addresses`: false for a header quoted by an ICMP error, which may be cut short.
+ */
+INLINE int parse_ip(struct iphdr *ip, void *end, __u32 available, struct packet *p)
+{
+	if ((void *)(ip + 1) > end)
+		return KIND_OTHER;
+	p->header = ip->ihl * 4;
+	p->length = bpf_ntohs(ip->tot_len);
+	p->ttl = ip->ttl;
+	p->tos = ip->tos;
+	p->dont_fragment = ip->frag_off & bpf_htons(IP_DF);
+	addr_set_v4(&p->tuple.source, ip->saddr);
+	addr_set_v4(&p->tuple.target, ip->daddr);
+	p->tuple.source_port = p->tuple.target_port = 0;
+	p->tuple.protocol = ip->protocol;
+	__builtin_memset(p->tuple.reserved, 0, sizeof(p->tuple.reserved));
+	if (ip->version != 4 || p->header < IP_HEADER || p->length < p->header || p->length > available)
+		return KIND_MALFORMED;
+	__u32 sum = ip_sum(ip);
+	if (unlikely(p->header > IP_HEADER)) {
+		int options = options_sum(ip, end, p->header);
+		if (options < 0)
+			return KIND_OTHER;
+		sum = csum_fold(sum + options);
+	}
+	if (sum != 0xffff)
+		return KIND_MALFORMED;
+	if (unlikely(ip->frag_off & bpf_htons(IP_MF | IP_OFFSET)))
+		return KIND_FRAGMENT;
+	return KIND_L4;
+}
+
+INLINE int parse_l4(struct iphdr *ip, void *end, struct packet *p)
+{
+	void *l4 = (void *)ip + (p->header & 0x3c);
+	__u32 payload = p->length - p->header;
+	p->tcp_flags = 0;
+	if (p->tuple.protocol == IPPROTO_TCP) {
+		struct tcphdr *tcp = l4;
+		if (payload < sizeof(*tcp))
+			return KIND_MALFORMED;
+		if ((void *)(tcp + 1) > end)
+			return KIND_OTHER;
+		if (tcp->doff * 4 < sizeof(*tcp) || tcp->doff * 4 > payload)
+			return KIND_MALFORMED;
+		p->tuple.source_port = tcp->source;
+		p->tuple.target_port = tcp->dest;
+		p->tcp_flags = ((__u8 *)tcp)[13];
+		return KIND_L4;
+	}
+	if (p->tuple.protocol == IPPROTO_UDP) {
+		struct udphdr *udp = l4;
+		if (payload < sizeof(*udp))
+			return KIND_MALFORMED;
+		if ((void *)(udp + 1) > end)
+			return KIND_OTHER;
+		if (bpf_ntohs(udp->len) < sizeof(*udp) || bpf_ntohs(udp->len) > payload)
+			return KIND_MALFORMED;
+		p->tuple.source_port = udp->source;
+		p->tuple.target_port = udp->dest;
+		return KIND_L4;
+	}
+	return p->tuple.protocol == IPPROTO_ICMP ? KIND_ICMP : KIND_OTHER;
+}
+
+INLINE void tuple_reverse(struct tuple *to, const struct tuple *from)
+{
+	*to = *from;
+	to->source = from->target;
+	to->target = from->source;
+	to->source_port = from->target_port;
+	to->target_port = from->source_port;
+}
+
+#endif

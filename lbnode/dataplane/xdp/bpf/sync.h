@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Connections out of and into the table, as records (lb.h: struct record). Run by user space. */
+#ifndef LBNODE_SYNC_H
+#define LBNODE_SYNC_H
+
+#include "sched.h"
+#include "track.h"
+
+/* Copy one connection; false if it changed hands meanwhile. */
+INLINE bool write_record(struct place *p, struct record *r, __u32 now)
+{
+	struct conn *c = place_conn(p);
+	r->in = c->in;
+	r->out = c->out;
+	r->idle_ms = now - c->last_ms;
+	r->mark = 0;
+	r->state = word_state(p->word);
+	r->flags = word_flags(p->word) & (CONN_ASSURED | CONN_NO_OUTPUT);
+	r->forward = c->forward;
+	r->result = 0;
+	r->reserved = 0;
+	return place_unchanged(p);
+}
+
+struct export {
+	__u32 limit, count, bucket, now;
+	__u32 flags;
+	__u32 done;
+};
+
+static long take_changed_step(__u32 i, struct export *e)
+{
+	__u64 ref;
+	if (bpf_map_pop_elem(&changed, &ref)) {
+		e->done = 1;
+		return 1;
+	}
+	struct place place = {.number = (__u32)ref / BUCKET_WAYS, .way = (__u32)ref % BUCKET_WAYS};
+	place.bucket = bpf_map_lookup_elem(&conns, &place.number);
+	if (!place.bucket)
+		return 0;
+	/* First the mark, then the copy: a change after the copy is reported once more. */
+	__u64 word = *(volatile __u64 *)place_word(&place);
+	if (word_generation(word) != (__u32)(ref >> 32) || !word_used(word))
+		return 0;
+	__sync_fetch_and_and(place_word(&place), ~((__u64)CONN_CHANGED << 8));
+	place.word = *(volatile __u64 *)place_word(&place);
+	struct record *r = bpf_map_lookup_elem(&records, &e->count);
+	if (!r)
+		return 1;
+	if (word_used(place.word) && write_record(&place, r, e->now)) {
+		place_conn(&place)->synced_ms = e->now ? e->now : 1;
+		e->count++;
+	}
+	return e->count >= e->limit;
+}
+
+SEC("syscall")
+int take_changed(struct records_args *args)
+{
+	struct clock *clock = get_clock();
+	if (!clock)
+		return -ENOENT;
+	struct export e = {.limit = args->limit, .now = clock->now_ms};
+	if (e.limit > RECORDS_MAX)
+		e.limit = RECORDS_MAX;
+	if (e.limit)
+		bpf_loop(2 * RECORDS_MAX, take_changed_step, &e, 0);
+	args->count = e.count;
+	args->done = e.done;
+	return 0;
+}
+
+static long take_all_step(__u32 i, struct export *e)
+{
+	struct place place = {.number = e->bucket};
+	if (e->count + BUCKET_WAYS > e->limit)
+		return 1;
+	place.bucket = bpf_map_lookup_elem(&conns, &place.number);
+	if (!place.bucket) {
+		e->done = 1;
+		return 1;
+	}
+	for (__u32 way = 0; way < BUCKET_WAYS; way++) {
+		place.way = way;
+		place.word = *(volatile __u64 *)place_word(&place);
+		if (!word_used(place.word) || (e->flags & RECORDS_SYNC && state_half_open(place.word)))
+			continue;
+		struct record *r = bpf_map_lookup_elem(&records, &e->count);
+		if (r && write_record(&place, r, e->now))
+			e->count++;
+	}
+	e->bucket++;
+	return 0;
+}
+
+/* A bulk transfer also counts as telling, or the sweeper would tell everything once more. */
+SEC("syscall")
+int take_all(struct records_args *args)
+{
+	struct clock *clock = get_clock();
+	if (!clock)
+		return -ENOENT;
+	struct export e = {
+		.limit = args->limit, .bucket = args->bucket, .now = clock->now_ms, .flags = args->flags};
+	if (e.limit > RECORDS_MAX)
+		e.limit = RECORDS_MAX;
+	bpf_loop(bucket_count() + 1, take_all_step, &e, 0);
+	args->count = e.count;
+	args->bucket = e.bucket;
+	args->done = e.done;
+	return e.limit < BUCKET_WAYS ? -EINVAL : 0;
+}
+
+/* --- merge ----------------------------------------------------------------------------------------------------------- */
+
+struct search {
+	const struct record *record;
+	__u32 list;
+	__u32 found; /* index of the server, or NO_SERVER */
+};
+
+static long search_step(__u32 i, struct search *s)
+{
+	__u32 key = s->list + i;
+	__u32 *index = bpf_map_lookup_elem(&slots, &key);
+	if (!index)
+		return 1;
+	struct server *server = bpf_map_lookup_elem(&servers, index);
+	if (!server || !server->generation || server->forward != s->record->forward)
+		return 0;
+	__be16 port = server->forward == FORWARD_MASQUERADE ? server->port : s->record->in.target_port;
+	if (port != s->record->out.source_port || !addr_equal(&server->address, &s->record->out.source))
+		return 0;
+	s->found = *index;
+	return 1;
+}
+
+INLINE bool record_valid(const struct record *r)
+{
+	bool udp = r->in.protocol == IPPROTO_UDP;
+	if (!udp && r->in.protocol != IPPROTO_TCP)
+		return false;
+	if (r->out.protocol != r->in.protocol || r->forward > FORWARD_TUNNEL)
+		return false;
+	if (!addr_equal(&r->in.source, &r->out.target) || r->in.source_port != r->out.target_port)
+		return false;
+	return udp ? r->state == STATE_UDP : r->state > STATE_NONE && r->state < STATE_UDP;
+}
+
+/* This node's entry of the same connection gives way to a record that saw a packet more recently, or as recently. */
+static __noinline int merge_one(struct record *r)
+{
+	struct config *config = get_config();
+	struct clock *clock = get_clock();
+	if (!r || !config || !clock)
+		return MERGE_FULL;
+	if (!record_valid(r))
+		return MERGE_INVALID;
+	struct service_key key = {
+		.address = r->in.target, .port = r->in.target_port, .protocol = r->in.protocol, .family = 4};
+	struct service *service = bpf_map_lookup_elem(&services, &key);
+	struct search search = {.record = r, .found = NO_SERVER};
+	if (!service)
+		return MERGE_UNKNOWN;
+	search.list = service->list;
+	bpf_loop(service->list_len & 0xffff, search_step, &search, 0);
+	struct server *server = bpf_map_lookup_elem(&servers, &search.found);
+	if (search.found == NO_SERVER || !server)
+		return MERGE_UNKNOWN;
+	__u32 now = clock->now_ms;
+	if (r->idle_ms >= config->timeout_ms[r->state & 15])
+		return MERGE_OLDER;
+
+	struct new_conn new = {.hash = tuple_hash(&r->in, config->seed), .state = r->state};
+	new.flags = CONN_IMPORTED | (r->flags & CONN_ASSURED) | (r->forward == FORWARD_MASQUERADE ? 0 : CONN_NO_OUTPUT) |
+		    (state_active(r->state) ? 0 : CONN_INACTIVE);
+	new.conn.in = r->in;
+	new.conn.out = r->out;
+	new.conn.server = search.found;
+	new.conn.generation = server->generation;
+	new.conn.last_ms = now - r->idle_ms;
+	new.conn.synced_ms = now ? now : 1;
+	new.conn.forward = r->forward;
+
+	struct place place = {};
+	if (conn_find(&r->in, new.hash, &place)) {
+		if (now - place_conn(&place)->last_ms < r->idle_ms)
+			return MERGE_OLDER;
+		if (!conn_remove(&place, config->seed))
+			return MERGE_OLDER; /* a packet uses it right now */
+	}
+	return conn_add(&new) ? MERGE_FULL : MERGE_TAKEN;
+}
+
+struct import {
+	__u32 taken;
+};
+
+static long merge_step(__u32 i, struct import *state)
+{
+	struct record *r = bpf_map_lookup_elem(&records, &i);
+	if (!r)
+		return 1;
+	r->result = merge_one(r);
+	if (r->result == MERGE_TAKEN) {
+		state->taken++;
+		count(EVENT_IMPORTED);
+	}
+	return 0;
+}
+
+SEC("syscall")
+int merge(struct records_args *args)
+{
+	struct import state = {};
+	__u32 limit = args->limit > RECORDS_MAX ? RECORDS_MAX : args->limit;
+	bpf_loop(limit, merge_step, &state, 0);
+	args->count = state.taken;
+	return 0;
+}
+
+#endif
