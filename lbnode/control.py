@@ -133,10 +133,6 @@ class Control(Protocol):
         """(revision, the whole configuration as `lbctl apply -f` would take it)."""
         ...
 
-    async def diff(self, document: Mapping[str, Any]) -> ChangeResult:
-        """What `apply` of this whole document would change (dry run)."""
-        ...
-
     async def apply(
         self,
         document: Mapping[str, Any],

@@ -59,11 +59,6 @@ class NodeControl:
         revision, entries = await self._read()
         return revision, entries_to_document(documents(entries))
 
-    async def diff(self, document: Mapping[str, Any]) -> ChangeResult:
-        revision, entries = await self._read()
-        planned = plan_apply(entries, document, self._in_force(entries), prune=False)
-        return ChangeResult(revision, planned.changes)
-
     async def apply(
         self,
         document: Mapping[str, Any],

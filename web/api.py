@@ -93,18 +93,22 @@ async def document(request: web.Request) -> web.Response:
 
 
 async def diff(request: web.Request) -> web.Response:
-    body = await body_of(request, DiffBody)
-    return reply(await request.app[CONTROL].diff(body.document))
+    body, control = await body_of(request, DiffBody), request.app[CONTROL]
+    return reply(
+        await control.apply(body.document, who=request[WHO], prune=body.prune, expect_revision=None, dry_run=True)
+    )
 
 
 async def apply(request: web.Request) -> web.Response:
     body, control = await body_of(request, ApplyBody), request.app[CONTROL]
-    if body.dry_run:
-        result = await control.diff(body.document)
-        kept = tuple(change for change in result.changes if body.prune or change.action != "delete")
-        return reply(ChangeResult(result.revision, kept))
     return reply(
-        await control.apply(body.document, who=request[WHO], prune=body.prune, expect_revision=body.expect_revision)
+        await control.apply(
+            body.document,
+            who=request[WHO],
+            prune=body.prune,
+            expect_revision=body.expect_revision,
+            dry_run=body.dry_run,
+        )
     )
 
 

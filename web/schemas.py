@@ -22,13 +22,14 @@ class Body(BaseModel):
 
 class DiffBody(Body):
     document: dict[str, Any]
+    prune: bool = Field(default=False, description="Count what the document does not name as deleted.")
 
 
 class ApplyBody(Body):
     document: dict[str, Any]
     prune: bool = Field(default=False, description="Delete what the document does not name.")
     expect_revision: int | None = Field(default=None, ge=0, description="Refuse (409) if changed after this revision.")
-    dry_run: bool = Field(default=False, description="Report what would change; expect_revision is not checked.")
+    dry_run: bool = Field(default=False, description="Report what would change, change nothing.")
 
 
 class ChangesBody(Body):

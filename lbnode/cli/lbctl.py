@@ -219,8 +219,8 @@ def apply(arguments: argparse.Namespace, client: Client) -> int:
 
 
 def diff(arguments: argparse.Namespace, client: Client) -> int:
-    body = {"document": _document(arguments.file), "prune": arguments.prune, "dry_run": True}
-    result = client.call("POST", "/api/v1/apply", body)
+    body = {"document": _document(arguments.file), "prune": arguments.prune}
+    result = client.call("POST", "/api/v1/diff", body)
     _print_changes(arguments, result)
     return 1 if result["changes"] else 0
 

@@ -222,23 +222,27 @@ class FakeControl(Control):
         }
         return self.node_status.value.revision, {"services": services}
 
-    async def diff(self, document: Mapping[str, Any]) -> ChangeResult:
+    async def apply(
+        self,
+        document: Mapping[str, Any],
+        *,
+        who: str,
+        prune: bool,
+        expect_revision: int | None,
+        dry_run: bool = False,
+    ) -> ChangeResult:
         self._need_store()
         wanted = document.get("services", {})
         if unknown := set(document) - {"services"}:
             raise ConfigError(f"document: {min(unknown)}: unknown field")
         have = {one.id for one in self.services.value}
         changes = [Change(f"services/{key}", "create", None, value) for key, value in wanted.items() if key not in have]
-        changes += [Change(f"services/{key}", "delete", {}, None) for key in sorted(have - set(wanted))]
-        return ChangeResult(self.node_status.value.revision, tuple(changes))
-
-    async def apply(
-        self, document: Mapping[str, Any], *, who: str, prune: bool, expect_revision: int | None
-    ) -> ChangeResult:
-        result = await self.diff(document)
+        if prune:
+            changes += [Change(f"services/{key}", "delete", {}, None) for key in sorted(have - set(wanted))]
         self._guard(expect_revision)
-        self.requests.append(("apply", (document, who, prune)))
-        return result
+        if not dry_run:
+            self.requests.append(("apply", (document, who, prune)))
+        return ChangeResult(self.node_status.value.revision, tuple(changes))
 
     async def change(self, request: ChangeRequest) -> ChangeResult:
         self._need_store()

@@ -189,7 +189,7 @@ async def test_bad_json_names_line_and_column(api: Client) -> None:
 
 async def test_diff_and_apply(api: Client, control: FakeControl) -> None:
     document = {"services": {WEB: {}, DNS: {}, "tcp:192.0.2.11:80": {"scheduler": "rr"}}}
-    body = await (await api.post("/api/v1/diff", json={"document": document})).json()
+    body = await (await api.post("/api/v1/diff", json={"document": document, "prune": True})).json()
     assert [(change["key"], change["action"]) for change in body["changes"]] == [
         ("services/tcp:192.0.2.11:80", "create"),
         (f"services/{SSH}", "delete"),
