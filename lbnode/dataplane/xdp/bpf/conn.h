@@ -100,7 +100,8 @@ INLINE __u64 reply_ref(__u64 hash, __u32 number, __u32 way)
 	return (__u64)hash_tag(hash) << 32 | (number * BUCKET_WAYS + way + 1);
 }
 
-static __noinline int reply_swap(__u64 hash, __u64 old, __u64 new)
+/* Put `new` where `old` stands, in one of the two buckets of the hash. 0, or -1: `old` is in neither. */
+GLOBAL int reply_swap(__u64 hash, __u64 old, __u64 new)
 {
 	__u32 mask = bucket_count() - 1;
 	for (int choice = 0; choice < 2; choice++) {
@@ -157,39 +158,52 @@ INLINE bool conn_find(const struct tuple *t, __u64 hash, struct place *p)
 	return false;
 }
 
-/* The way whose `out` tuple is `t`. */
-INLINE bool conn_find_reply(const struct tuple *t, __u64 hash, struct place *p)
+/* Where a connection with this `out` tuple lies: bucket * BUCKET_WAYS + way + 1; 0: nowhere. */
+GLOBAL int find_reply(const struct tuple *t, __u64 hash)
 {
 	__u32 mask = bucket_count() - 1, tag = hash_tag(hash);
+	if (!t)
+		return 0;
 	for (int choice = 0; choice < 2; choice++) {
 		__u32 number = hash_bucket(hash, choice, mask);
-		struct reply_bucket *replies_of = bpf_map_lookup_elem(&replies, &number);
-		if (!replies_of)
-			return false;
+		struct reply_bucket *bucket = bpf_map_lookup_elem(&replies, &number);
+		if (!bucket)
+			return 0;
 		for (int i = 0; i < REPLY_WAYS; i++) {
-			__u64 ref = replies_of->ref[i];
+			__u64 ref = bucket->ref[i];
 			if ((__u32)(ref >> 32) != tag)
 				continue;
-			__u32 at = (__u32)ref - 1;
-			p->number = at / BUCKET_WAYS;
-			p->way = at % BUCKET_WAYS;
-			p->bucket = bpf_map_lookup_elem(&conns, &p->number);
-			if (!p->bucket)
-				continue;
-			p->word = *(volatile __u64 *)place_word(p);
-			if (word_used(p->word) && tuple_equal(&place_conn(p)->out, t))
-				return place_read(p);
+			__u32 at = (__u32)ref - 1, conns_at = at / BUCKET_WAYS;
+			struct bucket *found = bpf_map_lookup_elem(&conns, &conns_at);
+			if (found && tuple_equal(&found->way[at % BUCKET_WAYS].out, t))
+				return at + 1;
 		}
 	}
-	return false;
+	return 0;
+}
+
+INLINE bool conn_find_reply(const struct tuple *t, __u64 hash, struct place *p)
+{
+	__u32 at = find_reply(t, hash);
+	if (!at--)
+		return false;
+	p->number = at / BUCKET_WAYS;
+	p->way = at % BUCKET_WAYS;
+	p->bucket = bpf_map_lookup_elem(&conns, &p->number);
+	if (!p->bucket)
+		return false;
+	p->word = *(volatile __u64 *)place_word(p);
+	return word_used(p->word) && tuple_equal(&place_conn(p)->out, t) && place_read(p);
 }
 
 /* --- taking and giving ways -------------------------------------------------------------------------------------- */
 
-/* Own the way; what was in it is gone: counted off, no replies any more. */
-static __noinline int conn_seize(struct bucket *bucket, __u32 number, __u32 way, __u64 word, __u64 seed)
+/* Own the way; what was in it is gone: counted off, no replies any more. 0, or -1: another CPU was faster. */
+GLOBAL int conn_seize(__u32 number, __u32 way, __u64 word)
 {
-	if (!bucket || way >= BUCKET_WAYS)
+	struct config *config = get_config();
+	struct bucket *bucket = bpf_map_lookup_elem(&conns, &number);
+	if (!bucket || !config || way >= BUCKET_WAYS)
 		return -1;
 	if (!swap_word(&bucket->word[way], word, WORD(word_generation(word) + 1, 0, STATE_BUSY)))
 		return -1;
@@ -199,15 +213,15 @@ static __noinline int conn_seize(struct bucket *bucket, __u32 number, __u32 way,
 	gauge_word(c, word, -1);
 	count_entries(-1);
 	if (c->forward == FORWARD_MASQUERADE) {
-		__u64 hash = tuple_hash(&c->out, seed);
+		__u64 hash = tuple_hash(&c->out, config->seed);
 		reply_swap(hash, reply_ref(hash, number, way), 0);
 	}
 	return 0;
 }
 
-INLINE bool conn_take(struct place *p, __u64 seed)
+INLINE bool conn_take(struct place *p)
 {
-	return conn_seize(p->bucket, p->number, p->way, p->word, seed) == 0;
+	return conn_seize(p->number, p->way, p->word) == 0;
 }
 
 /* The word of a way that this CPU owns; an exchange, because it orders the writes before it on every architecture. */
@@ -216,9 +230,9 @@ INLINE void conn_publish(struct place *p, __u64 word)
 	__sync_lock_test_and_set(place_word(p), word);
 }
 
-INLINE bool conn_remove(struct place *p, __u64 seed)
+INLINE bool conn_remove(struct place *p)
 {
-	if (!conn_take(p, seed))
+	if (!conn_take(p))
 		return false;
 	conn_publish(p, WORD(word_generation(p->word) + 1, 0, STATE_NONE));
 	return true;
@@ -262,7 +276,7 @@ struct new_conn {
 };
 
 /* Put a new connection into the table. 0, or -1: no room. */
-static __noinline int conn_add(struct new_conn *new)
+GLOBAL int conn_add(struct new_conn *new)
 {
 	struct config *config = get_config();
 	struct clock *clock = get_clock();
@@ -288,7 +302,7 @@ static __noinline int conn_add(struct new_conn *new)
 			}
 		}
 	}
-	if (!best_price || !conn_take(&best, config->seed))
+	if (!best_price || !conn_take(&best))
 		return -1;
 	if (best_price < 3ULL << 32)
 		count(EVENT_EVICTED);

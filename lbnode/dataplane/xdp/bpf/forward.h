@@ -3,7 +3,8 @@
 #ifndef LBNODE_FORWARD_H
 #define LBNODE_FORWARD_H
 
-#include "icmp_send.h"
+#include "decide.h"
+#include "icmp.h"
 
 #define TCP_CHECK_AT 16 /* offsetof(struct tcphdr, check) */
 #define UDP_CHECK_AT 6
@@ -111,15 +112,15 @@ INLINE int encapsulate(void *ctx, const int hook, const struct packet *p, const 
 }
 
 /* The next hop of a server: what the control plane found, or what the kernel says now. */
-INLINE void server_hop(void *ctx, const int hook, const struct packet *p, const struct server *server, struct hop *hop)
+INLINE void server_hop(void *ctx, const int hook, const struct packet *p, const struct server *server, __u32 length,
+		       struct hop *hop)
 {
-	__u32 length = p->length + (server->forward == FORWARD_TUNNEL ? IP_HEADER : 0);
 	if (likely(server->flags & SERVER_HOP)) {
 		__u32 mtu = server->mtu;
 		hop->result = HOP_OK;
 		hop->ifindex = server->ifindex;
-		__builtin_memcpy(hop->target_mac, server->target_mac, ETH_ALEN);
-		__builtin_memcpy(hop->source_mac, server->source_mac, ETH_ALEN);
+		copy_mac(hop->target_mac, server->target_mac);
+		copy_mac(hop->source_mac, server->source_mac);
 		if (unlikely(mtu && length > mtu) && !is_gso(ctx, hook)) {
 			hop->result = HOP_TOO_BIG;
 			hop->mtu = mtu;
@@ -130,52 +131,59 @@ INLINE void server_hop(void *ctx, const int hook, const struct packet *p, const 
 	find_hop(ctx, hook, hop, source, server->address.word[3], p->tos, length);
 }
 
-/* Larger than the next hop takes. `overhead`: what was to be put in front of it. */
-INLINE int too_big(void *ctx, const int hook, const struct packet *p, const struct addr *vip, __u32 mtu, __u32 overhead)
+/* The packet cannot go on: the sender shall hear why. */
+INLINE int refuse(const int hook, struct answer *answer, __be32 from, __u8 type, __u8 code, __u16 mtu)
 {
-	count(EVENT_DROP_TOO_BIG);
-	if (!p->dont_fragment || mtu <= overhead)
-		return hook == HOOK_XDP ? XDP_DROP : TC_DROP;
-	return icmp_send(ctx, hook, p, vip->word[3], ICMP_DEST_UNREACH, ICMP_FRAG_NEEDED, mtu - overhead);
+	answer->from = from;
+	answer->type = type;
+	answer->code = code;
+	answer->mtu = mtu;
+	return hook == HOOK_XDP ? XDP_DROP : TC_DROP;
 }
 
-INLINE int to_server(void *ctx, const int hook, const struct packet *p, const struct server *server)
+/*
+ * Send a packet where the decision says. `server` NULL: a masqueraded server's reply (or an error about what the server got)
+ * to the client, its source becomes the VIP again.
+ */
+INLINE int forward(void *ctx, const int hook, const struct packet *p, const struct decision *d,
+		   const struct server *server, struct answer *answer)
 {
+	__u32 method = server ? server->forward : FORWARD_MASQUERADE;
+	__u32 overhead = method == FORWARD_TUNNEL ? IP_HEADER : 0;
+	__be32 vip = server ? p->tuple.target.word[3] : d->vip.word[3];
+	struct hop hop;
 	if (unlikely(p->ttl <= 1)) {
 		count(EVENT_DROP_TTL);
-		return icmp_send(ctx, hook, p, p->tuple.target.word[3], ICMP_TIME_EXCEEDED, 0, 0);
+		return refuse(hook, answer, vip, ICMP_TIME_EXCEEDED, 0, 0);
 	}
-	struct hop hop;
-	server_hop(ctx, hook, p, server, &hop);
-	__u32 forward = server->forward;
-	if (unlikely(hop.result == HOP_TOO_BIG))
-		return too_big(ctx, hook, p, &p->tuple.target, hop.mtu, forward == FORWARD_TUNNEL ? IP_HEADER : 0);
-	int failed;
-	if (forward == FORWARD_MASQUERADE)
-		failed = translate(ctx, hook, p, false, server->address.word[3], server->port);
-	else if (forward == FORWARD_TUNNEL)
-		failed = encapsulate(ctx, hook, p, server);
+	if (server)
+		server_hop(ctx, hook, p, server, p->length + overhead, &hop);
 	else
+		find_hop(ctx, hook, &hop, vip, p->tuple.target.word[3], p->tos, p->length);
+	if (unlikely(hop.result == HOP_TOO_BIG)) {
+		if (!p->dont_fragment || hop.mtu <= overhead)
+			return drop(hook, EVENT_DROP_TOO_BIG);
+		count(EVENT_DROP_TOO_BIG);
+		return refuse(hook, answer, vip, ICMP_DEST_UNREACH, ICMP_FRAG_NEEDED, hop.mtu - overhead);
+	}
+	int failed;
+	if (method == FORWARD_MASQUERADE) {
+		__be32 new = server ? server->address.word[3] : vip;
+		__be16 new_port = server ? server->port : d->vip_port;
+		if (p->kind == KIND_L4)
+			failed = translate(ctx, hook, p, !server, new, new_port);
+		else
+			failed = translate_error(ctx, hook, p, server, new, new_port);
+	} else if (method == FORWARD_TUNNEL) {
+		failed = encapsulate(ctx, hook, p, server);
+	} else {
 		failed = hop.result == HOP_STACK ? 0 : decrement_ttl(ctx, hook);
+	}
 	if (unlikely(failed))
 		return drop(hook, EVENT_DROP_ERROR);
-	return emit(ctx, hook, &hop, forward != FORWARD_DIRECT);
-}
-
-/* A masqueraded server's reply: its source becomes the VIP again. */
-INLINE int to_client(void *ctx, const int hook, const struct packet *p, const struct addr *vip, __be16 vip_port)
-{
-	if (unlikely(p->ttl <= 1)) {
-		count(EVENT_DROP_TTL);
-		return icmp_send(ctx, hook, p, vip->word[3], ICMP_TIME_EXCEEDED, 0, 0);
-	}
-	struct hop hop;
-	find_hop(ctx, hook, &hop, vip->word[3], p->tuple.target.word[3], p->tos, p->length);
-	if (unlikely(hop.result == HOP_TOO_BIG))
-		return too_big(ctx, hook, p, vip, hop.mtu, 0);
-	if (translate(ctx, hook, p, true, vip->word[3], vip_port))
-		return drop(hook, EVENT_DROP_ERROR);
-	return emit(ctx, hook, &hop, true);
+	if (p->kind == KIND_ICMP_ERROR)
+		count(EVENT_ICMP_TRANSLATED);
+	return emit(ctx, hook, &hop, method != FORWARD_DIRECT);
 }
 
 #endif

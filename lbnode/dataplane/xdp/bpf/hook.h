@@ -76,16 +76,26 @@ INLINE int send(void *ctx, const int hook, __u32 ifindex)
 	return bpf_redirect(ifindex, 0);
 }
 
+/* Frames and our structures hold MAC addresses at even offsets. */
+INLINE void copy_mac(void *to, const void *from)
+{
+	__u16 *x = to;
+	const __u16 *y = from;
+	x[0] = y[0];
+	x[1] = y[1];
+	x[2] = y[2];
+}
+
 /* Back to where it came from. */
 INLINE int reflect(void *ctx, const int hook)
 {
 	struct ethhdr *eth = frame(ctx, hook);
 	if ((void *)(eth + 1) > frame_end(ctx, hook))
 		return drop(hook, EVENT_DROP_ERROR);
-	__u8 mac[ETH_ALEN];
-	__builtin_memcpy(mac, eth->h_dest, ETH_ALEN);
-	__builtin_memcpy(eth->h_dest, eth->h_source, ETH_ALEN);
-	__builtin_memcpy(eth->h_source, mac, ETH_ALEN);
+	__u16 mac[ETH_ALEN / 2];
+	copy_mac(mac, eth->h_dest);
+	copy_mac(eth->h_dest, eth->h_source);
+	copy_mac(eth->h_source, mac);
 	return send(ctx, hook, ingress(ctx, hook));
 }
 
@@ -124,8 +134,8 @@ INLINE void find_hop(void *ctx, const int hook, struct hop *hop, __be32 source, 
 	switch (result) {
 	case BPF_FIB_LKUP_RET_SUCCESS:
 		hop->result = HOP_OK;
-		__builtin_memcpy(hop->target_mac, fib.dmac, ETH_ALEN);
-		__builtin_memcpy(hop->source_mac, fib.smac, ETH_ALEN);
+		copy_mac(hop->target_mac, fib.dmac);
+		copy_mac(hop->source_mac, fib.smac);
 		return;
 	case BPF_FIB_LKUP_RET_NO_NEIGH:
 		hop->result = HOP_NO_NEIGHBOUR;
@@ -166,8 +176,8 @@ INLINE int emit(void *ctx, const int hook, const struct hop *hop, bool routable)
 		eth = frame(ctx, hook);
 		if ((void *)(eth + 1) > frame_end(ctx, hook))
 			return drop(hook, EVENT_DROP_ERROR);
-		__builtin_memcpy(eth->h_dest, hop->target_mac, ETH_ALEN);
-		__builtin_memcpy(eth->h_source, hop->source_mac, ETH_ALEN);
+		copy_mac(eth->h_dest, hop->target_mac);
+		copy_mac(eth->h_source, hop->source_mac);
 		return send(ctx, hook, hop->ifindex);
 	case HOP_NO_NEIGHBOUR:
 		count(EVENT_NO_NEIGHBOUR);

@@ -55,13 +55,20 @@ INLINE int quote_tc(struct __sk_buff *skb, const struct packet *p, __u32 *quoted
 	return bpf_skb_change_tail(skb, L4_AT + *quoted, 0);
 }
 
-/* Answer the sender of `p` from address `from`; the packet itself is dropped and was counted by the caller. */
-INLINE int icmp_send(void *ctx, const int hook, const struct packet *p, __be32 from, __u8 type, __u8 code, __u32 mtu)
+struct answer {
+	__be32 from;
+	__u8 type; /* 0: none */
+	__u8 code;
+	__u16 mtu;
+};
+
+/* Answer the sender of `p`; the packet itself is dropped and was counted by the caller. */
+INLINE int icmp_send(void *ctx, const int hook, const struct packet *p, const struct answer *answer)
 {
 	const int dropped = hook == HOOK_XDP ? XDP_DROP : TC_DROP;
 	__u32 quoted = QUOTED_L4;
 	__u16 pending = 0;
-	if (p->header != IP_HEADER || p->tuple.protocol == IPPROTO_ICMP || !icmp_allowed())
+	if (p->kind != KIND_L4 || p->header != IP_HEADER || !icmp_allowed())
 		return dropped;
 	if (hook == HOOK_XDP) {
 		int surplus = frame_len(ctx, hook) - (L4_AT + QUOTED_L4);
@@ -97,15 +104,15 @@ INLINE int icmp_send(void *ctx, const int hook, const struct packet *p, __be32 f
 	ip->frag_off = bpf_htons(IP_DF);
 	ip->ttl = 64;
 	ip->protocol = IPPROTO_ICMP;
-	ip->saddr = from;
+	ip->saddr = answer->from;
 	ip->daddr = p->tuple.source.word[3];
 	ip_set_checksum(ip);
-	icmp->type = type;
-	icmp->code = code;
+	icmp->type = answer->type;
+	icmp->code = answer->code;
 	icmp->checksum = 0;
 	icmp->unused = 0;
-	icmp->mtu = bpf_htons(mtu);
-	__u32 sum = ip_sum(inner) + bpf_htons(type << 8 | code) + icmp->mtu;
+	icmp->mtu = bpf_htons(answer->mtu);
+	__u32 sum = ip_sum(inner) + bpf_htons(answer->type << 8 | answer->code) + icmp->mtu;
 	if (pending) {
 		sum += (__u16)~pending;
 	} else {

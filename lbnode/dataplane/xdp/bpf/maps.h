@@ -18,6 +18,8 @@
 #include "lb.h"
 
 #define INLINE static __always_inline
+/* Verified once, apart from its callers, which knows nothing about the values that they pass or get back. */
+#define GLOBAL __attribute__((noinline))
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
 

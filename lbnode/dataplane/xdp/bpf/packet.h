@@ -14,6 +14,8 @@ enum kind {
 	KIND_OTHER,	/* nothing for us */
 	KIND_L4,	/* whole TCP or UDP packet: `tuple` is filled */
 	KIND_ICMP,	/* whole ICMP packet: addresses of `tuple` are filled */
+	KIND_ICMP_ECHO,	/* ... an echo request */
+	KIND_ICMP_ERROR, /* ... an error about a TCP or UDP packet: `quoted` is filled */
 	KIND_FRAGMENT,
 	KIND_MALFORMED,
 };
@@ -22,10 +24,14 @@ struct packet {
 	struct tuple tuple;
 	__u32 length;	   /* of the IP packet, header included */
 	__u32 header;	   /* of the IP header, 20 to 60 */
+	__u32 quoted_header; /* of the quoted IP header */
+	__u8 kind;
 	__u8 tcp_flags;
 	__u8 ttl;
 	__u8 tos;
 	bool dont_fragment;
+	__u8 reserved[3];
+	struct tuple quoted;
 };
 
 struct icmp_header {

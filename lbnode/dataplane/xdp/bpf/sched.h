@@ -111,10 +111,8 @@ static long wlc_step(__u32 i, struct walk *w)
 	return 0;
 }
 
-static __noinline __u32 schedule_cursor(struct service *s)
+INLINE __u32 schedule_cursor(struct service *s)
 {
-	if (!s)
-		return NO_SERVER;
 	__u32 index = s->index, len = s->list_len & 0xffff;
 	__u64 *cursor = bpf_map_lookup_elem(&cursors, &index);
 	if (!cursor || !len)
@@ -159,10 +157,8 @@ static __noinline __u32 schedule_cursor(struct service *s)
 	return w.chosen;
 }
 
-static __noinline __u32 schedule_wlc(struct service *s)
+INLINE __u32 schedule_wlc(struct service *s)
 {
-	if (!s)
-		return NO_SERVER;
 	struct walk w = {.list = s->list, .len = s->list_len & 0xffff, .chosen = NO_SERVER};
 	bpf_loop(w.len, wlc_step, &w, 0);
 	return w.chosen;
@@ -227,9 +223,9 @@ static long fallback_step(__u32 i, struct fallback *f)
 	return 1;
 }
 
-static __noinline __u32 schedule_hash(struct service *s, const struct tuple *t)
+INLINE __u32 schedule_hash(struct service *s, const struct tuple *t)
 {
-	if (!s || !t || !s->table_len)
+	if (!s->table_len)
 		return NO_SERVER;
 	__u32 client = bpf_ntohl(t->source.word[3]), weight;
 	if (t->source.half[0] || t->source.word[2] != bpf_htonl(0xffff))
@@ -256,8 +252,10 @@ INLINE bool hash_scheduler(const struct service *s)
 }
 
 /* Server for a new connection, or NO_SERVER. */
-INLINE __u32 schedule(struct service *s, const struct tuple *t)
+GLOBAL int schedule(struct service *s, const struct tuple *t)
 {
+	if (!s || !t)
+		return NO_SERVER;
 	if (hash_scheduler(s))
 		return schedule_hash(s, t);
 	if (s->scheduler == SCHED_WLC)

@@ -22,7 +22,7 @@ INLINE bool sync_due(const struct config *config, const struct conn *c, __u64 wo
 }
 
 /* Returns the number of connections removed. */
-static __noinline int sweep_bucket(__u32 number)
+GLOBAL int sweep_bucket(__u32 number)
 {
 	struct config *config = get_config();
 	struct clock *clock = get_clock();
@@ -39,7 +39,7 @@ static __noinline int sweep_bucket(__u32 number)
 			continue;
 		struct conn *c = place_conn(&place);
 		if (conn_expired(config, c, place.word, now) || !get_server(c->server, c->generation)) {
-			removed += conn_remove(&place, config->seed);
+			removed += conn_remove(&place);
 		} else if (sync_due(config, c, place.word, now)) {
 			__u64 word = place.word | (__u64)CONN_CHANGED << 8;
 			if (swap_word(place_word(&place), place.word, word))

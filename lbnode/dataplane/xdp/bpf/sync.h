@@ -149,7 +149,7 @@ INLINE bool record_valid(const struct record *r)
 }
 
 /* This node's entry of the same connection gives way to a record that saw a packet more recently, or as recently. */
-static __noinline int merge_one(struct record *r)
+GLOBAL int merge_one(struct record *r)
 {
 	struct config *config = get_config();
 	struct clock *clock = get_clock();
@@ -187,7 +187,7 @@ static __noinline int merge_one(struct record *r)
 	if (conn_find(&r->in, new.hash, &place)) {
 		if (now - place_conn(&place)->last_ms < r->idle_ms)
 			return MERGE_OLDER;
-		if (!conn_remove(&place, config->seed))
+		if (!conn_remove(&place))
 			return MERGE_OLDER; /* a packet uses it right now */
 	}
 	return conn_add(&new) ? MERGE_FULL : MERGE_TAKEN;
