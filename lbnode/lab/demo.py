@@ -103,7 +103,7 @@ class Demo:
         self.lab.up(progress=self.display.tick)
         self.display.detail(f"all processes started after {time.monotonic() - self.display.began:.1f} s")
         for node in GATEWAYS:
-            self._until(partial(observe.api, self.lab, node, "status"), f"lbnoded on {node} answers", 20)
+            self._until(partial(observe.api, self.lab, node, "status"), f"lbnoded on {node} answers", 90)
         for name, (address, _) in SERVERS.items():
             self._until(partial(self._page, address, "gw1"), f"{name} serves pages", 15)
         self.display.done("everything runs, each in namespaces of its own")
@@ -239,7 +239,7 @@ class Demo:
         self.display.step("gw1 is switched on again")
         client.ask("window")
         self.lab.power_on("gw1")
-        self._until(lambda: observe.in_sync(self.lab, "gw1"), "gw1 is in sync with gw2", 30)
+        self._until(lambda: observe.in_sync(self.lab, "gw1"), "gw1 is in sync with gw2", 90)
         roles = self._roles()
         if roles != {"gw1": "backup", "gw2": "active"} or observe.holders(self.lab, VIP) != ("gw2",):
             raise StepFailed(f"expected gw1 as backup and gw2 active; seen {roles}")

@@ -19,7 +19,7 @@ T = TypeVar("T")
 WEIGHTS = dict(SERVERS.values())
 
 
-def until(condition: Callable[[], T | None], expected: str, timeout_s: float = 20) -> T:
+def until(condition: Callable[[], T | None], expected: str, timeout_s: float = 90) -> T:
     return observe.until(condition, expected, timeout_s)[0]
 
 

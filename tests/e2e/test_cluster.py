@@ -152,4 +152,4 @@ def test_all_etcd_members_down(lab: Lab) -> None:
         lab.power_on(member)
     lab.wait_healthy("etcd1")
     put(lab, f"services/{WEB}/servers/{RS1}:80", {"weight": 5})
-    until(lambda: observe.effective_weights(lab, "gw2", WEB)[RS1] == 5, "gw2 follows the store again", 30)
+    until(lambda: observe.effective_weights(lab, "gw2", WEB)[RS1] == 5, "gw2 follows the store again")
