@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Protocol
 
 import pytest
@@ -19,7 +22,9 @@ from lbnode.dataplane.base import (
     SetTimeouts,
 )
 from lbnode.dataplane.fake import FakeKernel, FakePlane
+from lbnode.dataplane.xdp.plane import XdpPlane
 from lbnode.errors import DataPlaneError
+from lbnode.lab.netns import Net
 from lbnode.model import (
     Connection,
     ForwardingMethod,
@@ -31,6 +36,7 @@ from lbnode.model import (
     ServiceId,
     Timeouts,
 )
+from tests.netns.xdp_lab import thread_in_netns
 
 
 class PlaneCase(Protocol):
@@ -62,12 +68,34 @@ class FakeCase:
         self.kernel.services.clear()
 
 
-CASES = {"fake": pytest.param(lambda: FakeCase(FakeKernel()), id="fake")}
+class XdpCase:
+    """The XDP/tcx data plane in a network namespace of its own; this thread works in it until `cleanup`."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._run_dir = run_dir
+        self._stack = contextlib.ExitStack()
+        net = self._stack.enter_context(Net(f"lbt-con{os.getpid()}"))
+        self._stack.enter_context(thread_in_netns(net.add("gw", forward=True)))
+
+    def plane(self) -> DataPlane:
+        return XdpPlane(self._run_dir, connections=1024)
+
+    def connect(self, plane: DataPlane, connection: Connection) -> None:
+        pytest.skip("takes real packets: see tests/netns/test_xdp_*.py")
+
+    async def cleanup(self) -> None:
+        self._stack.close()
+
+
+CASES = {
+    "fake": pytest.param(lambda _: FakeCase(FakeKernel()), id="fake"),
+    "xdp": pytest.param(XdpCase, id="xdp", marks=pytest.mark.root),
+}
 
 
 @pytest.fixture(params=CASES.values())
-async def case(request: pytest.FixtureRequest) -> AsyncIterator[PlaneCase]:
-    case: PlaneCase = request.param()
+async def case(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[PlaneCase]:
+    case: PlaneCase = request.param(tmp_path)
     yield case
     await case.cleanup()
 

@@ -1,0 +1,56 @@
+"""A real server of the tests: `python echo_server.py NAME PORT`.
+
+TCP: each line is answered with `NAME LINE`; the line `GET n` is answered with n bytes, `CLOSE` closes.
+UDP: each datagram is answered with `NAME DATAGRAM`. Prints `ready` when both sockets listen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+
+IP_PKTINFO = 8  # <linux/in.h>
+
+
+async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while line := await reader.readline():
+            if line == b"CLOSE\n":
+                break
+            if line.startswith(b"GET "):
+                count = int(line[4:])
+                while count > 0:
+                    chunk = min(count, 65536)
+                    writer.write(b"x" * chunk)
+                    count -= chunk
+                    await writer.drain()
+            else:
+                writer.write(NAME.encode() + b" " + line)
+                await writer.drain()
+    except OSError:
+        pass
+    finally:
+        writer.close()
+
+
+def answer_datagrams(sock: socket.socket) -> None:
+    """From the address that was asked (IP_PKTINFO, ip(7)): with direct routing that is the VIP on `lo`."""
+    data, ancillary, _, client = sock.recvmsg(2048, 64)
+    control = [(level, kind, bytes(4) + info[4:8] + bytes(4)) for level, kind, info in ancillary]
+    sock.sendmsg([NAME.encode() + b" " + data], control, 0, client)
+
+
+async def main(port: int) -> None:
+    server = await asyncio.start_server(serve, "0.0.0.0", port, backlog=512)
+    datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    datagrams.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
+    datagrams.bind(("0.0.0.0", port))
+    asyncio.get_running_loop().add_reader(datagrams, answer_datagrams, datagrams)
+    print("ready", flush=True)
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    NAME = sys.argv[1]
+    asyncio.run(main(int(sys.argv[2])))

@@ -1,0 +1,200 @@
+"""The data plane outlives the process: kill -9, adoption, program swap, clean unload; interfaces come and go."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+import pytest
+
+from lbnode.dataplane.xdp.libbpf import LoadedObject
+from lbnode.dataplane.xdp.plane import XdpPlane
+from lbnode.errors import DataPlaneError
+from tests.netns.xdp_lab import ECHO, HTTP, Lab, ask, compile_bpf, programmed, server, thread_in_netns, until
+
+pytestmark = pytest.mark.root
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    with Lab(servers=2) as lab:
+        yield lab
+
+
+class Stream:
+    """UDP questions without a pause from the client; every one must be answered."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.sock = lab.udp()
+        self.answered = 0
+        self.lost = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        self.sock.close()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        number = 0
+        self.sock.settimeout(1.0)
+        while not self._stop.is_set():
+            number += 1
+            self.sock.send(b"%d" % number)
+            try:
+                while int(self.sock.recv(100).split()[1]) != number:
+                    pass
+                self.answered += 1
+            except (TimeoutError, ConnectionRefusedError):
+                self.lost += 1
+
+
+def start_process(lab: Lab, run_dir: Path, servers: str, attach: str = "auto") -> subprocess.Popen[bytes]:
+    process = lab.net.popen(
+        "gw", sys.executable, "-m", "tests.netns.plane_process", str(run_dir), attach, servers, cwd=ROOT, stdout=-1
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    return process
+
+
+@pytest.mark.parametrize("attach", ["tcx", "xdp"])
+async def test_kill_9_loses_nothing_and_a_restart_adopts(tmp_path: Path, attach: str) -> None:
+    with Lab(servers=2, xdp=attach == "xdp") as lab:
+        process = start_process(lab, tmp_path, "1:3,2:0", attach)
+        with lab.connect() as held, Stream(lab) as stream:
+            assert ask(held) == "rs1"
+            await until(lambda: stream.answered > 50, "traffic flows")
+            process.kill()
+            process.wait()
+            seen = stream.answered
+            await until(lambda: stream.answered > seen + 100, "traffic flows on without any process")
+            with lab.connect() as sock:
+                assert ask(sock) == "rs1", "new connections are served without any process"
+            async with lab.plane(tmp_path) as plane:  # loads its own program and swaps it in, under traffic
+                status = await plane.status()
+                assert status.adopted
+                assert status.connections >= 3
+                held_by_plane = await plane.dump()
+                assert set(held_by_plane.services) == {HTTP, ECHO}
+                assert held_by_plane.services[HTTP].scheduler == "wrr"
+                assert {str(s.id): s.weight for s in held_by_plane.services[HTTP].servers.values()} == {
+                    str(server(1).id): 3,
+                    str(server(2).id): 0,
+                }
+                counters = await plane.counters()
+                assert counters[HTTP].total.connections == 2
+                assert counters[ECHO].total.packets_in >= seen + 100
+                seen = stream.answered
+                await until(lambda: stream.answered > seen + 100, "traffic flows on")
+                assert ask(held, "after the restart") == "rs1"
+                await programmed(plane, "wrr", server(1, weight=0), server(2, weight=1))
+                with lab.connect() as sock:
+                    assert ask(sock) == "rs2", "the adopted tables can be changed"
+                assert ask(held, "after the change") == "rs1"
+                stream.stop()
+                assert stream.lost == 0
+
+
+async def test_swapping_the_program_under_traffic_loses_nothing(lab: Lab, tmp_path: Path) -> None:
+    async with lab.plane(tmp_path) as plane:
+        await programmed(plane, "rr", server(1))
+        with Stream(lab) as stream:
+            for _ in range(10):
+                seen = stream.answered
+                await plane.close()
+                await plane.open()
+                await until(lambda seen=seen: stream.answered > seen + 10, "traffic flows")  # type: ignore[misc]
+            stream.stop()
+            assert stream.lost == 0
+
+
+async def test_unload_leaves_nothing_behind(lab: Lab, tmp_path: Path) -> None:
+    async with lab.plane(tmp_path) as plane:
+        await programmed(plane, "rr", server(1))
+        assert list((tmp_path / "bpf").glob("link-*"))
+    assert not (tmp_path / "bpf").exists()
+    with pytest.raises(ConnectionRefusedError):
+        lab.connect()
+    with lab.udp() as sock:
+        sock.send(b"x")
+        with pytest.raises(ConnectionRefusedError):
+            sock.recv(10)
+    async with lab.plane(tmp_path) as plane:
+        assert not (await plane.status()).adopted
+        assert (await plane.dump()).services == {}
+
+
+async def test_interfaces_that_come_and_go_are_followed(lab: Lab, tmp_path: Path) -> None:
+    async with lab.plane(tmp_path) as plane:
+        await programmed(plane, "rr", server(1))
+        lab.net.veth("client", "eth9", "192.0.2.129/25", "gw", "hot", "192.0.2.130/25")
+
+        async def names() -> set[str]:
+            return {one.name for one in (await plane.status()).interfaces if not one.error}
+
+        async def appeared() -> bool:
+            return await names() == {"front", "back", "hot"}
+
+        async def gone() -> bool:
+            return await names() == {"front", "back"}
+
+        await until(appeared, "the new interface is attached")
+        lab.net.run("client", "ip", "link", "del", "eth9")
+        await until(gone, "the removed interface is dropped")
+        with lab.connect() as sock:
+            ask(sock)
+
+
+async def test_named_interfaces_only(lab: Lab, tmp_path: Path) -> None:
+    async with lab.plane(tmp_path, interfaces=("front", "nosuch0")) as plane:
+        found = {one.name: one for one in (await plane.status()).interfaces}
+        assert set(found) == {"front", "nosuch0"}
+        assert found["front"].mode == "tcx" and "veth" in found["front"].reason
+        assert "nosuch0" in found["nosuch0"].error and found["nosuch0"].mode == "-"
+
+
+async def test_native_xdp_that_is_refused_falls_back_to_tcx_with_the_reason(lab: Lab, tmp_path: Path) -> None:
+    lab.net.run("gw", "ip", "link", "add", "br7", "type", "bridge")
+    lab.net.run("gw", "ip", "link", "set", "br7", "up")
+    with thread_in_netns(lab.net.ns("gw")):
+        plane = XdpPlane(tmp_path, interfaces=("br7",), attach="xdp")
+        await plane.open()
+        try:
+            (found,) = (await plane.status()).interfaces
+            assert found.mode == "tcx"
+            assert "native XDP" in found.reason
+        finally:
+            await plane.close(unload=True)
+
+
+async def test_missing_object_says_how_to_build_it(lab: Lab, tmp_path: Path) -> None:
+    with thread_in_netns(lab.net.ns("gw")):
+        plane = XdpPlane(tmp_path, object_path=tmp_path / "nothing.o")
+        with pytest.raises(DataPlaneError, match=r"nothing\.o is missing.*clang"):
+            await plane.open()
+        await plane.close(unload=True)
+
+
+def test_refused_object_carries_the_verifiers_words(tmp_path: Path) -> None:
+    source = tmp_path / "bad.c"
+    source.write_text(
+        "#include <linux/bpf.h>\n#include <bpf/bpf_helpers.h>\n"
+        'SEC("xdp") int bad(struct xdp_md *c) { return *(char *)(long)c->data; }\nchar L[] SEC("license") = "GPL";\n'
+    )
+    compile_bpf(source, tmp_path / "bad.o")
+    with pytest.raises(DataPlaneError, match=r"bad\.o was refused by the kernel: (?s:.*)invalid access to packet"):
+        LoadedObject(tmp_path / "bad.o", pins=lambda _: None)
