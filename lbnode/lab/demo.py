@@ -240,6 +240,7 @@ class Demo:
         client.ask("window")
         self.lab.power_on("gw1")
         self._until(lambda: observe.in_sync(self.lab, "gw1"), "gw1 is in sync with gw2", 90)
+        self._until(lambda: observe.role(self.lab, "gw1") is not None, "gw1 takes part in the election", 30)
         roles = self._roles()
         if roles != {"gw1": "backup", "gw2": "active"} or observe.holders(self.lab, VIP) != ("gw2",):
             raise StepFailed(f"expected gw1 as backup and gw2 active; seen {roles}")
@@ -289,9 +290,8 @@ class Demo:
         answers = Counter(self.lab.run("client", ["sh", "-c", loop], timeout=count * 2 + 10).stdout.split())
         return answers, answers.pop("failed", 0)
 
-    def _roles(self) -> dict[str, str]:
-        statuses = {node: observe.api(self.lab, node, "status") for node in GATEWAYS}
-        return {node: status["roles"][0]["state"] for node, status in statuses.items() if status and status["roles"]}
+    def _roles(self) -> dict[str, str | None]:
+        return {node: observe.role(self.lab, node) for node in GATEWAYS}
 
 
 def _counts(counts: Mapping[str, int]) -> str:

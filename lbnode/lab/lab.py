@@ -53,11 +53,12 @@ class Lab:
         commands: Mapping[str, Sequence[str]] = {},
     ) -> None:
         """`name` replaces the file's project name; `environment` adds variables for `${...}` in the file;
-        `commands` replaces the command of some containers. Reading errors are ConfigError with file:line."""
+        `commands` replaces the command of some containers and leaves out their health checks, which ask the original.
+        Reading errors are ConfigError with file:line."""
         self.path = Path(path).resolve()
         project = compose.parse(self.path.read_text(), str(path), {**os.environ, **environment})
         containers = {
-            key: replace(container, command=tuple(commands[key])) if key in commands else container
+            key: replace(container, command=tuple(commands[key]), healthcheck=None) if key in commands else container
             for key, container in project.containers.items()
         }
         self.project = replace(project, name=name or project.name, containers=containers)

@@ -70,3 +70,9 @@ def in_sync(lab: Lab, node: str) -> bool:
     """Whether a gateway says that its connection table equals that of every peer."""
     status = api(lab, node, "status")
     return bool(status and status["sync"]) and all(peer["state"] == "in-sync" for peer in status["sync"])
+
+
+def role(lab: Lab, node: str) -> str | None:
+    """State of a gateway's first VIP group ("active", "backup", ...); None while it has none or does not answer."""
+    status = api(lab, node, "status")
+    return str(status["roles"][0]["state"]) if status and status["roles"] else None

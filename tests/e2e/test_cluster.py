@@ -38,6 +38,7 @@ def restored(lab: Lab) -> None:
             lab.run("etcd1", ["etcdctl", "del", key])
     for node in GATEWAYS:
         until(lambda node=node: observe.in_sync(lab, node), f"{node} is in sync")  # type: ignore[misc]
+        until(lambda node=node: observe.role(lab, node) in ("active", "backup"), f"{node} takes part")  # type: ignore[misc]
     if observe.holders(lab, VIP) == ("gw2",):
         lab.run("gw2", ["curl", "-sf", "--unix-socket", observe.SOCKET, "-X", "POST",
                         "http://gw2/api/v1/vip-groups/front/handover"])  # fmt: skip
