@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ from typing import Self
 import pytest
 
 from lbnode.dataplane.xdp.libbpf import LoadedObject
+from lbnode.dataplane.xdp.maps import Map
 from lbnode.dataplane.xdp.plane import XdpPlane
 from lbnode.errors import DataPlaneError
 from tests.netns.xdp_lab import ECHO, HTTP, Lab, ask, compile_bpf, programmed, server, thread_in_netns, until
@@ -64,7 +66,15 @@ class Stream:
 
 def start_process(lab: Lab, run_dir: Path, servers: str, attach: str = "auto") -> subprocess.Popen[bytes]:
     process = lab.net.popen(
-        "gw", sys.executable, "-m", "tests.netns.plane_process", str(run_dir), attach, servers, cwd=ROOT, stdout=-1
+        "gw",
+        sys.executable,
+        "-m",
+        "tests.netns.plane_process",
+        str(lab.uses(run_dir)),
+        attach,
+        servers,
+        cwd=ROOT,
+        stdout=-1,
     )
     assert process.stdout is not None
     assert process.stdout.readline() == b"ready\n"
@@ -113,13 +123,59 @@ async def test_swapping_the_program_under_traffic_loses_nothing(lab: Lab, tmp_pa
     async with lab.plane(tmp_path) as plane:
         await programmed(plane, "rr", server(1))
         with Stream(lab) as stream:
-            for _ in range(10):
+            for _ in range(3):
                 seen = stream.answered
                 await plane.close()
                 await plane.open()
                 await until(lambda seen=seen: stream.answered > seen + 10, "traffic flows")  # type: ignore[misc]
             stream.stop()
             assert stream.lost == 0
+
+
+async def test_the_hook_can_be_changed_by_a_restart(tmp_path: Path) -> None:
+    with Lab(servers=1, xdp=True) as lab:
+        async with lab.plane(tmp_path, attach="tcx") as plane:
+            await programmed(plane, "rr", server(1))
+            with lab.connect() as held:
+                ask(held)
+                for attach in ("xdp", "tcx"):
+                    await plane.close()
+                    plane = XdpPlane(tmp_path, attach=attach)  # type: ignore[arg-type]
+                    await plane.open()
+                    try:
+                        status = await plane.status()
+                        assert status.adopted and {one.mode for one in status.interfaces} == {attach}
+                        ask(held, f"at {attach}")
+                    finally:
+                        await plane.close()
+
+
+async def test_pinned_maps_of_another_layout_are_replaced(
+    lab: Lab, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with lab.plane(tmp_path) as plane:
+        await programmed(plane, "rr", server(1))
+        await plane.close()
+        pinned = Map.pinned(tmp_path / "bpf" / "meta")
+        pinned.put_index(0, struct.pack("=II", 999, 0))
+        pinned.close()
+        await plane.open()
+        assert not (await plane.status()).adopted
+        assert "layout 999" in caplog.text and "connections are lost" in caplog.text
+        assert (await plane.dump()).services == {}
+        await programmed(plane, "rr", server(2))
+        with lab.connect() as sock:
+            assert ask(sock) == "rs2"
+
+
+async def test_a_table_that_is_adopted_keeps_its_size(lab: Lab, tmp_path: Path) -> None:
+    async with lab.plane(tmp_path, connections=1000) as plane:
+        assert (await plane.status()).connections_max == 1024
+        await plane.close()
+        other = XdpPlane(tmp_path, connections=4096)
+        await other.open()
+        assert (await other.status()).connections_max == 1024
+        await other.close()
 
 
 async def test_unload_leaves_nothing_behind(lab: Lab, tmp_path: Path) -> None:
@@ -159,6 +215,36 @@ async def test_interfaces_that_come_and_go_are_followed(lab: Lab, tmp_path: Path
             ask(sock)
 
 
+async def test_an_interface_that_went_down_serves_at_once_when_it_is_up(lab: Lab, tmp_path: Path) -> None:
+    async with lab.plane(tmp_path) as plane:
+        await programmed(plane, "rr", server(1))
+        with lab.connect() as sock:
+            ask(sock)
+            pins = {pin.name for pin in (tmp_path / "bpf").glob("link-*")}
+            lab.net.run("gw", "ip", "link", "set", "back", "down")
+            await until(lambda: plane.next_hop(server(1).id.address) is None, "the next hop is gone")
+            assert {pin.name for pin in (tmp_path / "bpf").glob("link-*")} == pins
+            lab.net.run("gw", "ip", "link", "set", "back", "up")
+            ask(sock, "after the interruption")
+
+
+async def test_next_hops_follow_a_server_that_changes_its_mac_address(lab: Lab, tmp_path: Path) -> None:
+    async with lab.plane(tmp_path) as plane:
+        await programmed(plane, "rr", server(1))
+        address = server(1).id.address
+        await until(lambda: plane.next_hop(address) is not None, "the next hop is known")
+        with lab.connect() as sock:
+            ask(sock)
+            lab.net.run("rs1", "ip", "link", "set", "eth0", "address", "02:00:00:00:00:99")
+            lab.net.run("rs1", "arping", "-q", "-c1", "-U", "-I", "eth0", str(address))
+            await until(
+                lambda: (hop := plane.next_hop(address)) is not None and hop.hop.target_mac[-1] == 0x99,
+                "the new address is known",
+            )
+            lab.net.run("rs1", "ip", "route", "replace", "default", "via", "198.51.100.1")
+            ask(sock, "at the new address")
+
+
 async def test_named_interfaces_only(lab: Lab, tmp_path: Path) -> None:
     async with lab.plane(tmp_path, interfaces=("front", "nosuch0")) as plane:
         found = {one.name: one for one in (await plane.status()).interfaces}
@@ -171,7 +257,7 @@ async def test_native_xdp_that_is_refused_falls_back_to_tcx_with_the_reason(lab:
     lab.net.run("gw", "ip", "link", "add", "br7", "type", "bridge")
     lab.net.run("gw", "ip", "link", "set", "br7", "up")
     with thread_in_netns(lab.net.ns("gw")):
-        plane = XdpPlane(tmp_path, interfaces=("br7",), attach="xdp")
+        plane = XdpPlane(lab.uses(tmp_path), interfaces=("br7",), attach="xdp")
         await plane.open()
         try:
             (found,) = (await plane.status()).interfaces
@@ -183,7 +269,7 @@ async def test_native_xdp_that_is_refused_falls_back_to_tcx_with_the_reason(lab:
 
 async def test_missing_object_says_how_to_build_it(lab: Lab, tmp_path: Path) -> None:
     with thread_in_netns(lab.net.ns("gw")):
-        plane = XdpPlane(tmp_path, object_path=tmp_path / "nothing.o")
+        plane = XdpPlane(lab.uses(tmp_path), object_path=tmp_path / "nothing.o")
         with pytest.raises(DataPlaneError, match=r"nothing\.o is missing.*clang"):
             await plane.open()
         await plane.close(unload=True)

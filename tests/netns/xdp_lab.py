@@ -23,6 +23,7 @@ from lbnode.dataplane.base import PutServer, PutService
 from lbnode.dataplane.xdp import syscall
 from lbnode.dataplane.xdp.libbpf import LoadedObject
 from lbnode.dataplane.xdp.links import XDP_FLAGS_DRV_MODE, AttachType
+from lbnode.dataplane.xdp.maps import unmount_bpffs
 from lbnode.dataplane.xdp.plane import XdpPlane
 from lbnode.lab.netns import CLONE_NEWNET, Net
 from lbnode.model import ForwardingMethod, ProgrammedServer, ProgrammedService, ServerId, ServiceId
@@ -67,6 +68,7 @@ class Lab:
         self.xdp = xdp
         self._ends: LoadedObject | None = None
         self._links: list[int] = []
+        self._run_dirs: list[Path] = []
 
     def __enter__(self) -> Self:
         try:
@@ -85,6 +87,13 @@ class Lab:
         if self._ends is not None:
             self._ends.close()
         self.net.close()
+        for run_dir in self._run_dirs:  # left by a test that failed half-way
+            unmount_bpffs(run_dir / "bpf")
+
+    def uses(self, run_dir: Path) -> Path:
+        """Remember to unmount what a plane mounts in this directory."""
+        self._run_dirs.append(run_dir)
+        return run_dir
 
     def _build(self) -> None:
         net = self.net
@@ -157,7 +166,8 @@ class Lab:
     async def plane(self, run_dir: Path, gateway: str = "gw", **options: object) -> AsyncIterator[XdpPlane]:
         """An open plane in a gateway; unloaded at the end."""
         with thread_in_netns(self.net.ns(gateway)):
-            plane = XdpPlane(run_dir, attach="xdp" if self.xdp else "auto", **options)  # type: ignore[arg-type]
+            settings = {"attach": "xdp" if self.xdp else "auto", **options}
+            plane = XdpPlane(self.uses(run_dir), **settings)  # type: ignore[arg-type]
             await plane.open()
             try:
                 yield plane

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from lbnode.dataplane.base import InterfaceStatus
@@ -41,7 +42,13 @@ class Attachments:
 
     def update(self, interfaces: Iterable[Interface]) -> None:
         """Attach to what is wanted and not attached yet, let go of what is not wanted or not there any more."""
-        present = {one.index: one for one in interfaces if wanted(one, self._names)}
+        attached = {ifindex for _, ifindex in self._links}
+        # One that goes down keeps its links: it must not come up unserved.
+        present = {
+            one.index: one
+            for one in interfaces
+            if wanted(replace(one, up=True) if one.index in attached else one, self._names)
+        }
         self._refused = {index: why for index, why in self._refused.items() if index in present}
         for kind, ifindex in list(self._links):
             if ifindex not in present:

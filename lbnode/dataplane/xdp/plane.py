@@ -92,13 +92,13 @@ class XdpPlane:
             )
         mount_bpffs(self._pins)
         try:
-            self._load()
+            await self._load()
             await self._start()
         except BaseException:
             await self.close(unload=not self._adopted)
             raise
 
-    def _load(self) -> None:
+    async def _load(self) -> None:
         """Load the object around the maps that are pinned, or around new ones; make them ready for packets."""
         version = self._pinned_layout()
         self._adopted = version == layout.LAYOUT_VERSION
@@ -114,7 +114,9 @@ class XdpPlane:
             for pin in self._pins.iterdir():
                 if not pin.name.startswith("link-") and not pin.name.endswith(".debug"):
                     pin.unlink()
-        self._object = LoadedObject(
+        # In a thread: the kernel verifies the programs for about a second.
+        self._object = await asyncio.to_thread(
+            LoadedObject,
             self._object_path,
             pins=lambda name: self._pins / name if "." not in name else None,
             max_entries=self._sizes(),
@@ -188,6 +190,10 @@ class XdpPlane:
     def _hop_changed(self, address: Address, hop: NextHop | None) -> None:
         del hop  # the tables ask for it
         self._tables.hop_changed(address)
+
+    def next_hop(self, address: Address) -> NextHop | None:
+        """Where packets to a real server's address go; None = not resolved now."""
+        return self._opened()[0].get(address)
 
     def _opened(self) -> tuple[Neighbours, Attachments]:
         if self._neighbours is None or self._attachments is None:
