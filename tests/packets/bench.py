@@ -1,0 +1,436 @@
+"""The compiled data plane on a bench: services by the product's own Tables, packets by BPF_PROG_TEST_RUN, time by hand.
+
+The programs run inside a network namespace with two interfaces, because the kernel's route look-up that replies use
+needs routes and neighbours:
+
+    client 203.0.113.0/24 -- 192.0.2.254 -- [front 192.0.2.1]  gateway  [back 198.51.100.1] -- servers 198.51.100.11...
+
+Every packet that a program sends is checked before a test sees it: each IP header, TCP, UDP and ICMP checksum in it is
+summed up anew (RFC 1071), tunnels and quoted packets included.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any, cast
+
+from scapy.layers.inet import IP, TCP, UDP
+from scapy.layers.l2 import Ether
+from scapy.packet import Packet, Raw
+
+from lbnode.dataplane.xdp import layout, syscall
+from lbnode.dataplane.xdp.exchange import Exchange
+from lbnode.dataplane.xdp.layout import Event, Gauge, Hop
+from lbnode.dataplane.xdp.libbpf import LoadedObject
+from lbnode.dataplane.xdp.maps import Map
+from lbnode.dataplane.xdp.neighbours import Neighbours, NextHop
+from lbnode.dataplane.xdp.plane import OBJECT
+from lbnode.dataplane.xdp.records import MergeResult, Record, merge_results, unpack_records
+from lbnode.dataplane.xdp.tables import Tables
+from lbnode.lab.netns import CLONE_NEWNET, Net
+from lbnode.model import (
+    Address,
+    Counters,
+    ForwardingMethod,
+    ProgrammedServer,
+    ProgrammedService,
+    ServerId,
+    ServiceId,
+    Timeouts,
+)
+
+VIP = "192.0.2.10"
+CLIENT = "203.0.113.5"
+GATEWAY = "192.0.2.1"  # the balancer's own address at the front
+CLIENT_ROUTER_MAC = "02:00:00:00:0f:fe"
+SERVER_MAC = "02:00:00:00:0b:01"
+BUCKETS = 256  # 1024 connections
+CHANGED = 4096
+MTU = 1500
+
+MASQUERADE, DIRECT, TUNNEL = ForwardingMethod.MASQUERADE, ForwardingMethod.DIRECT, ForwardingMethod.TUNNEL
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_VERDICTS = {
+    "xdp": {1: "drop", 2: "pass", 3: "send", 4: "send"},  # XDP_DROP, XDP_PASS, XDP_TX, XDP_REDIRECT
+    "tc": {2: "drop", 0xFFFFFFFF: "pass", 7: "send"},  # TCX_DROP, TCX_NEXT, TCX_REDIRECT
+}
+_HANDOVER = struct.pack("=I", 0x6C626E64)
+_HANDOVER_SIZE = 28
+
+
+# --- the wire -------------------------------------------------------------------------------------------------------
+
+
+class Wire:
+    """The namespace that the programs run in."""
+
+    def __init__(self, prefix: str) -> None:
+        self.net = Net(prefix)
+        try:
+            self.namespace = self.net.add("gw", forward=True)
+            self.net.add("far")
+            for name, address in (("front", f"{GATEWAY}/24"), ("back", "198.51.100.1/24")):
+                self.net.veth("gw", name, address, "far", name, None)
+            run = self.net.run
+            run("gw", "ip", "neigh", "add", "192.0.2.254", "lladdr", CLIENT_ROUTER_MAC, "dev", "front")
+            run("gw", "ip", "route", "add", "203.0.113.0/24", "via", "192.0.2.254")
+            run("gw", "ip", "route", "add", "172.16.0.0/24", "via", "192.0.2.254")
+            # .11 to .30 can be reached without a cached next hop too; further ones are on-link but resolve never
+            for last in range(11, 31):
+                run("gw", "ip", "neigh", "add", f"198.51.100.{last}", "lladdr", SERVER_MAC, "dev", "back")
+            self.interfaces = {name: self._interface(name) for name in ("front", "back")}
+        except BaseException:
+            self.net.close()
+            raise
+
+    def _interface(self, name: str) -> tuple[int, str]:
+        words = self.net.run("gw", "ip", "-o", "link", "show", "dev", name).split()
+        return int(words[0].rstrip(":")), words[words.index("link/ether") + 1]
+
+    def index(self, interface: str) -> int:
+        return self.interfaces[interface][0]
+
+    def mac(self, interface: str) -> str:
+        return self.interfaces[interface][1]
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        """BPF_PROG_TEST_RUN looks interfaces up in the caller's network namespace."""
+        with open("/proc/thread-self/ns/net", "rb") as home, open(f"/run/netns/{self.namespace}", "rb") as there:
+            self._enter(there.fileno())
+            try:
+                yield
+            finally:
+                self._enter(home.fileno())
+
+    @staticmethod
+    def _enter(fd: int) -> None:
+        if _libc.setns(fd, CLONE_NEWNET) != 0:
+            raise OSError(ctypes.get_errno(), "setns")
+
+
+class _Hops:
+    """Stands where the rtnetlink follower stands in the product: next hops by hand."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self.unresolved: set[Address] = set()
+        self.mtu = MTU
+
+    def watch(self, address: Address) -> None: ...
+
+    def unwatch(self, address: Address) -> None: ...
+
+    def get(self, address: Address) -> NextHop | None:
+        if address in self.unresolved:
+            return None
+        source = bytes.fromhex(self._wire.mac("back").replace(":", ""))
+        target = bytes.fromhex(SERVER_MAC.replace(":", ""))
+        return NextHop(Hop(self._wire.index("back"), source, target, self.mtu), IPv4Address("198.51.100.1"))
+
+
+# --- checksums, independently of the product and of scapy -----------------------------------------------------------
+
+
+def ones_complement(data: bytes) -> int:
+    """RFC 1071: the folded sum of 16-bit words; 0xffff over data that contains its own checksum."""
+    data += b"\0" * (len(data) % 2)
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return total
+
+
+def transport_sum(packet: bytes) -> int:
+    """Of the TCP or UDP part of an IPv4 packet with its pseudo header; 0xffff if its checksum is right."""
+    header, length = (packet[0] & 15) * 4, int.from_bytes(packet[2:4], "big")
+    pseudo = packet[12:20] + struct.pack("!HH", packet[9], length - header)
+    return ones_complement(pseudo + packet[header:length])
+
+
+def wrong_checksums(packet: bytes, *, where: str = "", quoted: bool = False, transport: bool = True) -> list[str]:
+    """Every checksum in an IPv4 packet that is wrong. `quoted`: it may be cut short; `transport`: look at L4 too."""
+    header, length, protocol = (packet[0] & 15) * 4, int.from_bytes(packet[2:4], "big"), packet[9]
+    problems = []
+    if packet[0] >> 4 != 4 or header < 20:
+        return [f"{where}IP header"]
+    if ones_complement(packet[:header]) != 0xFFFF:
+        problems.append(f"{where}IP checksum")
+    if length > len(packet):
+        if not quoted:
+            problems.append(f"{where}IP length {length}, there are {len(packet)}")
+        return problems
+    payload = packet[header:length]
+    fragment = int.from_bytes(packet[6:8], "big") & 0x3FFF
+    if not transport or fragment:
+        return problems
+    if protocol == 6 and transport_sum(packet) != 0xFFFF:
+        problems.append(f"{where}TCP checksum")
+    elif protocol == 17 and payload[6:8] != b"\0\0" and transport_sum(packet) != 0xFFFF:
+        problems.append(f"{where}UDP checksum")
+    elif protocol == 4:
+        problems += wrong_checksums(payload, where=f"{where}inner ")
+    elif protocol == 1:
+        if ones_complement(payload) != 0xFFFF:
+            problems.append(f"{where}ICMP checksum")
+        if payload[0] in (3, 11, 12) and len(payload) >= 28:
+            problems += wrong_checksums(payload[8:], where=f"{where}quoted ", quoted=True)
+    return problems
+
+
+# --- results --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Out:
+    """What became of a packet. `frame` is the whole frame behind the program, without metadata in front of it."""
+
+    verdict: str  # "send" | "pass" | "drop"
+    frame: bytes
+    handover: bool  # metadata for tc_behind_xdp stands in front of the frame
+    reflected: bool  # XDP_TX
+
+    @property
+    def eth(self) -> Packet:
+        return Ether(self.frame)
+
+    @property
+    def ip(self) -> Any:
+        return self.eth[IP]
+
+
+def ether(packet: Packet, source: str = "02:00:00:00:00:99", target: str = "02:00:00:00:00:98") -> bytes:
+    return bytes(Ether(src=source, dst=target) / packet)
+
+
+def tcp(
+    port: int = 40000,
+    flags: str = "S",
+    *,
+    client: str = CLIENT,
+    vip: str = VIP,
+    dport: int = 80,
+    data: bytes = b"",
+    **fields: Any,
+) -> Packet:
+    """A segment from the client to the service. `fields`: of the IP header."""
+    return IP(src=client, dst=vip, **fields) / TCP(sport=port, dport=dport, flags=flags, seq=1000) / Raw(data)
+
+
+def udp(port: int = 40000, *, client: str = CLIENT, vip: str = VIP, dport: int = 53, data: bytes = b"query",
+        **fields: Any) -> Packet:  # fmt: skip
+    return IP(src=client, dst=vip, **fields) / UDP(sport=port, dport=dport) / Raw(data)
+
+
+def answer(packet: Packet, flags: str = "SA", *, data: bytes = b"", **fields: Any) -> Packet:
+    """A packet the other way round: what a server says to the packet it got."""
+    layer = TCP if TCP in packet else UDP
+    back = IP(src=packet[IP].dst, dst=packet[IP].src, **fields)
+    ports: dict[str, Any] = {"sport": packet[layer].dport, "dport": packet[layer].sport}
+    return back / (TCP(**ports, flags=flags, seq=5000, ack=1001) if layer is TCP else UDP(**ports)) / Raw(data)
+
+
+# --- the bench ------------------------------------------------------------------------------------------------------
+
+
+class Machine:
+    """A loaded object; `wipe` makes its maps as new, which is quicker than loading it again."""
+
+    def __init__(self, path: Path = OBJECT) -> None:
+        sizes = {"conns": BUCKETS, "replies": BUCKETS, "slots": 1 << 16, "changed": CHANGED, "services": 256}
+        self.object = LoadedObject(path, pins=lambda name: None, max_entries=sizes)
+        self.maps = {name: Map(fd) for name, fd in self.object.maps.items() if "." not in name}
+        self.programs = self.object.programs
+        self.exchange = Exchange(self.maps["records"], self.programs)
+        self._dirty = 0
+
+    def close(self) -> None:
+        for one in self.maps.values():
+            one.close()
+        self.object.close()
+
+    def wipe(self) -> None:
+        self.exchange.changed(1 << 20)
+        for name in ("services", "vips"):
+            for key in [key for key, _ in self.maps[name].items()]:
+                self.maps[name].delete(key)
+        for name in ("conns", "replies", "events", "clock"):
+            array = self.maps[name]
+            array.put_range(0, bytes(array.value_size * array.info.max_entries))
+        for name in ("servers", "gauges", "cursors", "server_stats", "service_stats"):
+            array = self.maps[name]
+            array.put_range(0, bytes(array.value_size * 256))  # tests have fewer servers than this
+        self.maps["meta"].put_index(0, layout.pack_meta())
+
+
+class Bench:
+    """One node. `entry`: "xdp" or "tc", the program that packets go through."""
+
+    def __init__(self, machine: Machine, wire: Wire, entry: str, *, seed: int = 7) -> None:
+        machine.wipe()
+        self.entry = entry
+        self.wire = wire
+        self.machine = machine
+        self.maps = machine.maps
+        self.hops = _Hops(wire)
+        self.config = layout.Config(Timeouts(), seed)
+        self._write_config()
+        self._clock = 0.0
+        self.tables = Tables(self.maps, self._seconds, cast(Neighbours, self.hops))
+        self.now_ms = 1_000_000
+        self.advance(0)
+
+    def _seconds(self) -> float:
+        self._clock += 1.0  # retired slots are free again at once: nothing runs beside the test
+        return self._clock
+
+    def _write_config(self) -> None:
+        self.maps["config"].put_index(0, self.config.pack())
+
+    # --- configuration ---
+
+    def configure(self, **changes: Any) -> None:
+        """Of layout.Config: timeouts, seed, sync, icmp_rate."""
+        self.config = replace(self.config, **changes)
+        self._write_config()
+
+    def service(self, text: str = f"tcp:{VIP}:80", scheduler: str = "rr", *flags: str) -> ServiceId:
+        service_id = ServiceId.parse(text)
+        self.tables.put_service(ProgrammedService(service_id, scheduler, frozenset(flags)))
+        return service_id
+
+    def server(
+        self,
+        service_id: ServiceId,
+        address: str = "198.51.100.11:80",
+        forward: ForwardingMethod = MASQUERADE,
+        weight: int = 1,
+        upper: int = 0,
+        lower: int = 0,
+        *,
+        hop: bool = True,
+    ) -> ServerId:
+        """Add a server, or change it. Without `hop` the kernel's routes are asked per packet."""
+        server_id = ServerId.parse(address)
+        if not hop:
+            self.hops.unresolved.add(server_id.address)
+        self.tables.put_server(service_id, ProgrammedServer(server_id, weight, forward, upper, lower))
+        return server_id
+
+    def remove(self, service_id: ServiceId, server_id: ServerId | None = None) -> None:
+        if server_id is None:
+            self.tables.delete_service(service_id)
+        else:
+            self.tables.delete_server(service_id, server_id)
+
+    # --- packets ---
+
+    def send(self, packet: Packet | bytes, interface: str = "front", *, check: str = "all") -> Out:
+        """Run a packet through the program. Bytes are a whole frame. `check`: "all" | "ip" (not L4) | "none"."""
+        index, mac = self.wire.interfaces[interface]
+        frame = packet if isinstance(packet, bytes) else ether(packet, target=mac)
+        with self.wire.inside():
+            if self.entry == "xdp":
+                context = struct.pack("=6I", 0, len(frame), 0, index, 0, 0)
+                run = syscall.prog_test_run(self.machine.programs["xdp_lb"], frame, context=context)
+            else:
+                context = struct.pack("=11I", *(0,) * 9, index, index)  # ingress_ifindex, ifindex of struct __sk_buff
+                run = syscall.prog_test_run(self.machine.programs["tc_lb"], frame, context=context)
+        verdict = _VERDICTS[self.entry].get(run.retval)
+        assert verdict is not None, f"{self.entry} returned {run.retval}"
+        handover = self.entry == "xdp" and verdict == "pass" and run.data.startswith(_HANDOVER)
+        result = run.data[_HANDOVER_SIZE:] if handover else run.data
+        if verdict == "pass" and not handover and result == frame:
+            check = "none"  # untouched: the network stack's business
+        if check != "none" and verdict != "drop":
+            problems = wrong_checksums(result[14:], transport=check == "all")
+            assert not problems, f"{problems} in {Ether(result)!r}"
+        return Out(verdict, result, handover, self.entry == "xdp" and run.retval == 3)
+
+    def connect(self, port: int = 40000, **fields: Any) -> Out:
+        """A SYN; it must get to a server."""
+        out = self.send(tcp(port, "S", **fields))
+        assert out.verdict == "send"
+        return out
+
+    def establish(self, port: int = 40000, **fields: Any) -> Packet:
+        """The three packets of an opening; returns the last as the server got it."""
+        syn = self.connect(port, **fields)
+        if syn.ip.src == fields.get("client", CLIENT) and syn.ip.dst != fields.get("vip", VIP):  # masqueraded
+            assert self.send(answer(syn.ip), "back").verdict == "send"
+        out = self.send(tcp(port, "A", **fields))
+        assert out.verdict == "send"
+        return cast(Packet, out.ip)
+
+    # --- time and state ---
+
+    def advance(self, seconds: float) -> int:
+        """Let time pass and the sweeper make one whole pass; returns how many connections it removed."""
+        self.now_ms = self.now_ms + round(seconds * 1000) & 0xFFFFFFFF
+        code, result = syscall.prog_run(self.machine.programs["sweep"], struct.pack("=II", self.now_ms, 0))
+        assert code == 0
+        return int(struct.unpack("=II", result)[1])
+
+    def event(self, event: Event) -> int:
+        return layout.unpack_event(self.maps["events"].get_index(event))
+
+    def events(self) -> dict[Event, int]:
+        """All but the fill, those that are not 0."""
+        counts = {event: self.event(event) for event in Event if event is not Event.ENTRIES}
+        return {event: count for event, count in counts.items() if count}
+
+    def drops(self) -> int:
+        return sum(count for event, count in self.events().items() if event >= layout.FIRST_DROP)
+
+    def records(self) -> list[Record]:
+        """The connection table; its size is compared with the fill counter."""
+        found = [
+            record for data in _collect(self.machine.exchange.walk(sync_only=False)) for record in unpack_records(data)
+        ]
+        assert self.event(Event.ENTRIES) == len(found)
+        return found
+
+    def record(self) -> Record:
+        """The only connection."""
+        (one,) = self.records()
+        return one
+
+    def export(self) -> bytes:
+        """What a joining peer gets."""
+        return b"".join(_collect(self.machine.exchange.walk(sync_only=True)))
+
+    def merge(self, records: bytes) -> list[MergeResult]:
+        asyncio.run(self.machine.exchange.merge(records))
+        after = self.machine.exchange._view[: len(records)]
+        return [MergeResult(one) for one in merge_results(after)]
+
+    def counters(self, service_id: ServiceId, server_id: ServerId | None = None) -> Counters:
+        service = self.tables.services[service_id]
+        if server_id is None:
+            return layout.unpack_counters(self.maps["service_stats"].get_index(service.entry.index))
+        index = service.servers[server_id].index
+        return layout.unpack_counters(self.maps["server_stats"].get_index(index), self.gauge(service_id, server_id))
+
+    def gauge(self, service_id: ServiceId, server_id: ServerId) -> Gauge:
+        index = self.tables.services[service_id].servers[server_id].index
+        return Gauge.unpack(self.maps["gauges"].get_index(index))
+
+    def gauges(self) -> tuple[int, int]:
+        """Active and inactive connections of all servers; compared with the table."""
+        found = [self.gauge(key, server) for key, service in self.tables.services.items() for server in service.servers]
+        return sum(one.active for one in found), sum(one.inactive for one in found)
+
+
+def _collect(chunks: Any) -> list[bytes]:
+    async def run() -> list[bytes]:
+        return [chunk async for chunk in chunks]
+
+    return asyncio.run(run())
