@@ -131,6 +131,7 @@ class DataPlane(Protocol):
         ...
 
     async def import_records(self, records: bytes) -> int:
-        """Merge records from a peer; returns how many were taken. Records for unknown services are kept aside or
+        """Merge records from a peer; returns how many were taken. One that is older than what this node has seen of
+        the connection changes nothing. Records for unknown services are kept aside or
         skipped, never an error. Imported records are not reported back by changed_records."""
         ...
