@@ -195,7 +195,7 @@ class Lab:
             pid = self._running(name)
             processes.signal_all(pid, signal.SIGSTOP)
             self._carrier(name, "down")
-            processes.kill(pid)
+            processes.kill_all([pid])
             self._unplug(name)
 
     def power_on(self, name: str) -> None:
@@ -210,7 +210,7 @@ class Lab:
             pid = self._running(name)
             os.kill(pid, signal.SIGTERM)
             if not processes.wait_gone(pid, self._container(name).stop_grace_s):
-                processes.kill(pid)
+                processes.kill_all([pid])
             self._unplug(name)
 
     def pause(self, name: str) -> None:
@@ -351,13 +351,10 @@ def remove(name: str) -> None:
     """Remove everything of the lab of this name, also what a crashed run left behind; its compose file may be gone."""
     run_dir = RUN / name
     with _locked(name):
-        for pid_file in [run_dir / "publish.pid", *sorted(run_dir.glob("nodes/*/pid"))]:
-            pid = processes.recorded(pid_file)
-            if pid is not None:
-                processes.kill(pid)
+        files = [run_dir / "publish.pid", *sorted(run_dir.glob("nodes/*/pid"))]
+        processes.kill_all([pid for pid in map(processes.recorded, files) if pid is not None])
         for namespace in sorted(path.name for path in NETNS.glob(f"{name}.*")):
-            for pid in map(int, ip("netns", "pids", namespace).split()):
-                processes.kill(pid)
+            processes.kill_all([int(pid) for pid in ip("netns", "pids", namespace).split()])
             ip("netns", "del", namespace)
         if run_dir.exists():
             shutil.rmtree(run_dir)

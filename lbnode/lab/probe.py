@@ -95,9 +95,12 @@ class Probe:
                 with contextlib.suppress(OSError):
                     await stream.send(struct.pack("!Q", number))
 
-        async with asyncio.TaskGroup() as group:
-            group.create_task(receive())
-            group.create_task(send())
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(receive())
+                group.create_task(send())
+        finally:
+            stream.close()
 
     async def run_http(self, endpoint: Endpoint) -> None:
         """Open connections at a steady pace, whatever became of those before: a stall delays no new attempt."""
@@ -193,6 +196,7 @@ async def serve(udp: Endpoint | None, http: Endpoint | None, session: Endpoint |
                 _say({"error": f"{line!r} is none of window, report, sessions"})
     for task in tasks:
         task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _say(message: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -45,20 +45,22 @@ def wait_gone(pid: int, timeout_s: float) -> bool:
         os.close(handle)
 
 
-def kill(pid: int) -> None:
-    """SIGKILL and wait; RuntimeError if the kernel cannot end it within ten seconds.
+def kill_all(pids: Sequence[int]) -> None:
+    """SIGKILL and wait; RuntimeError if the kernel cannot end one within half a minute (freeing large maps takes time).
 
     The PID 1 of a namespace ends only after everybody inside has been reaped, also by a parent outside. Such a parent
     is nsenter(1), and it stops itself when its child is stopped: it must go on, to reap the child.
     """
-    outside = parents_outside(pid)
-    send(pid, signal.SIGKILL)
-    deadline = time.monotonic() + 10
-    while not wait_gone(pid, 0.05):
-        for parent in outside:
-            send(parent, signal.SIGCONT)
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"process {pid} does not die; see /proc/{pid}/stack")
+    outside = {pid: parents_outside(pid) for pid in pids}
+    for pid in pids:
+        send(pid, signal.SIGKILL)
+    deadline = time.monotonic() + 30
+    for pid in pids:
+        while not wait_gone(pid, 0.05):
+            for parent in outside[pid]:
+                send(parent, signal.SIGCONT)
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"process {pid} does not die; see /proc/{pid}/stack")
 
 
 def send(pid: int, number: int) -> None:
