@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import reduce
-from hashlib import blake2b
 from itertools import cycle, islice, repeat
 from math import gcd
 
-from lbnode.dataplane.xdp.layout import MH_SLOTS, SH_SLOTS, SLOT_EMPTY, Scheduler, ServiceFlag
+from lbnode.dataplane.xdp import maglev
+from lbnode.dataplane.xdp.layout import SH_SLOTS, SLOT_EMPTY, Scheduler, ServiceFlag
 from lbnode.model import ProgrammedServer
 
 _FLAGS = {"port": ServiceFlag.HASH_PORT, "fallback": ServiceFlag.HASH_FALLBACK}
@@ -27,6 +27,13 @@ def wrr_parameters(weights: Sequence[int]) -> tuple[int, int]:
     """(max_weight, weight_gcd) as ip_vs_wrr.c computes them: largest weight - (gcd - 1), greatest common divisor."""
     divisor = gcd(*weights) if any(weights) else 1
     return (max(weights) - (divisor - 1) if any(weights) else 0), divisor
+
+
+def wrr_start(current: int, max_weight: int, divisor: int) -> int:
+    """wrr: the current weight after a change, from the one before it (ip_vs_wrr_dest_changed; 0 = none yet)."""
+    if current > max_weight or not current:
+        return max_weight
+    return current // divisor * divisor + 1 if divisor > 1 else current
 
 
 def carry_position(before: Sequence[int], after: Sequence[int], position: int) -> int:
@@ -58,26 +65,5 @@ def _source_hashing(members: Sequence[tuple[int, ProgrammedServer]]) -> list[int
 
 
 def _maglev(members: Sequence[tuple[int, ProgrammedServer]]) -> list[int]:
-    """Maglev (Eisenbud et al., 2016): each server walks its own permutation, weight steps a turn."""
-    result = [SLOT_EMPTY] * MH_SLOTS
-    weights = [server.weight for _, server in members]
-    if not any(weights):
-        return result
-    divisor = gcd(*weights)
-    walks = []
-    for index, server in members:
-        if server.weight:
-            seed = int.from_bytes(blake2b(str(server.id).encode(), digest_size=8).digest())
-            walks.append([index, server.weight // divisor, seed % MH_SLOTS, (seed >> 20) % (MH_SLOTS - 1) + 1])
-    filled = 0
-    while True:
-        for walk in walks:
-            index, turns, at, skip = walk
-            for _ in range(turns):
-                while result[at] != SLOT_EMPTY:
-                    at = (at + skip) % MH_SLOTS
-                result[at] = index
-                filled += 1
-                if filled == MH_SLOTS:
-                    return result
-            walk[2] = at
+    positions = maglev.table([server.id for _, server in members], [server.weight for _, server in members])
+    return [SLOT_EMPTY if position is None else members[position][0] for position in positions]

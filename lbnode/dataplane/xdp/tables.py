@@ -282,10 +282,12 @@ class Tables:
                 epoch=old.epoch + 1 & 0xFFFFFFFF,
                 list_at=self._write_range(indexes),
                 list_len=len(indexes),
-                start=slots.carry_position(before, indexes, self._position(old)),
+                start=slots.carry_position(before, indexes, self._cursor(old)[0]),
             )
         elif (max_weight, gcd) != (old.max_weight, old.weight_gcd) or scheduler is layout.Scheduler.WRR:
             new = replace(new, epoch=old.epoch + 1 & 0xFFFFFFFF)
+        if scheduler is layout.Scheduler.WRR:
+            new = replace(new, start=slots.wrr_start(self._cursor(old)[1], max_weight, gcd))
         table = slots.table(scheduler, members)
         try:
             new = replace(new, table_at=self._write_range(table), table_len=len(table))
@@ -300,10 +302,12 @@ class Tables:
             self._retire(old.list_at, old.list_len)
         self._retire(old.table_at, old.table_len)
 
-    def _position(self, entry: layout.Service) -> int:
-        """Position in the list of the server that round robin chose last; the list's length if none was."""
-        cursor = struct.unpack("=Q", self._maps["cursors"].get_index(entry.index))[0]
-        return int(cursor & 0xFFFF) if cursor >> 32 == entry.epoch else entry.start
+    def _cursor(self, entry: layout.Service) -> tuple[int, int]:
+        """(position in the list chosen last, the list's length if none was; wrr: current weight, 0 if none was)"""
+        word = struct.unpack("=Q", self._maps["cursors"].get_index(entry.index))[0]
+        if word >> 32 == entry.epoch:
+            return int(word & 0xFFFF), int(word >> 16 & 0xFFFF)
+        return (0xFFFF, entry.start) if entry.scheduler is layout.Scheduler.WRR else (entry.start, 0)
 
     def _write_range(self, content: list[int]) -> int:
         """Write slots nobody refers to yet; returns where they begin."""

@@ -52,8 +52,8 @@ struct tuple {
 
 /* map `meta` ARRAY[1] */
 struct meta {
-	__u32 layout; /* LAYOUT_VERSION; 0 = maps are new */
-	__u32 reserved;
+	__u32 layout;	  /* LAYOUT_VERSION; 0 = maps are new */
+	__u32 generation; /* the last one given to a server */
 };
 
 /* IPVS's numbers and names of TCP states (include/net/ip_vs.h); UDP has one state. STATE_NONE marks a free way. */
@@ -110,8 +110,8 @@ enum scheduler {
  *
  * Both ranges lie in map `slots`. A range is never changed in place while a service refers to it, except for a weight
  * change of wrr (nothing changes in the list): write a new range, replace the service, retire the old range.
- * `epoch` changes whenever the list changes, for wrr also when a weight changes: the cursor then starts from `start`
- * (rr: position in the new list of the server chosen last, see slots.carry_position) or from the head (wrr, as IPVS).
+ * `epoch` changes whenever the list changes, for wrr also when a weight changes: the cursor is then made anew, from
+ * `start` (slots.carry_position, slots.wrr_start).
  */
 struct service {
 	__u32 index;	   /* of `cursors` and `service_stats`; unique among services */
@@ -122,7 +122,8 @@ struct service {
 	__u32 list_len;	   /* at most 65535 */
 	__u32 table;	   /* sh: 256 slots, mh: 4093 slots; a slot holds a server's index or SLOT_EMPTY */
 	__u32 table_len;
-	__u32 start;	   /* rr: cursor after a change of epoch: position chosen last, or list_len = begin at the head */
+	__u32 start;	   /* rr: position in the list that was chosen last, or list_len: begin at the head.
+			      wrr: current weight; the position is the head */
 	__u32 max_weight;  /* wrr: largest weight - (gcd - 1), as IPVS; 0 = no server has weight */
 	__u32 weight_gcd;  /* wrr: greatest common divisor of the weights that are not 0 */
 	__u32 persistent_s;   /* reserved: persistence is not in the data plane yet */

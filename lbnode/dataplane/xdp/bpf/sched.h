@@ -137,12 +137,11 @@ INLINE __u32 schedule_cursor(struct service *s)
 			if (!w.max)
 				return NO_SERVER;
 			if ((__u32)(old >> 32) != s->epoch) {
-				at = len; /* ip_vs_wrr_dest_changed: from the head again */
-				if (w.cw > w.max || !w.cw)
-					w.cw = w.max;
-				else if (w.gcd > 1)
-					w.cw = w.cw / w.gcd * w.gcd + 1;
+				at = len; /* as IPVS: from the head again */
+				w.cw = s->start;
 			}
+			if (!w.cw || w.cw > w.max)
+				w.cw = w.max;
 			w.whole = at >= len;
 			w.at = w.whole ? 0 : at + 1;
 			w.steps = len - w.at;
