@@ -1,6 +1,7 @@
 """A real server of the tests: `python echo_server.py NAME PORT`.
 
-TCP: each line is answered with `NAME LINE`; the line `GET n` is answered with n bytes, `CLOSE` closes.
+TCP: each line is answered with `NAME LINE`; the line `GET n` is answered with n bytes, `PUT n` takes
+n bytes before it is answered.
 UDP: each datagram is answered with `NAME DATAGRAM`. Prints `ready` when both sockets listen.
 """
 
@@ -16,8 +17,6 @@ IP_PKTINFO = 8  # <linux/in.h>
 async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     try:
         while line := await reader.readline():
-            if line == b"CLOSE\n":
-                break
             if line.startswith(b"GET "):
                 count = int(line[4:])
                 while count > 0:
@@ -25,6 +24,10 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
                     writer.write(b"x" * chunk)
                     count -= chunk
                     await writer.drain()
+            elif line.startswith(b"PUT "):
+                await reader.readexactly(int(line[4:]))
+                writer.write(NAME.encode() + b" " + line)
+                await writer.drain()
             else:
                 writer.write(NAME.encode() + b" " + line)
                 await writer.drain()

@@ -26,9 +26,11 @@ from tests.netns.xdp_lab import (
     server,
     server_address,
     until,
+    upload,
 )
 
 pytestmark = pytest.mark.root
+IP_RECVERR = 11  # <linux/in.h>
 
 
 @pytest.fixture(params=["tcx", "xdp"])
@@ -53,6 +55,7 @@ async def test_masquerade_carries_tcp_and_udp_both_ways(lab: Lab, tmp_path: Path
         assert Counter(names) == {"rs1": 2, "rs2": 2}
         with lab.connect() as sock:
             assert download(sock, 3_000_000) == 3_000_000
+            upload(sock, 1_000_000)
         with lab.udp() as sock:
             sock.send(b"one\n")
             first = sock.recv(100)
@@ -239,25 +242,55 @@ async def test_connections_are_listed_with_both_ends_and_state(tcx_lab: Lab, tmp
             assert udp.state == "UDP" and 290 <= udp.expires_s <= 300
 
 
-async def test_full_table_keeps_what_is_established_and_says_so(tcx_lab: Lab, tmp_path: Path) -> None:
+async def test_full_table_keeps_what_is_established_and_counts_what_it_refuses(tcx_lab: Lab, tmp_path: Path) -> None:
     async with tcx_lab.plane(tmp_path, connections=1024) as plane:
         await programmed(plane, "rr", server(1), server(2))
-        status = await plane.status()
+        flows = 2048
+
+        def flood() -> None:
+            for port in range(20000, 20000 + flows):
+                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+                    one.bind((CLIENT, port))
+                    one.sendto(b"x", (VIP, PORT))
+
         with tcx_lab.connect() as sock:
             name = ask(sock)
-
-            def flood() -> None:
-                for port in range(20000, 20000 + 2 * status.connections_max):
-                    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
-                        one.bind((CLIENT, port))
-                        one.sendto(b"x", (VIP, PORT))
-
             tcx_lab.net.call("client", flood)
             assert ask(sock, "after the flood") == name
-        full = await plane.status()
-        assert full.connections <= full.connections_max
-        assert full.connections > full.connections_max // 2
-        assert sum(full.drops.values()) + full.connections_max >= 2 * status.connections_max or full.drops
+        status = await plane.status()
+        assert status.connections_max == 1024
+        assert 1000 <= status.connections <= 1024
+        assert 900 <= status.drops["table-full"] <= flows - 1000
+        assert {drop for drop, count in status.drops.items() if count} == {"table-full"}
+
+
+async def test_time_to_live_that_runs_out_is_reported_to_the_client(lab: Lab, tmp_path: Path) -> None:
+    """As traceroute sees the gateway: ICMP time exceeded (RFC 792) names the client's own packet."""
+    async with lab.plane(tmp_path) as plane:
+        await programmed(plane, "rr", server(1))
+        with lab.udp() as sock:
+            sock.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 1)
+            sock.send(b"x")
+            with pytest.raises(OSError, match="No route to host"):
+                sock.recv(100)
+            _, ancillary, _, _ = sock.recvmsg(100, 200, socket.MSG_ERRQUEUE)
+            error = ancillary[0][2]  # struct sock_extended_err, then the address of who reports
+            assert error[4:7] == bytes([2, 11, 0]), "origin ICMP, type time exceeded, code in transit"
+            assert socket.inet_ntoa(error[20:24]) in ("192.0.2.2", VIP)
+        assert (await plane.status()).drops["ttl"] == 1
+
+
+async def test_a_smaller_mtu_behind_the_gateway_is_reported_to_the_client(lab: Lab, tmp_path: Path) -> None:
+    async with lab.plane(tmp_path) as plane:
+        lab.net.run("gw", "ip", "link", "set", "back", "mtu", "1400")
+        await programmed(plane, "rr", server(1))
+        await until(lambda: plane.next_hop(server(1).id.address) is not None, "the next hop is known")
+        with lab.connect() as sock:
+            sock.settimeout(10)
+            assert upload(sock, 100_000) == "rs1"
+        cached = lab.net.run("client", "ip", "route", "get", VIP)
+        assert "mtu 1400" in cached
 
 
 class TestBesideTheClient:
@@ -285,7 +318,7 @@ class TestBesideTheClient:
             names = []
             for _ in range(4):
                 with lab.connect() as sock:
-                    names.append(ask(sock))
+                    names.append(upload(sock, 100_000))
                     assert download(sock, 300_000) == 300_000
             assert Counter(names) == {"rs1": 2, "rs2": 2}
             with lab.udp() as sock:
@@ -302,7 +335,7 @@ class TestBesideTheClient:
             names = []
             for _ in range(4):
                 with lab.connect() as sock:
-                    names.append(ask(sock))
+                    names.append(upload(sock, 100_000))
                     assert download(sock, 300_000) == 300_000
             assert Counter(names) == {"rs1": 2, "rs2": 2}
             with lab.udp() as sock:

@@ -93,3 +93,18 @@ async def test_records_of_unknown_services_are_skipped(lab: Lab, tmp_path: Path)
             await second.apply(DeleteService(HTTP))
             assert await second.import_records(records) == 0
             assert (await second.status()).connections == 0
+
+
+async def test_records_that_come_before_their_service_are_taken_once_it_is_there(lab: Lab, tmp_path: Path) -> None:
+    async with lab.plane(tmp_path / "1", "gw") as first, lab.plane(tmp_path / "2", "gw2") as second:
+        await programmed(first, "rr", server(1))
+        with lab.connect() as sock:
+            ask(sock)
+            bulk = b"".join([chunk async for chunk in first.all_records()])
+            assert len(bulk) == first.record_size
+            assert await second.import_records(bulk) == 0, "a node that just joined knows no service yet"
+            await programmed(second, "rr", server(1))
+            await second.changed_records(1)
+            assert (await second.status()).connections == 1
+            lab.move_addresses("gw2")
+            assert ask(sock, "over gw2") == "rs1"

@@ -194,9 +194,9 @@ def compile_bpf(source: Path, target: Path) -> None:
     subprocess.run(["clang", "-O2", "-g", "-target", "bpf", include, "-c", source, "-o", target], check=True)
 
 
-def ask(sock: socket.socket, text: str = "hello") -> str:
+def ask(sock: socket.socket, text: str = "hello", more: bytes = b"") -> str:
     """Send one line, return the name of the server that answered it."""
-    sock.sendall(text.encode() + b"\n")
+    sock.sendall(text.encode() + b"\n" + more)
     answer = b""
     while not answer.endswith(b"\n"):
         chunk = sock.recv(4096)
@@ -206,6 +206,11 @@ def ask(sock: socket.socket, text: str = "hello") -> str:
     name, echoed = answer.decode().split(maxsplit=1)
     assert echoed.strip() == text
     return name
+
+
+def upload(sock: socket.socket, count: int) -> str:
+    """Send so many bytes, return the name of the server that has them all."""
+    return ask(sock, f"PUT {count}", b"x" * count)
 
 
 def download(sock: socket.socket, count: int) -> int:

@@ -121,7 +121,7 @@ INLINE void server_hop(void *ctx, const int hook, const struct packet *p, const 
 		hop->ifindex = server->ifindex;
 		copy_mac(hop->target_mac, server->target_mac);
 		copy_mac(hop->source_mac, server->source_mac);
-		if (unlikely(mtu && length > mtu) && !is_gso(ctx, hook)) {
+		if (unlikely(mtu && length > mtu)) {
 			hop->result = HOP_TOO_BIG;
 			hop->mtu = mtu;
 		}
@@ -157,9 +157,9 @@ INLINE int forward(void *ctx, const int hook, const struct packet *p, const stru
 		return refuse(hook, answer, vip, ICMP_TIME_EXCEEDED, 0, 0);
 	}
 	if (server)
-		server_hop(ctx, hook, p, server, p->length + overhead, &hop);
+		server_hop(ctx, hook, p, server, wire_length(ctx, hook, p) + overhead, &hop);
 	else
-		find_hop(ctx, hook, &hop, vip, p->tuple.target.word[3], p->tos, p->length);
+		find_hop(ctx, hook, &hop, vip, p->tuple.target.word[3], p->tos, wire_length(ctx, hook, p));
 	if (unlikely(hop.result == HOP_TOO_BIG)) {
 		if (!p->dont_fragment || hop.mtu <= overhead)
 			return drop(hook, EVENT_DROP_TOO_BIG);

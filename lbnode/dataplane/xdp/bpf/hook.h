@@ -52,10 +52,15 @@ INLINE __u32 ingress(void *ctx, const int hook)
 	return ((struct __sk_buff *)ctx)->ifindex;
 }
 
-/* A bundle of segments that is cut to size on its way out. */
-INLINE bool is_gso(void *ctx, const int hook)
+/* Bytes of the largest IP packet on the wire: a bundle of segments is cut on its way out, not to the MTU but as it came. */
+INLINE __u32 wire_length(void *ctx, const int hook, const struct packet *p)
 {
-	return hook == HOOK_TC && ((struct __sk_buff *)ctx)->gso_size;
+	if (hook == HOOK_TC) {
+		__u32 segment = ((struct __sk_buff *)ctx)->gso_size;
+		if (segment)
+			return p->header + p->l4_header + segment;
+	}
+	return p->length;
 }
 
 INLINE int pass(const int hook)
@@ -127,7 +132,7 @@ INLINE void find_hop(void *ctx, const int hook, struct hop *hop, __be32 source, 
 	fib.ipv4_src = source;
 	fib.ipv4_dst = target;
 	fib.tos = tos & 0x1c;
-	if (!is_gso(ctx, hook) && length <= 0xffff)
+	if (length <= 0xffff)
 		fib.tot_len = length;
 	long result = bpf_fib_lookup(ctx, &fib, sizeof(fib), 0);
 	hop->ifindex = fib.ifindex;

@@ -30,7 +30,8 @@ struct packet {
 	__u8 ttl;
 	__u8 tos;
 	bool dont_fragment;
-	__u8 reserved[3];
+	__u8 l4_header; /* length of the TCP or UDP header; 0 for others */
+	__u8 reserved[2];
 	struct tuple quoted;
 };
 
@@ -145,6 +146,7 @@ INLINE int parse_l4(struct iphdr *ip, void *end, struct packet *p)
 	void *l4 = (void *)ip + (p->header & 0x3c);
 	__u32 payload = p->length - p->header;
 	p->tcp_flags = 0;
+	p->l4_header = 0;
 	if (p->tuple.protocol == IPPROTO_TCP) {
 		struct tcphdr *tcp = l4;
 		if (payload < sizeof(*tcp))
@@ -156,6 +158,7 @@ INLINE int parse_l4(struct iphdr *ip, void *end, struct packet *p)
 		p->tuple.source_port = tcp->source;
 		p->tuple.target_port = tcp->dest;
 		p->tcp_flags = ((__u8 *)tcp)[13];
+		p->l4_header = tcp->doff * 4;
 		return KIND_L4;
 	}
 	if (p->tuple.protocol == IPPROTO_UDP) {
@@ -166,6 +169,7 @@ INLINE int parse_l4(struct iphdr *ip, void *end, struct packet *p)
 			return KIND_OTHER;
 		if (bpf_ntohs(udp->len) < sizeof(*udp) || bpf_ntohs(udp->len) > payload)
 			return KIND_MALFORMED;
+		p->l4_header = sizeof(*udp);
 		p->tuple.source_port = udp->source;
 		p->tuple.target_port = udp->dest;
 		return KIND_L4;
