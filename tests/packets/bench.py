@@ -244,8 +244,8 @@ def answer(packet: Packet, flags: str = "SA", *, data: bytes = b"", **fields: An
 class Machine:
     """A loaded object; `wipe` makes its maps as new, which is quicker than loading it again."""
 
-    def __init__(self, path: Path = OBJECT) -> None:
-        sizes = {"conns": BUCKETS, "replies": BUCKETS, "slots": 1 << 16, "changed": CHANGED, "services": 256}
+    def __init__(self, path: Path = OBJECT, *, buckets: int = BUCKETS) -> None:
+        sizes = {"conns": buckets, "replies": buckets, "slots": 1 << 16, "changed": CHANGED, "services": 256}
         self.object = LoadedObject(path, pins=lambda name: None, max_entries=sizes)
         self.maps = {name: Map(fd) for name, fd in self.object.maps.items() if "." not in name}
         self.programs = self.object.programs
@@ -364,7 +364,7 @@ class Bench:
     def establish(self, port: int = 40000, **fields: Any) -> Packet:
         """The three packets of an opening; returns the last as the server got it."""
         syn = self.connect(port, **fields)
-        if syn.ip.src == fields.get("client", CLIENT) and syn.ip.dst != fields.get("vip", VIP):  # masqueraded
+        if syn.ip.dst != fields.get("vip", VIP) and syn.ip.proto == 6:  # masqueraded
             assert self.send(answer(syn.ip), "back").verdict == "send"
         out = self.send(tcp(port, "A", **fields))
         assert out.verdict == "send"
