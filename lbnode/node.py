@@ -33,7 +33,7 @@ from lbnode.election.supervisor import Election
 from lbnode.feed import ConfigFeed
 from lbnode.journal import Journal, Kind
 from lbnode.membership import Membership
-from lbnode.operator import NodeControl
+from lbnode.node_control import NodeControl
 from lbnode.overview import Facts, overview
 from lbnode.plan import Desired, Targets, plan, targets
 from lbnode.reconcile.loop import Reconciler
