@@ -25,6 +25,12 @@ def test_echo_to_a_vip_is_answered(bench: Bench, size: int) -> None:
     assert bench.events() == {Event.ECHO: 1}
 
 
+def test_echo_of_zeros(bench: Bench) -> None:
+    """The reply is all zeros: its checksum is 0xffff, not the other zero of one's complement arithmetic."""
+    bench.service()
+    assert bench.send(IP(src=CLIENT, dst=VIP) / ICMP(id=0, seq=0) / bytes(8)).ip[ICMP].chksum == 0xFFFF
+
+
 @pytest.mark.parametrize("address", ["192.0.2.1", "198.51.100.11", "192.0.2.99"])
 def test_echo_to_others_passes(bench: Bench, address: str) -> None:
     bench.server(bench.service(), "198.51.100.11:80")
