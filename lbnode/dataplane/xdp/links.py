@@ -29,7 +29,6 @@ class LinkType(IntEnum):
     TCX = 11
 
 
-XDP_FLAGS_SKB_MODE = 1 << 1  # generic XDP, for tests only
 XDP_FLAGS_DRV_MODE = 1 << 2  # native: the driver runs the program, or the attach fails
 
 
@@ -69,12 +68,9 @@ def pin_name(kind: str, ifindex: int) -> str:
     return f"link-{kind}-{ifindex}"
 
 
-def attach(kind: str, prog_fd: int, ifindex: int, directory: Path, *, flags: int = XDP_FLAGS_DRV_MODE) -> Link:
+def attach(kind: str, prog_fd: int, ifindex: int, directory: Path) -> Link:
     """Attach a program to an interface and pin the link in `directory`. DataPlaneError says what to do."""
-    if kind == "xdp":
-        attach_type = AttachType.XDP
-    else:
-        attach_type, flags = AttachType.TCX_INGRESS, 0
+    attach_type, flags = (AttachType.XDP, XDP_FLAGS_DRV_MODE) if kind == "xdp" else (AttachType.TCX_INGRESS, 0)
     try:
         fd = syscall.link_create(prog_fd, ifindex, attach_type, flags)
     except DataPlaneError as error:

@@ -99,9 +99,9 @@ class Map:
             keys = struct.pack(f"={count}I", *range(start, start + count))
             syscall.map_update_batch(self.fd, keys, values, count)
 
-    def batches(self, chunk: int = 8192, *, take: bool = False) -> Iterator[tuple[bytes, bytes]]:
-        """(keys, values) slices of all entries; `take` deletes what it returns."""
-        return syscall.map_lookup_batches(self.fd, self.info.key_size, self.value_size, chunk, delete=take)
+    def batches(self, chunk: int = 8192) -> Iterator[tuple[bytes, bytes]]:
+        """(keys, values) slices of all entries."""
+        return syscall.map_lookup_batches(self.fd, self.info.key_size, self.value_size, chunk)
 
     def items(self, chunk: int = 8192) -> Iterator[tuple[bytes, bytes]]:
         """All entries one by one, fetched in batches."""

@@ -25,40 +25,31 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
 
 BPF_ANY = 0
-BPF_NOEXIST = 1
 BPF_F_TEST_XDP_LIVE_FRAMES = 2
-_NAME_LEN = 16  # BPF_OBJ_NAME_LEN
 
 
 class Cmd(IntEnum):
     """`enum bpf_cmd`."""
 
-    MAP_CREATE = 0
     MAP_LOOKUP_ELEM = 1
     MAP_UPDATE_ELEM = 2
     MAP_DELETE_ELEM = 3
-    MAP_GET_NEXT_KEY = 4
     OBJ_PIN = 6
     OBJ_GET = 7
     PROG_TEST_RUN = 10
     OBJ_GET_INFO_BY_FD = 15
     MAP_LOOKUP_BATCH = 24
-    MAP_LOOKUP_AND_DELETE_BATCH = 25
     MAP_UPDATE_BATCH = 26
-    MAP_DELETE_BATCH = 27
     LINK_CREATE = 28
     LINK_UPDATE = 29
     LINK_DETACH = 34
 
 
 class MapType(IntEnum):
-    """`enum bpf_map_type`, those with per-CPU values and those that code asks for by name."""
+    """`enum bpf_map_type`: those with a value per CPU."""
 
-    HASH = 1
-    ARRAY = 2
     PERCPU_HASH = 5
     PERCPU_ARRAY = 6
-    LRU_HASH = 9
     LRU_PERCPU_HASH = 10
 
 
@@ -142,11 +133,6 @@ def possible_cpus() -> int:
 # --- maps ----------------------------------------------------------------------------------------------------
 
 
-def map_create(kind: int, key_size: int, value_size: int, max_entries: int, *, flags: int = 0, name: str = "") -> int:
-    attr = struct.pack("=7I16s", kind, key_size, value_size, max_entries, flags, 0, 0, name.encode()[: _NAME_LEN - 1])
-    return bpf(Cmd.MAP_CREATE, attr, name)[0]
-
-
 def map_info(fd: int) -> MapInfo:
     kind, ident, key, value, entries, flags, name = struct.unpack_from("=6I16s", _info(fd, 40))
     return MapInfo(kind, ident, key, value, entries, flags, name.split(b"\0")[0].decode())
@@ -185,14 +171,11 @@ def map_delete(fd: int, key: bytes) -> bool:
     return True
 
 
-def map_lookup_batches(
-    fd: int, key_size: int, value_size: int, chunk: int = 8192, *, delete: bool = False
-) -> Iterator[tuple[bytes, bytes]]:
-    """All entries as (keys, values) slices of up to about `chunk` entries; with `delete` they are taken out.
+def map_lookup_batches(fd: int, key_size: int, value_size: int, chunk: int = 8192) -> Iterator[tuple[bytes, bytes]]:
+    """All entries as (keys, values) slices of up to about `chunk` entries.
 
     ENOSPC means that one hash bucket holds more entries than the chunk has room for: the chunk is doubled.
     """
-    command = Cmd.MAP_LOOKUP_AND_DELETE_BATCH if delete else Cmd.MAP_LOOKUP_BATCH
     token_in, token_out = _buffer(max(key_size, 8)), _buffer(max(key_size, 8))
     keys, values = _buffer(key_size * chunk), _buffer(value_size * chunk)
     first = True
@@ -209,14 +192,14 @@ def map_lookup_batches(
             0,
         )
         buffer = ctypes.create_string_buffer(attr, len(attr))
-        result = _libc.syscall(_NUMBERS[platform.machine()], int(command), buffer, len(attr))
+        result = _libc.syscall(_NUMBERS[platform.machine()], int(Cmd.MAP_LOOKUP_BATCH), buffer, len(attr))
         code = 0 if result >= 0 else ctypes.get_errno()
         if code == errno.ENOSPC:
             chunk *= 2
             keys, values = _buffer(key_size * chunk), _buffer(value_size * chunk)
             continue
         if code not in (0, errno.ENOENT):
-            raise DataPlaneError(f"{command.name}: {explain(code)}", code)
+            raise DataPlaneError(f"{Cmd.MAP_LOOKUP_BATCH.name}: {explain(code)}", code)
         count = struct.unpack_from("=I", buffer.raw, 32)[0]
         if count:
             yield keys.raw[: count * key_size], values.raw[: count * value_size]
@@ -234,11 +217,6 @@ def map_update_batch(fd: int, keys: bytes, values: bytes, count: int, *, elem_fl
             "=QQQQIIQQ", 0, 0, ctypes.addressof(key_buffer), ctypes.addressof(value_buffer), count, fd, elem_flags, 0
         ),
     )
-
-
-def map_delete_batch(fd: int, keys: bytes, count: int) -> None:
-    key_buffer = _buffer(keys)
-    bpf(Cmd.MAP_DELETE_BATCH, struct.pack("=QQQQIIQQ", 0, 0, ctypes.addressof(key_buffer), 0, count, fd, 0, 0))
 
 
 # --- pins, links, programs -----------------------------------------------------------------------------------
