@@ -1,0 +1,140 @@
+"""What a packet costs in the XDP program, by BPF_PROG_TEST_RUN, as a multiple of a program that only parses and sends.
+
+Every variant runs in turn, many rounds; the fastest round of each counts, because whatever else the machine does only
+slows down. The cost of the wrapper that renews the packet is taken off.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import subprocess
+import sysconfig
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from scapy.layers.inet import IP, TCP
+
+from lbnode.dataplane.xdp import syscall
+from lbnode.dataplane.xdp.libbpf import LoadedObject
+from lbnode.dataplane.xdp.maps import Map
+from lbnode.model import ForwardingMethod
+from tests.packets.bench import VIP, Bench, Machine, Wire, ether
+
+SOURCE = Path(__file__).with_name("ns_per_packet.bpf.c")
+CLIENTS = "203.0.113.0"  # its last byte is free for a part of the flow's number
+SERVER = "198.51.100.11"
+TEMPLATE = 64
+ROUNDS = 15
+PACKETS = 100_000
+FLOWS = (1, 1024, 65536)
+NEW_FLOWS = 1 << 22  # as many as the wrapper can tell apart
+LARGE, SMALL = 1 << 16, 1 << 13  # buckets of four: one table with room for all flows, one that is full
+PORTS: Mapping[ForwardingMethod, int] = {
+    ForwardingMethod.DIRECT: 80,
+    ForwardingMethod.TUNNEL: 81,
+    ForwardingMethod.MASQUERADE: 82,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    name: str
+    program: str  # "xdp_lb" or one of ns_per_packet.bpf.c
+    flows: int
+    port: int = 80
+    flags: str = "A"
+    reply: bool = False
+
+    def frame(self, wire: Wire) -> bytes:
+        if self.reply:
+            packet = IP(src=SERVER, dst=CLIENTS) / TCP(sport=8000 + self.port, dport=1024, flags=self.flags)
+        else:
+            packet = IP(src=CLIENTS, dst=VIP) / TCP(sport=1024, dport=self.port, flags=self.flags)
+        return ether(packet / bytes(10), target=wire.mac("back" if self.reply else "front"))
+
+
+def variants() -> list[Variant]:
+    result = [Variant("wrapper", "nothing", 1024), Variant("parse and send", "floor_program", 1024)]
+    for method, port in PORTS.items():
+        result += [Variant(f"{method}, {n} flows", "xdp_lb", n, port) for n in FLOWS]
+        if method is ForwardingMethod.MASQUERADE:
+            result += [Variant(f"{method} reply, {n} flows", "xdp_lb", n, port, reply=True) for n in FLOWS[:2]]
+        result.append(Variant(f"{method}, new flow each", "xdp_lb", NEW_FLOWS, port, "S"))
+    return result
+
+
+class Harness:
+    def __init__(self, wire: Wire) -> None:
+        with tempfile.TemporaryDirectory() as directory:
+            target = Path(directory) / "ns_per_packet.bpf.o"
+            include = f"-I/usr/include/{sysconfig.get_config_var('MULTIARCH') or 'x86_64-linux-gnu'}"
+            options = ["-O2", "-g", "-target", "bpf", "-mcpu=v3", "-Wall", "-Werror", include]
+            subprocess.run(["clang", *options, "-c", str(SOURCE), "-o", str(target)], check=True)
+            self.object = LoadedObject(target, pins=lambda _: None)
+        self.maps = {name: Map(fd) for name, fd in self.object.maps.items()}
+        self.wire = wire
+        self.benches = {flows: self._bench(buckets) for flows, buckets in ((FLOWS[-1], LARGE), (NEW_FLOWS, SMALL))}
+        self.next_flow = 0
+        for port in PORTS.values():
+            for flags in ("S", "A"):
+                self.run(Variant("open", "xdp_lb", FLOWS[-1], port, flags), FLOWS[-1])
+            self.run(Variant("fill", "xdp_lb", NEW_FLOWS, port, "S"), 8 * SMALL)
+
+    def _bench(self, buckets: int) -> Bench:
+        bench = Bench(Machine(buckets=buckets), self.wire, "xdp")
+        for method, port in PORTS.items():
+            server_port = 8000 + port if method is ForwardingMethod.MASQUERADE else port
+            bench.server(bench.service(f"tcp:{VIP}:{port}"), f"{SERVER}:{server_port}", method)
+        return bench
+
+    def close(self) -> None:
+        for bench in self.benches.values():
+            bench.machine.close()
+        self.object.close()
+
+    def run(self, variant: Variant, packets: int) -> int:
+        """Mean ns per packet; the kernel tells whole ones."""
+        first = 0
+        if variant.flows == NEW_FLOWS:
+            first, self.next_flow = self.next_flow, (self.next_flow + packets) % NEW_FLOWS
+        bench = self.benches[NEW_FLOWS if variant.flows == NEW_FLOWS else FLOWS[-1]]
+        programs = self.object.programs | bench.machine.programs
+        frame = variant.frame(self.wire)
+        setup = struct.pack("=IIII", len(frame), variant.flows - 1, variant.reply, first)
+        self.maps["setup"].put_index(0, setup + frame[:TEMPLATE])
+        self.maps["target"].put_index(0, struct.pack("=I", programs[variant.program]))
+        interface = self.wire.index("back" if variant.reply else "front")
+        context = struct.pack("=6I", 0, len(frame), 0, interface, 0, 0)
+        with self.wire.inside():
+            result = syscall.prog_test_run(programs["wrapper"], frame, repeat=packets, context=context)
+        if result.retval not in (3, 4):  # XDP_TX, XDP_REDIRECT
+            raise RuntimeError(f"{variant.name}: verdict {result.retval}; counted {bench.events()}")
+        return result.duration_ns
+
+
+def main() -> None:
+    best: dict[str, int] = {}
+    wire = Wire(f"lbt-ns{os.getpid()}")
+    try:
+        harness = Harness(wire)
+        try:
+            for _ in range(ROUNDS):
+                for variant in variants():
+                    duration = harness.run(variant, PACKETS)
+                    best[variant.name] = min(duration, best.get(variant.name, duration))
+        finally:
+            harness.close()
+    finally:
+        wire.net.close()
+    wrapper, floor = best.pop("wrapper"), best["parse and send"]
+    unit = max(1, floor - wrapper)
+    print(f"{'':32}{'ns/packet':>10}{'ratio':>8}    (the wrapper's {wrapper} ns are taken off; +-1 ns)")
+    for name, duration in best.items():
+        print(f"{name:32}{duration - wrapper:>10}{(duration - wrapper) / unit:>8.1f}")
+
+
+if __name__ == "__main__":
+    main()
