@@ -30,9 +30,11 @@ from lbnode.dataplane.base import DataPlane
 from lbnode.dataplane.fake import FakePlane
 from lbnode.dataplane.xdp.plane import XdpPlane
 from lbnode.election.supervisor import Election
+from lbnode.errors import ConfigError
 from lbnode.feed import ConfigFeed
 from lbnode.journal import Journal, Kind
 from lbnode.membership import Membership
+from lbnode.model import VrrpState
 from lbnode.node_control import NodeControl
 from lbnode.overview import Facts, overview
 from lbnode.plan import Desired, Targets, plan, targets
@@ -244,7 +246,7 @@ class Node:
             journal=self.journal,
             services=self._services,
             node_status=status,  # type: ignore[arg-type]  # never None again after the first report
-            handover=self._election.handover,
+            handover=self._handover,
         )
 
         def metrics() -> tuple[bytes, str]:
@@ -260,6 +262,15 @@ class Node:
             await asyncio.get_running_loop().create_future()
         finally:
             await server.close()
+
+    async def _handover(self, group: str) -> None:
+        def ready(node: NodeInfo) -> bool:
+            return any(role.group == group and role.state is VrrpState.BACKUP for role in node.roles)
+
+        others = self._membership.nodes()[1:]
+        if group in self._election.roles.value and not any(node.reachable and ready(node) for node in others):
+            raise ConfigError(f"VIP group {group}: no other node is backup now: nobody would take over")
+        await self._election.handover(group)
 
     def _token(self) -> str:
         """The configured token, or one made up at the first start and kept in the state directory."""

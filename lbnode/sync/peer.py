@@ -324,7 +324,7 @@ class Peer:
     def _send_hello(self, now: float, echo: int | None = None) -> None:
         hello = Hello(
             echo=self._their_stream if echo is None else echo,
-            ack=self._received,
+            ack=self._received if echo is None else 0,  # nothing of a stream that is not believed yet
             first=self._first_seq,
             next=self._next_seq,
             bulk_wanted=self._bulk_request if self._bulk_open else 0,

@@ -137,8 +137,10 @@ def test_a_restarted_node_gets_everything_in_bulk(restarted: str) -> None:
         network.nodes["gw1"].change(connection, network.now)
     network.run(1)
     table = dict(network.nodes["gw1"].table)
+    before = network.rejected
     network.restart(restarted)
     network.run(2)
+    assert network.rejected == before
     assert network.nodes[restarted].table == table
     assert network.nodes[restarted].peer.state == "in-sync"
 
