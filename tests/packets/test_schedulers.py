@@ -1,9 +1,9 @@
 """The sequences of servers are those of the real IPVS (tests/reference, or the folder that LBNODE_REFERENCE names).
 
 Two differences are meant:
-- mh: IPVS leaves a server whose weight became 0 in the table, and refuses (or looks further for) the clients that hash to
-  it. Here the table is filled anew without it: a drained server costs no client its service. Such runs are compared up to
-  that event.
+- mh: IPVS leaves a server whose weight became 0 in the table, and refuses (or looks further for) the clients that hash
+  to it. Here the table is filled anew without it: a drained server costs no client its service. Such runs are compared
+  up to that event.
 - A server that is deleted and added again starts with no connections; IPVS finds the old ones in its trash.
 """
 
