@@ -1,0 +1,269 @@
+"""The Python mirror of bpf/lb.h: the same sizes, offsets and numbers as the compiled object's BTF and the header."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import struct
+import subprocess
+from collections.abc import Mapping
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lbnode.dataplane.xdp import layout, records
+from lbnode.dataplane.xdp.plane import OBJECT
+from lbnode.model import Address, ForwardingMethod, L4Protocol, ServiceId, Timeouts
+
+HEADER = OBJECT.with_name("lb.h").read_text()
+
+u8, u16, u32 = (st.integers(0, 2**bits - 1) for bits in (8, 16, 32))
+v4 = st.integers(0, 2**32 - 1).map(IPv4Address)
+# ::ffff:0:0/96 is how IPv4 is written in the maps; as an IPv6 address it never appears on a wire (RFC 4291 2.5.5.2)
+v6 = st.integers(0, 2**128 - 1).map(IPv6Address).filter(lambda address: address.ipv4_mapped is None)
+addresses = v4 | v6
+ports = st.integers(0, 65535)
+macs = st.binary(min_size=6, max_size=6)
+
+
+@pytest.fixture(scope="module")
+def structs() -> Mapping[str, tuple[int, dict[str, int]]]:
+    """name -> (size, offset of each member), from the object's BTF."""
+    if not OBJECT.exists() or shutil.which("bpftool") is None:
+        pytest.skip("needs the compiled object (make) and bpftool: apt-get install bpftool")
+    dump = subprocess.run(["bpftool", "-j", "btf", "dump", "file", OBJECT], capture_output=True, check=True, text=True)
+    types: list[dict[str, Any]] = json.loads(dump.stdout)["types"]
+    return {
+        one["name"]: (one["size"], {member["name"]: member["bits_offset"] // 8 for member in one["members"]})
+        for one in types
+        if one["kind"] == "STRUCT" and one["name"] != "(anon)"
+    }
+
+
+def test_sizes_are_those_of_the_structures(structs: Mapping[str, tuple[int, dict[str, int]]]) -> None:
+    assert {name: structs[name][0] for name in structs if name in SIZES} == SIZES
+
+
+SIZES = {
+    "service_key": layout.SERVICE_KEY_SIZE,
+    "service": layout.SERVICE_SIZE,
+    "server": layout.SERVER_SIZE,
+    "vip": layout.VIP_SIZE,
+    "config": layout.CONFIG_SIZE,
+    "stats": layout.STATS_SIZE,
+    "gauge": layout.GAUGE_SIZE,
+    "meta": layout.META_SIZE,
+    "clock": layout.CLOCK_SIZE,
+    "tuple": 40,
+    "record": records.RECORD_SIZE,
+    "records_args": 24,
+    "sweep_args": 8,
+    "bucket": 512,
+}
+
+
+def test_every_field_lies_where_the_structure_has_it(structs: Mapping[str, tuple[int, dict[str, int]]]) -> None:
+    """Each field in turn gets a value of its own; it must appear at the member's offset and nowhere else."""
+    hop = layout.Hop(1, bytes(6), bytes(6), 1)
+    service = layout.Service(0, layout.Scheduler.RR, 0, 0, 0)
+    server = layout.Server(ip_address("::"), 0, ForwardingMethod.MASQUERADE, 0, 0, 0, hop=hop)
+    for base, name, fields in (
+        (service, "service", {"index": "index", "epoch": "epoch", "flags": "flags", "list_at": "list",
+                              "list_len": "list_len", "table_at": "table", "table_len": "table_len", "start": "start",
+                              "max_weight": "max_weight", "weight_gcd": "weight_gcd"}),
+        (server, "server", {"generation": "generation", "service": "service", "weight": "weight",
+                            "upper_threshold": "upper_threshold", "lower_threshold": "lower_threshold"}),
+    ):  # fmt: skip
+        offsets = structs[name][1]
+        for field, member in fields.items():
+            values = {key: getattr(base, key) for key in base.__dataclass_fields__} | {field: 0x01020304}
+            packed = type(base)(**values).pack()
+            differing = [at for at, (one, other) in enumerate(zip(packed, base.pack(), strict=True)) if one != other]
+            assert differing, field
+            assert offsets[member] <= differing[0] and differing[-1] < offsets[member] + 4, field
+    packed = layout.Server(
+        ip_address("::1"), 0x5051, ForwardingMethod.TUNNEL, 0, 0, 0, hop=layout.Hop(7, b"SOURCE", b"TARGET", 0x3031),
+        tunnel_source=ip_address("::2"),
+    ).pack()  # fmt: skip
+    offsets = structs["server"][1]
+    assert packed[offsets["port"] :][:2] == b"\x50\x51"
+    assert packed[offsets["forward"]] == 2 and packed[offsets["flags"]] == 1
+    assert packed[offsets["target_mac"] :][:6] == b"TARGET" and packed[offsets["source_mac"] :][:6] == b"SOURCE"
+    assert struct.unpack_from("=H", packed, offsets["mtu"]) == (0x3031,)
+    assert struct.unpack_from("=I", packed, offsets["ifindex"]) == (7,)
+    assert packed[offsets["tunnel_source"] :][:16] == bytes(15) + b"\2"
+
+
+def constants(prefix: str) -> dict[str, int]:
+    """Of an enumeration in lb.h, numbered as C numbers it."""
+    found, following = {}, 0
+    for name, value in re.findall(rf"^\t{prefix}_(\w+)(?: = (\d+))?,", HEADER, flags=re.MULTILINE):
+        following = int(value) if value else following
+        found[name] = following
+        following += 1
+    return found
+
+
+def test_numbers_are_those_of_the_header() -> None:
+    states = constants("STATE")
+    assert states.pop("MAX") == len(layout.State)
+    assert states == {member.name: member.value for member in layout.State}
+    events = constants("EVENT")
+    assert (events.pop("DROPS"), events.pop("MAX")) == (layout.FIRST_DROP, 32)
+    assert events == {member.name: member.value for member in layout.Event}
+    assert constants("SCHED") == {member.name: member.value for member in layout.Scheduler}
+    assert constants("MERGE") == {member.name: member.value for member in records.MergeResult}
+    assert constants("FORWARD") == {method.name: number for method, number in layout.FORWARD_NUMBER.items()}
+    defined = dict(re.findall(r"^#define (\w+) (\w+)", HEADER, flags=re.MULTILINE))
+    for name, value in (
+        ("LAYOUT_VERSION", layout.LAYOUT_VERSION),
+        ("BUCKET_WAYS", layout.BUCKET_WAYS),
+        ("RECORDS_MAX", records.RECORDS_MAX),
+        ("SERVICE_HASH_PORT", layout.ServiceFlag.HASH_PORT),
+        ("SERVICE_HASH_FALLBACK", layout.ServiceFlag.HASH_FALLBACK),
+        ("SERVER_HOP", layout.ServerFlag.HOP),
+        ("CONFIG_SYNC", layout.ConfigFlag.SYNC),
+    ):
+        assert int(defined[name], 0) == value, name
+
+
+@given(addresses)
+def test_addresses_survive(address: Address) -> None:
+    assert layout.unpack_address(layout.pack_address(address)) == address
+
+
+services = st.builds(
+    lambda protocol, address, port: ServiceId(protocol, address, port, inet6=address.version == 6),
+    st.sampled_from(L4Protocol),
+    addresses,
+    ports,
+) | st.builds(lambda mark, inet6: ServiceId(None, None, 0, mark, inet6), st.integers(1, 2**32 - 1), st.booleans())
+
+
+@given(services)
+def test_service_keys_survive(service_id: ServiceId) -> None:
+    key = layout.pack_service_key(service_id)
+    assert len(key) == layout.SERVICE_KEY_SIZE and layout.unpack_service_key(key) == service_id
+
+
+@given(
+    st.builds(
+        layout.Service,
+        u32,
+        st.sampled_from(layout.Scheduler),
+        u32,
+        u32,
+        u32,
+        st.integers(0, 3),
+        u32,
+        u32,
+        u32,
+        u32,
+        u32,
+    )
+)
+def test_services_survive(service: layout.Service) -> None:
+    assert layout.Service.unpack(service.pack()) == service
+
+
+hops = st.builds(layout.Hop, u32, macs, macs, u16)
+
+
+@given(
+    st.builds(
+        layout.Server,
+        addresses,
+        ports,
+        st.sampled_from(ForwardingMethod),
+        st.integers(1, 2**32 - 1),
+        u32,
+        u32,
+        u32,
+        u32,
+        st.none() | hops,
+        st.none() | addresses.filter(lambda address: int(address) != 0),
+    )
+)
+def test_servers_survive(server: layout.Server) -> None:
+    assert layout.Server.unpack(server.pack()) == server
+
+
+def test_an_unused_server_is_none() -> None:
+    assert layout.Server.unpack(layout.UNUSED_SERVER) is None
+
+
+def test_an_mtu_beyond_the_field_is_cut() -> None:
+    """The loopback's 65536: no packet is larger than 65535 anyway."""
+    server = layout.Server(
+        ip_address("192.0.2.1"), 80, ForwardingMethod.DIRECT, 1, 0, 1, hop=layout.Hop(1, bytes(6), bytes(6), 65536)
+    )
+    unpacked = layout.Server.unpack(server.pack())
+    assert unpacked is not None and unpacked.hop is not None and unpacked.hop.mtu == 65535
+
+
+seconds = st.integers(1, 2678400)  # what ipvsadm --set takes: up to 31 days
+
+
+@given(
+    st.builds(
+        layout.Config, st.builds(Timeouts, seconds, seconds, seconds), st.integers(0, 2**64 - 1), st.booleans(), u32
+    )
+)
+def test_the_configuration_survives(config: layout.Config) -> None:
+    assert layout.Config.unpack(config.pack()) == config
+
+
+def test_timeouts_are_those_of_ipvs() -> None:
+    """ipvsadm --set tcp tcpfin udp; the others as ip_vs_proto_tcp.c has them."""
+    by_state = layout.timeouts_by_state(Timeouts(tcp_s=1, tcp_fin_s=2, udp_s=3))
+    assert {state.name: value for state, value in by_state.items()} == {
+        "NONE": 0, "ESTABLISHED": 1, "SYN_SENT": 120, "SYN_RECV": 60, "FIN_WAIT": 2, "TIME_WAIT": 120, "CLOSE": 10,
+        "CLOSE_WAIT": 60, "LAST_ACK": 30, "LISTEN": 120, "SYNACK": 120, "UDP": 3,
+    }  # fmt: skip
+    milliseconds = struct.unpack_from("=16I", layout.Config(Timeouts(), 0).pack())
+    assert milliseconds[layout.State.ESTABLISHED] == 900_000 and milliseconds[layout.State.UDP] == 300_000
+
+
+def test_counters_are_summed_over_cpus() -> None:
+    per_cpu = struct.pack("=5Q", 1, 2, 3, 4, 5) + struct.pack("=5Q", 10, 20, 30, 40, 50)
+    total = layout.unpack_counters(per_cpu, layout.Gauge.unpack(struct.pack("=iiII", 7, 8, 0, 0)))
+    assert (total.connections, total.packets_in, total.packets_out, total.bytes_in, total.bytes_out) == (
+        11,
+        22,
+        33,
+        44,
+        55,
+    )
+    assert (total.active, total.inactive) == (7, 8)
+    assert layout.unpack_event(struct.pack("=qq", 5, -3)) == 2  # entered on one CPU, removed on another
+
+
+tuples = st.builds(records.Tuple, addresses, ports, addresses, ports, st.sampled_from(L4Protocol))
+some_record = st.builds(
+    records.Record, tuples, tuples, u32, st.sampled_from(layout.State), u8, st.sampled_from(ForwardingMethod), u32,
+    st.sampled_from(records.MergeResult),
+)  # fmt: skip
+
+
+@given(st.lists(some_record, max_size=4))
+def test_records_survive(given_records: list[records.Record]) -> None:
+    data = b"".join(one.pack() for one in given_records)
+    assert len(data) == len(given_records) * records.RECORD_SIZE
+    assert list(records.unpack_records(data)) == given_records
+    assert [records.MergeResult(one) for one in records.merge_results(data)] == [one.result for one in given_records]
+
+
+@given(some_record, st.integers(1, 900))
+def test_a_listed_connection_expires_after_its_time(record: records.Record, timeout: int) -> None:
+    listed = record.connection({record.state: timeout})
+    assert listed.expires_s == max(0, timeout - record.idle_ms / 1000)
+    assert listed.client == (record.inward.source, record.inward.source_port)
+    assert listed.server == (record.outward.source, record.outward.source_port)
+
+
+def test_the_layout_id_names_the_size() -> None:
+    assert str(records.RECORD_SIZE) in records.RECORD_LAYOUT
