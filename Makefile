@@ -53,7 +53,7 @@ $(STAMP): pyproject.toml | packages-build
 $(BPF_OBJECT) $(PROTO) &: $(BPF_SOURCES) lbnode/store/etcd.proto lbnode/build_hook.py $(STAMP)
 	@echo "compiling the BPF object and the etcd messages"
 	@$(BIN)/python -P lbnode/build_hook.py
-	@touch $(BPF_OBJECT) $(PROTO)
+	@touch -c $(BPF_OBJECT) $(PROTO)
 
 .PHONY: built
 built: $(STAMP) $(BPF_OBJECT) $(PROTO)
