@@ -1,0 +1,79 @@
+"""A full connection table: what gives way, what stays, what is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from lbnode.dataplane.xdp.layout import BUCKET_WAYS, Event, State
+from tests.packets.bench import BUCKETS, DIRECT, MASQUERADE, VIP, Bench, segment, tcp
+
+pytestmark = pytest.mark.root
+CAPACITY = BUCKETS * BUCKET_WAYS
+
+
+def flood(bench: Bench, count: int, flags: str = "S", first: int = 0) -> list[str]:
+    """Packets of `count` different clients; returns the verdicts."""
+    mac = bench.wire.mac("front")
+    return [
+        bench.send(
+            segment((f"203.0.113.{100 + number // 1000}", 1000 + number % 1000), (VIP, 80), flags, mac), check="none"
+        ).verdict
+        for number in range(first, first + count)
+    ]
+
+
+@pytest.mark.parametrize("forward", [MASQUERADE, DIRECT])
+def test_syn_flood_evicts_half_open_entries_never_established_ones(bench: Bench, forward: str) -> None:
+    service = bench.service()
+    server = bench.server(service, "198.51.100.11:80", forward)
+    for port in range(40000, 40100):
+        bench.establish(port)
+    verdicts = flood(bench, 4 * CAPACITY)
+    assert bench.event(Event.EVICTED) > CAPACITY
+    assert verdicts.count("send") > 3 * CAPACITY  # the flood's own packets find room at each other's cost
+    records = bench.records()
+    assert len([record for record in records if record.state is State.ESTABLISHED]) == 100
+    assert len(records) > CAPACITY * 0.9
+    assert bench.gauges() == (len(records), 0)
+    for port in range(40000, 40100):
+        assert bench.send(tcp(port, "A")).verdict == "send"
+    assert bench.counters(service, server).connections == 100 + verdicts.count("send")
+
+
+def test_full_of_established_connections(bench: Bench) -> None:
+    service = bench.service()
+    bench.server(service, "198.51.100.11:80", DIRECT)
+    for number in range(3 * CAPACITY):
+        for flags in ("S", "A"):
+            flood(bench, 1, flags, number)
+    before = {record.inward for record in bench.records()}
+    full = bench.event(Event.DROP_TABLE_FULL)
+    assert full > CAPACITY and bench.event(Event.EVICTED) == 0
+    assert len(before) > CAPACITY * 0.95
+    flood(bench, 1000, "S", 5 * CAPACITY)
+    assert before <= {record.inward for record in bench.records()}
+    assert bench.advance(901) == len(before) or bench.records() == []
+    assert bench.records() == [] and bench.gauges() == (0, 0)
+    assert set(flood(bench, 100)) == {"send"}
+
+
+@pytest.mark.parametrize("scheduler", ["sh", "mh"])
+def test_hash_schedulers_go_on_without_entries(bench: Bench, scheduler: str) -> None:
+    service = bench.service("tcp:192.0.2.10:80", scheduler, f"{scheduler}-port")
+    for last in (11, 12, 13):
+        bench.server(service, f"198.51.100.{last}:80", DIRECT)
+    for number in range(2 * CAPACITY):
+        assert flood(bench, 1, "S", number) == flood(bench, 1, "A", number) == ["send"]
+    assert bench.event(Event.UNTRACKED) > CAPACITY and bench.event(Event.DROP_TABLE_FULL) == 0
+    assert bench.drops() == 0
+
+
+def test_finished_connections_give_way(bench: Bench) -> None:
+    service = bench.service()
+    bench.server(service, "198.51.100.11:80", DIRECT)
+    for number in range(2 * CAPACITY):
+        for flags in ("S", "A", "R"):
+            flood(bench, 1, flags, number)
+    assert bench.event(Event.DROP_TABLE_FULL) == 0 and bench.event(Event.EVICTED) > 0
+    assert {record.state for record in bench.records()} == {State.CLOSE}
+    assert bench.gauges() == (0, len(bench.records()))
