@@ -25,12 +25,17 @@ help:
 	@echo "make bench        performance beside a floor and peers, as ratios (root)"
 	@echo "make clean        remove .venv and everything built"
 
+# While this file exists, Debian's packages do not start their services (nginx, etcd, keepalived, haproxy): only their
+# programs are wanted here.
+POLICY := /usr/sbin/policy-rc.d
+
 # $(call install,PACKAGES): says what it installs, installs only what is missing, names it when it may not.
 define install
 @missing=$$(for p in $(1); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q ' installed' || echo $$p; done); \
 if [ -n "$$missing" ]; then \
   if [ "$$(id -u)" != 0 ]; then echo "missing Debian packages (not root, so not installed):" $$missing; \
   else echo "installing Debian packages:" $$missing; \
+    if [ ! -e $(POLICY) ]; then trap 'rm -f $(POLICY)' EXIT INT TERM; printf '#!/bin/sh\nexit 101\n' >$(POLICY); chmod +x $(POLICY); fi; \
     apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi; fi
 endef
 
