@@ -250,7 +250,6 @@ class Machine:
         self.maps = {name: Map(fd) for name, fd in self.object.maps.items() if "." not in name}
         self.programs = self.object.programs
         self.exchange = Exchange(self.maps["records"], self.programs)
-        self._dirty = 0
 
     def close(self) -> None:
         for one in self.maps.values():
