@@ -40,7 +40,7 @@ INLINE int translate(void *ctx, const int hook, const struct packet *p, bool sou
 	if ((void *)(ip + 1) > end)
 		return -1;
 	void *l4 = (void *)ip + header;
-	if (hook == HOOK_XDP) {
+	if (is_xdp(hook)) {
 		if (tcp) {
 			struct tcphdr *th = l4;
 			if ((void *)(th + 1) > end)
@@ -81,7 +81,7 @@ INLINE int encapsulate(void *ctx, const int hook, const struct packet *p, const 
 	if ((void *)(ip + 1) > frame_end(ctx, hook))
 		return -1;
 	__be16 id = ip->id;
-	if (hook == HOOK_XDP) {
+	if (is_xdp(hook)) {
 		if (bpf_xdp_adjust_head(ctx, -IP_HEADER))
 			return -1;
 	} else {
@@ -138,7 +138,7 @@ INLINE int refuse(const int hook, struct answer *answer, __be32 from, __u8 type,
 	answer->type = type;
 	answer->code = code;
 	answer->mtu = mtu;
-	return hook == HOOK_XDP ? XDP_DROP : TC_DROP;
+	return is_xdp(hook) ? XDP_DROP : TC_DROP;
 }
 
 /*

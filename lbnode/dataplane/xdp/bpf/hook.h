@@ -10,6 +10,12 @@
 
 #define HOOK_XDP 0
 #define HOOK_TC 1
+#define HOOK_XDP_FRAGS 2 /* frames may consist of several buffers */
+
+INLINE bool is_xdp(const int hook)
+{
+	return hook != HOOK_TC;
+}
 
 #define AF_INET 2
 #define TC_NEXT (-1) /* TCX_NEXT, TC_ACT_UNSPEC: go on as if the program had not been there */
@@ -30,24 +36,28 @@
 
 INLINE void *frame(void *ctx, const int hook)
 {
-	return hook == HOOK_XDP ? CONTEXT_POINTER(struct xdp_md, data) : CONTEXT_POINTER(struct __sk_buff, data);
+	return is_xdp(hook) ? CONTEXT_POINTER(struct xdp_md, data) : CONTEXT_POINTER(struct __sk_buff, data);
 }
 
 INLINE void *frame_end(void *ctx, const int hook)
 {
-	return hook == HOOK_XDP ? CONTEXT_POINTER(struct xdp_md, data_end) : CONTEXT_POINTER(struct __sk_buff, data_end);
+	return is_xdp(hook) ? CONTEXT_POINTER(struct xdp_md, data_end) : CONTEXT_POINTER(struct __sk_buff, data_end);
 }
 
 INLINE __u32 frame_len(void *ctx, const int hook)
 {
-	if (hook == HOOK_XDP)
+	if (hook == HOOK_TC)
+		return ((struct __sk_buff *)ctx)->len;
+	if (hook == HOOK_XDP_FRAGS)
 		return bpf_xdp_get_buff_len(ctx);
-	return ((struct __sk_buff *)ctx)->len;
+	__u64 length = (__u64)frame_end(ctx, hook);
+	asm volatile("%0 -= %1" : "+r"(length) : "r"(frame(ctx, hook))); /* the compiler would subtract 32-bit halves */
+	return length;
 }
 
 INLINE __u32 ingress(void *ctx, const int hook)
 {
-	if (hook == HOOK_XDP)
+	if (is_xdp(hook))
 		return ((struct xdp_md *)ctx)->ingress_ifindex;
 	return ((struct __sk_buff *)ctx)->ifindex;
 }
@@ -65,18 +75,18 @@ INLINE __u32 wire_length(void *ctx, const int hook, const struct packet *p)
 
 INLINE int pass(const int hook)
 {
-	return hook == HOOK_XDP ? XDP_PASS : TC_NEXT;
+	return is_xdp(hook) ? XDP_PASS : TC_NEXT;
 }
 
 INLINE int drop(const int hook, __u32 event)
 {
 	count(event);
-	return hook == HOOK_XDP ? XDP_DROP : TC_DROP;
+	return is_xdp(hook) ? XDP_DROP : TC_DROP;
 }
 
 INLINE int send(void *ctx, const int hook, __u32 ifindex)
 {
-	if (hook == HOOK_XDP && ifindex == ((struct xdp_md *)ctx)->ingress_ifindex)
+	if (is_xdp(hook) && ifindex == ((struct xdp_md *)ctx)->ingress_ifindex)
 		return XDP_TX;
 	return bpf_redirect(ifindex, 0);
 }

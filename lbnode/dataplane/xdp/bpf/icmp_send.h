@@ -65,12 +65,12 @@ struct answer {
 /* Answer the sender of `p`; the packet itself is dropped and was counted by the caller. */
 INLINE int icmp_send(void *ctx, const int hook, const struct packet *p, const struct answer *answer)
 {
-	const int dropped = hook == HOOK_XDP ? XDP_DROP : TC_DROP;
+	const int dropped = is_xdp(hook) ? XDP_DROP : TC_DROP;
 	__u32 quoted = QUOTED_L4;
 	__u16 pending = 0;
 	if (p->kind != KIND_L4 || p->header != IP_HEADER || !icmp_allowed())
 		return dropped;
-	if (hook == HOOK_XDP) {
+	if (is_xdp(hook)) {
 		int surplus = frame_len(ctx, hook) - (L4_AT + QUOTED_L4);
 		if (surplus < 0 || bpf_xdp_adjust_tail(ctx, -surplus))
 			return dropped;

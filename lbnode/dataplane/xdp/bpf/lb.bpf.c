@@ -61,7 +61,7 @@ INLINE int process(void *ctx, const int hook)
 		verdict = refuse(hook, &answer, p->tuple.target.word[3], ICMP_DEST_UNREACH, ICMP_PORT_UNREACH, 0);
 		break;
 	case ACTION_DROP:
-		return hook == HOOK_XDP ? XDP_DROP : TC_DROP;
+		return is_xdp(hook) ? XDP_DROP : TC_DROP;
 	default:
 		return pass(hook);
 	}
@@ -77,7 +77,7 @@ int xdp_lb(struct xdp_md *ctx)
 SEC("xdp.frags")
 int xdp_lb_frags(struct xdp_md *ctx)
 {
-	return process(ctx, HOOK_XDP);
+	return process(ctx, HOOK_XDP_FRAGS);
 }
 
 /* Headers must lie in the linear part of the buffer: Ethernet, IP with options, ICMP, a quoted IP header, its L4. */

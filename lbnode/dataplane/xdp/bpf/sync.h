@@ -94,7 +94,6 @@ static long take_all_step(__u32 i, struct export *e)
 	return 0;
 }
 
-/* A bulk transfer also counts as telling, or the sweeper would tell everything once more. */
 SEC("syscall")
 int take_all(struct records_args *args)
 {

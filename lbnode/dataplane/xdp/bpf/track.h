@@ -42,14 +42,13 @@ INLINE void report(struct place *p)
 	}
 }
 
-/* A packet of a known connection. `event`: enum tcp_event, TCP_NOTHING for UDP. */
-INLINE void track(struct place *p, const struct config *config, struct server *server, __u32 direction, __u32 event,
-		  __u32 now)
+/*
+ * The word after a packet. `event`: enum tcp_event, TCP_NOTHING for UDP. CONN_CHANGED is put in where the peers should
+ * hear of it and the connection is not in the queue yet.
+ */
+INLINE __u64 next_word(__u64 word, const struct config *config, __u32 direction, __u32 event)
 {
-	struct conn *c = place_conn(p);
-	if (c->last_ms != now)
-		c->last_ms = now;
-	__u32 state = word_state(p->word), flags = word_flags(p->word);
+	__u32 state = word_state(word), flags = word_flags(word);
 	__u32 next = tcp_next(direction, event, state), next_flags = flags & ~CONN_IMPORTED;
 	if (state == STATE_UDP)
 		next_flags |= CONN_ASSURED;
@@ -58,20 +57,41 @@ INLINE void track(struct place *p, const struct config *config, struct server *s
 	else
 		next_flags |= CONN_INACTIVE;
 	if (likely(next == state && next_flags == flags))
-		return;
-	__u64 word = WORD(word_generation(p->word), next_flags, next);
-	bool tell = (config->flags & CONFIG_SYNC) && worth_sync(word) && !(flags & CONN_CHANGED);
-	if (tell)
-		word |= (__u64)CONN_CHANGED << 8;
-	if (!swap_word(place_word(p), p->word, word))
-		return; /* another CPU changed it in the same instant; the next packet sees to the rest */
-	p->word = word;
-	if ((flags ^ next_flags) & CONN_INACTIVE) {
-		__s32 change = next_flags & CONN_INACTIVE ? 1 : -1;
-		gauge_add(p->server, server, -change, change);
+		return word;
+	__u64 result = WORD(word_generation(word), next_flags, next);
+	if ((config->flags & CONFIG_SYNC) && worth_sync(result))
+		result |= (__u64)CONN_CHANGED << 8;
+	return result;
+}
+
+#define TRACK_TRIES 3 /* the other direction's packets may be on another CPU */
+
+/* A packet of a known connection. */
+INLINE void track(struct place *p, const struct config *config, struct server *server, __u32 direction, __u32 event,
+		  __u32 now)
+{
+	struct conn *c = place_conn(p);
+	if (c->last_ms != now)
+		c->last_ms = now;
+	for (int try = 0; try < TRACK_TRIES; try++) {
+		__u64 old = p->word, new = next_word(old, config, direction, event);
+		if (likely(new == old))
+			return;
+		__u64 seen = __sync_val_compare_and_swap(place_word(p), old, new);
+		if (seen == old) {
+			__u32 turned = word_flags(old ^ new);
+			__s32 change = word_flags(new) & CONN_INACTIVE ? 1 : -1;
+			p->word = new;
+			if (turned & CONN_INACTIVE)
+				gauge_add(p->server, server, -change, change);
+			if (turned & CONN_CHANGED)
+				report(p);
+			return;
+		}
+		if (word_generation(seen) != word_generation(old))
+			return; /* it is over; the way may be somebody else's */
+		p->word = seen;
 	}
-	if (tell)
-		report(p);
 }
 
 #endif
