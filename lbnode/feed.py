@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from lbnode.config.resolve import Resolution, resolve
 from lbnode.delta import changed_keys
 from lbnode.journal import Journal, Kind
-from lbnode.model import Severity
+from lbnode.model import Problem, Severity
 from lbnode.store.base import Entry, Store, View
 from lbnode.store.cache import ConfigCache
 from lbnode.watched import Watched
@@ -38,6 +39,7 @@ class ConfigFeed:
         self._journal = journal
         self._observe = observe
         self._taking = asyncio.Lock()
+        self._cached: View | None = None
         self._good: Mapping[str, Entry] = {}
 
     async def run(self) -> None:
@@ -46,6 +48,7 @@ class ConfigFeed:
             self._journal.record(Kind.CONFIG, str(self._cache.path), "cache not usable", self._cache.problem)
         if cached is not None:
             self._good = cached.entries
+            self._cached = cached
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._follow())
             tasks.create_task(self._save())
@@ -73,6 +76,12 @@ class ConfigFeed:
     async def _resolve(self, view: View) -> None:
         entries = {key: entry for key, entry in view.entries.items() if not key.startswith(NODES)}
         known = self.resolution.value
+        if not entries and known is None and self._cached is not None and view.revision < self._cached.revision:
+            await self._resolve(self._cached)
+            known = self.resolution.value
+        if known is not None and known.config.services and not entries and view.revision < known.config.revision:
+            self._keep_in_force(view, known)
+            return
         changed = changed_keys(known.entries if known else {}, entries)
         if known is not None and not changed:
             return
@@ -88,6 +97,19 @@ class ConfigFeed:
             for key in sorted(changed):
                 self._record_change(key, known.entries.get(key), entries.get(key))
         self.resolution.set(resolution)
+
+    def _keep_in_force(self, view: View, known: Resolution) -> None:
+        """A store that went back in time and is empty was replaced or lost its data: nobody deleted all that."""
+        problem = Problem(
+            where="store",
+            field="",
+            message=f"came back empty at revision {view.revision}, known was {known.config.revision}: "
+            "the configuration in force is kept",
+            hint="restore the store from a backup, or apply the configuration again",
+        )
+        if problem not in known.problems:
+            self._journal.record(Kind.STORE, "store", problem.message, problem.hint)
+            self.resolution.set(replace(known, problems=(*known.problems, problem)))
 
     def _record_problems(self, resolution: Resolution, known: Resolution | None) -> None:
         before = frozenset(known.problems) if known else frozenset()
