@@ -31,7 +31,7 @@ def test_tcp_both_directions(bench: Bench) -> None:
 def test_udp_of_every_parity(bench: Bench, size: int) -> None:
     service = bench.service(f"udp:{VIP}:53")
     bench.server(service, "198.51.100.11:5353")
-    out = bench.send(udp(1234, data=bytes(range(256)) * 6 if size == 1472 + 64 else b"x" * size))
+    out = bench.send(udp(1234, data=b"x" * size))
     assert (out.verdict, out.ip.dst, out.ip[UDP].dport) == ("send", "198.51.100.11", 5353)
     back = bench.send(answer(out.ip, data=b"y" * size), "back")
     assert (back.verdict, back.ip.src, back.ip[UDP].sport, back.ip[UDP].dport) == ("send", VIP, 53, 1234)
