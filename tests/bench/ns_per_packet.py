@@ -66,14 +66,19 @@ def variants() -> list[Variant]:
     return result
 
 
+def load_wrapper() -> LoadedObject:
+    """ns_per_packet.bpf.c; every caller has maps of its own."""
+    with tempfile.TemporaryDirectory() as directory:
+        target = Path(directory) / "ns_per_packet.bpf.o"
+        include = f"-I/usr/include/{sysconfig.get_config_var('MULTIARCH') or 'x86_64-linux-gnu'}"
+        options = ["-O2", "-g", "-target", "bpf", "-mcpu=v3", "-Wall", "-Werror", include]
+        subprocess.run(["clang", *options, "-c", str(SOURCE), "-o", str(target)], check=True)
+        return LoadedObject(target, pins=lambda _: None)
+
+
 class Harness:
     def __init__(self, wire: Wire) -> None:
-        with tempfile.TemporaryDirectory() as directory:
-            target = Path(directory) / "ns_per_packet.bpf.o"
-            include = f"-I/usr/include/{sysconfig.get_config_var('MULTIARCH') or 'x86_64-linux-gnu'}"
-            options = ["-O2", "-g", "-target", "bpf", "-mcpu=v3", "-Wall", "-Werror", include]
-            subprocess.run(["clang", *options, "-c", str(SOURCE), "-o", str(target)], check=True)
-            self.object = LoadedObject(target, pins=lambda _: None)
+        self.object = load_wrapper()
         self.maps = {name: Map(fd) for name, fd in self.object.maps.items()}
         self.wire = wire
         self.benches = {flows: self._bench(buckets) for flows, buckets in ((FLOWS[-1], LARGE), (NEW_FLOWS, SMALL))}

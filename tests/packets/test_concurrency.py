@@ -1,0 +1,121 @@
+"""Several CPUs at once on the same connections: nothing is counted twice, lost, or left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import struct
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+import pytest
+from scapy.layers.inet import IP, TCP
+
+from lbnode.dataplane.xdp import syscall
+from lbnode.dataplane.xdp.layout import Event, State
+from lbnode.dataplane.xdp.libbpf import LoadedObject
+from lbnode.dataplane.xdp.maps import Map
+from lbnode.lab.netns import call_in_netns
+from tests.bench.ns_per_packet import load_wrapper
+from tests.packets.bench import BUCKETS, MASQUERADE, TUNNEL, VIP, Bench, Machine, Wire, ether
+
+pytestmark = pytest.mark.root
+
+CLIENTS, SERVER = "203.0.113.0", "198.51.100.11"
+ROUNDS, PACKETS = 60, 1500
+ACTIVE = {State.ESTABLISHED, State.SYN_RECV, State.SYN_SENT, State.SYNACK}
+
+
+class Sender:
+    """Repeats packets of many flows inside the kernel: two of them on two CPUs meet all the time."""
+
+    def __init__(self, bench: Bench, wrapper: LoadedObject, seed: int, flows: int) -> None:
+        self.bench, self.wrapper, self.flows = bench, wrapper, flows
+        self.random = random.Random(seed)
+        self.maps = {name: Map(fd) for name, fd in wrapper.maps.items()}
+        self.maps["target"].put_index(0, struct.pack("=I", bench.machine.programs["xdp_lb"]))
+
+    def send(self, flags: str, *, back: bool = False) -> None:
+        if back:
+            packet = IP(src=SERVER, dst=CLIENTS) / TCP(sport=8080, dport=1024, flags=flags)
+        else:
+            packet = IP(src=CLIENTS, dst=VIP) / TCP(sport=1024, dport=80, flags=flags)
+        index, mac = self.bench.wire.interfaces["back" if back else "front"]
+        frame = ether(packet / bytes(10), target=mac)
+        first = self.random.randrange(self.flows)
+        self.maps["setup"].put_index(0, struct.pack("=IIII", len(frame), self.flows - 1, back, first) + frame[:64])
+        context = struct.pack("=6I", 0, len(frame), 0, index, 0, 0)
+        syscall.prog_test_run(self.wrapper.programs["wrapper"], frame, repeat=PACKETS, context=context)
+
+    def __call__(self) -> None:
+        for _ in range(ROUNDS):
+            self.send(self.random.choice(["S", "S", "A", "A", "FA", "R"]), back=self.random.random() < 0.4)
+
+
+@pytest.fixture(scope="module")
+def wrappers() -> Iterator[list[LoadedObject]]:
+    loaded = [load_wrapper() for _ in range(2)]
+    yield loaded
+    for one in loaded:
+        one.close()
+
+
+@pytest.mark.parametrize(
+    ("flows", "forward"),
+    [(16, MASQUERADE), (512, MASQUERADE), (BUCKETS * 16, MASQUERADE), (512, TUNNEL)],
+    ids=["few flows", "many flows", "four times what fits", "tunnel"],
+)
+def test_two_cpus_and_the_sweeper(
+    machine: Machine, wire: Wire, wrappers: list[LoadedObject], flows: int, forward: str
+) -> None:
+    bench = Bench(machine, wire, "xdp")
+    bench.configure(sync=True)
+    service = bench.service()
+    port = 8080 if forward is MASQUERADE else 80
+    server = bench.server(service, f"{SERVER}:{port}", forward)
+    stop = threading.Event()
+    failures: list[BaseException] = []
+
+    def guarded(function: Callable[[], None]) -> None:
+        try:
+            function()
+        except BaseException as error:  # noqa: BLE001 - handed to the test's thread
+            failures.append(error)
+            stop.set()
+
+    def sweep_and_exchange() -> None:
+        while not stop.is_set():
+            bench.advance(0.2)
+            machine.exchange.changed(1000)
+            asyncio.run(machine.exchange.merge(bench.export()))
+
+    senders = [Sender(bench, wrapper, seed, flows) for seed, wrapper in enumerate(wrappers)]
+    threads = [
+        threading.Thread(target=guarded, args=(lambda sender=sender: call_in_netns(wire.namespace, sender),))
+        for sender in senders
+    ]
+    beside = threading.Thread(target=guarded, args=(sweep_and_exchange,))
+    for thread in (*threads, beside):
+        thread.start()
+    for thread in threads:
+        thread.join()
+    stop.set()
+    beside.join()
+    assert not failures
+    with wire.inside():
+        senders[0].send("S")
+
+    records = bench.records()  # compared with the counter of entries
+    states = Counter(record.state in ACTIVE for record in records)
+    assert bench.gauges() == (states[True], states[False])
+    assert records and bench.counters(service, server).packets_in > ROUNDS * PACKETS / 4
+    if forward is MASQUERADE:
+        references = sum(
+            word != 0 for _, bucket in bench.maps["replies"].items() for (word,) in struct.iter_unpack("=Q", bucket)
+        )
+        assert references == len(records)
+    bench.advance(1000)
+    assert bench.records() == [] and bench.gauges() == (0, 0)
+    assert not any(any(bucket) for _, bucket in bench.maps["replies"].items())
+    assert bench.event(Event.DROP_ERROR) == 0
