@@ -48,7 +48,8 @@ listen web
 NFT = """
 table ip bench {{
   chain pre {{ type nat hook prerouting priority dstnat;
-    ip daddr {vip} tcp dport 80 dnat to numgen inc mod {count} map {{ {servers} }} }}
+    ip daddr {vip} tcp dport 80 dnat to numgen inc mod {count} map {{ {servers} }}
+  }}
 }}
 """
 
@@ -128,6 +129,8 @@ def wrk(lab: Lab, address: str, *, keep_alive: bool) -> tuple[float, float]:
 
 
 def start_nginx(lab: Lab, work: Path) -> None:
+    """A web server on each real server, and a route to them for the variant without a balancer."""
+    lab.net.run("client", "ip", "route", "add", "198.51.100.0/24", "via", "192.0.2.2")
     for number in range(1, SERVERS + 1):
         config = work / f"rs{number}.conf"
         config.write_text(NGINX.format(dir=work, name=f"rs{number}"))
