@@ -23,7 +23,7 @@ from tests.packets.bench import BUCKETS, MASQUERADE, TUNNEL, VIP, Bench, Machine
 pytestmark = pytest.mark.root
 
 CLIENTS, SERVER = "203.0.113.0", "198.51.100.11"
-ROUNDS, PACKETS = 60, 1500
+ROUNDS, PACKETS = 40, 1500
 ACTIVE = {State.ESTABLISHED, State.SYN_RECV, State.SYN_SENT, State.SYNACK}
 
 

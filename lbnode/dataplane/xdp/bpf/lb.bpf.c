@@ -68,6 +68,7 @@ INLINE int process(void *ctx, const int hook)
 	return unlikely(answer.type) ? icmp_send(ctx, hook, p, &answer) : verdict;
 }
 
+/* Whether a frame is for this host is left to the NIC's address filter; at tcx the kernel has looked (pkt_type). */
 SEC("xdp")
 int xdp_lb(struct xdp_md *ctx)
 {

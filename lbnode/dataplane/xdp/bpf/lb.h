@@ -213,7 +213,7 @@ struct gauge {
 enum event {
 	EVENT_ENTRIES = 0,	 /* +1 per entry made, -1 per entry removed: the sum over CPUs is the table's fill (signed) */
 	EVENT_EVICTED,		 /* half-open or finished entry removed for a new connection: the table is full */
-	EVENT_UNTRACKED,	 /* table full: forwarded by hash (sh, mh) without an entry */
+	EVENT_UNTRACKED,	 /* table full: forwarded by hash (sh, mh) without an entry; direct and tunnel only */
 	EVENT_NO_CONNECTION,	 /* TCP without SYN and without entry, given to the network stack (it answers RST) */
 	EVENT_FRAGMENT,		 /* fragment to a VIP, given to the network stack: fragments are not balanced yet */
 	EVENT_NO_NEIGHBOUR,	 /* next hop unresolved: handed to the network stack to resolve */
@@ -225,7 +225,7 @@ enum event {
 	EVENT_IMPORTED,		 /* records merged */
 	EVENT_DROPS = 16,
 	EVENT_DROP_NO_SERVER = 16, /* no server of the service is available; answered with port unreachable */
-	EVENT_DROP_TABLE_FULL,	 /* no room for a connection whose scheduler is no hash */
+	EVENT_DROP_TABLE_FULL,	 /* no room for a connection that needs an entry: masqueraded, or scheduled by no hash */
 	EVENT_DROP_SERVER_GONE,	 /* packet of a connection to a deleted server */
 	EVENT_DROP_MALFORMED,	 /* to a VIP, with wrong length, header or IP checksum */
 	EVENT_DROP_TOO_BIG,	 /* larger than the next hop's MTU; answered with fragmentation needed if DF was set */
