@@ -24,6 +24,7 @@ from typing import Any
 from healthcheck.runner import Runner
 from healthcheck.spec import Verdict
 from lbnode import VERSION
+from lbnode.alarms import TableAlarm
 from lbnode.config.bootstrap import NodeConfig
 from lbnode.control import NodeInfo, NodeStatus, ServiceInfo
 from lbnode.dataplane.base import DataPlane
@@ -102,6 +103,7 @@ class Node:
         self._desired: Watched[Desired | None] = Watched(None)
         self._reconciler = Reconciler(self._plane, self.journal)
         self._collector = Collector(self._plane)
+        self._table_alarm = TableAlarm()
         self._sync = self._make_sync()
         self._services: Watched[tuple[ServiceInfo, ...]] = Watched(())
         self._status: Watched[NodeStatus | None] = Watched(None)
@@ -209,6 +211,12 @@ class Node:
     async def _report_status(self) -> None:
         resolution = self._feed.resolution.value
         problems = resolution.problems if resolution else ()
+        plane = await self._plane.status()
+        event, problem = self._table_alarm.look(plane)
+        if event is not None:
+            self.journal.record(Kind.DATAPLANE, "connections", *event)
+        if problem is not None:
+            problems = (*problems, problem)
         roles = tuple(role for _, role in sorted(self._election.roles.value.items()))
         programmed = self._reconciler.programmed_revision.value
         settled = self._reconciler.settled_revision.value
@@ -224,7 +232,7 @@ class Node:
                 store=self._store.health.value,
                 revision=resolution.config.revision if resolution else 0,
                 programmed_revision=programmed,
-                dataplane=await self._plane.status(),
+                dataplane=plane,
                 roles=roles,
                 sync=sync,
                 nodes=self._membership.nodes(),

@@ -1,0 +1,42 @@
+"""When the data plane's state deserves an operator's attention. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lbnode.dataplane.base import PlaneStatus
+from lbnode.model import Problem, Severity
+
+ALARM_AT = 0.8  # of the connection table
+CLEAR_BELOW = 0.7
+TABLE_FULL = "table-full"  # the drop reason of data planes that refuse new connections for want of room
+HINT = "raise `connections` of [dataplane] in node.toml, or look for a flood in `lbctl get connections`"
+
+
+@dataclass(slots=True)
+class TableAlarm:
+    """Watches the connection table: filling above 80 %, refusing connections, and well again below 70 %."""
+
+    alarmed: bool = False
+    refused: int = 0  # packets of refused connections, at the last look
+
+    def look(self, status: PlaneStatus) -> tuple[tuple[str, str] | None, Problem | None]:
+        """(what happened since the last look and why, the problem that there is now)."""
+        refused = status.drops.get(TABLE_FULL, 0)
+        newly_refused, self.refused = max(0, refused - self.refused), refused
+        fill = status.connections / status.connections_max if status.connections_max else 0.0
+        used = f"{status.connections} of {status.connections_max} connections"
+        event = None
+        if not self.alarmed and (fill >= ALARM_AT or newly_refused):
+            self.alarmed = True
+            event = ("connection table is full" if newly_refused else "connection table is filling up", used)
+        elif self.alarmed and fill < CLEAR_BELOW and not newly_refused:
+            self.alarmed = False
+            event = ("connection table has room again", used)
+        if not self.alarmed:
+            return event, None
+        message = f"connection table: {used}"
+        if newly_refused:
+            message += f"; {newly_refused} packets of new connections were refused in the last second"
+        severity = Severity.ERROR if newly_refused else Severity.WARNING
+        return event, Problem("data plane", "connections", message, HINT, severity)
