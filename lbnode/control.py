@@ -55,6 +55,7 @@ class ServiceInfo:
     status: str
     servers: tuple[ServerInfo, ...]
     foreign: bool = False  # in the data plane, but in no configuration
+    effective_scheduler: str | None = None  # what the data plane uses; None: the service is not in the data plane
     history: tuple[float, ...] = ()  # connections/s of the last 60 s, oldest first, for the sparkline
 
 

@@ -63,12 +63,15 @@ def describe_check(check: CheckSpec | None) -> str:
     return f"{what}{port} every {check.interval_s:g}s, rise {check.rise}, fall {check.fall}"
 
 
-def service_state(servers: Iterable[ServerInfo]) -> str:
-    """ok: every server takes connections or was taken out on purpose; down: none takes any; else degraded."""
+def service_state(servers: Iterable[ServerInfo], *, refused: bool = False) -> str:
+    """ok: every server takes connections or was taken out on purpose; down: none takes any; else degraded.
+
+    A service whose newest parameters the data plane `refused` goes on with the former ones: degraded, not down.
+    """
     servers = tuple(servers)
     if not any(server.effective_weight for server in servers):
         return "down"
-    failed = any(server.health == Health.DOWN or server.status.startswith("error") for server in servers)
+    failed = refused or any(server.health == Health.DOWN or server.status.startswith("error") for server in servers)
     return "degraded" if failed else "ok"
 
 
@@ -86,12 +89,13 @@ def _configured(service: VirtualService, facts: Facts) -> ServiceInfo:
         one_packet=service.one_packet,
         vip_group=service.vip_group,
         check=describe_check(service.check),
-        state="down" if status is not None and status.error else service_state(servers),
+        state=service_state(servers, refused=status is not None and bool(status.error)),
         counters=counters.total if counters else NO_COUNTERS,
         rates=facts.service_rates.get(service.id, NO_RATES),
         status=str(status) if status else "pending",
         servers=servers,
         history=tuple(facts.history.get(service.id, ())),
+        effective_scheduler=actual.scheduler if actual else None,
     )
 
 
@@ -164,5 +168,6 @@ def _foreign(service: ProgrammedService, facts: Facts) -> ServiceInfo:
         status="foreign",
         servers=servers,
         foreign=True,
+        effective_scheduler=service.scheduler,
         history=tuple(facts.history.get(service.id, ())),
     )

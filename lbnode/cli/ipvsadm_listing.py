@@ -34,7 +34,8 @@ def table(
     if full:
         yield VERSION
     yield from _HEADERS[view]
-    for service in sorted(services, key=_sort_key):
+    programmed = (service for service in services if service["effective_scheduler"] is not None)
+    for service in sorted(programmed, key=_sort_key):
         yield _service_line(service, view, namer, exact)
         servers = (server for server in service["servers"] if server["effective_weight"] is not None)
         for server in sorted(servers, key=lambda server: ServerId.parse(server["id"]).sort_key()):
@@ -78,7 +79,7 @@ def _service_line(service: Json, view: str, namer: Namer, exact: bool) -> str:
     name = service_name(ServiceId.parse(service["id"]), namer)
     if view in ("stats", "rate"):
         return f"{name:<33}{_figures(service, view, exact)}"
-    words = [name, service["scheduler"]]
+    words = [name, service["effective_scheduler"]]
     if service["scheduler_flags"]:
         words.append(f"({','.join(service['scheduler_flags'])})")
     if service["persistent_s"]:

@@ -21,7 +21,8 @@ def server(name: str, forward: str, weight: int, **more: Any) -> dict[str, Any]:
 
 def service(name: str, scheduler: str, *servers: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {
-        "id": name, "scheduler": scheduler, "scheduler_flags": [], "persistent_s": 0, "persistent_netmask": None,
+        "id": name, "scheduler": scheduler, "effective_scheduler": scheduler, "scheduler_flags": [],
+        "persistent_s": 0, "persistent_netmask": None,
         "one_packet": False, "counters": COUNTERS, "rates": COUNTERS, "servers": servers, **more,
     }  # fmt: skip
 
@@ -72,6 +73,16 @@ FWM  101 IPv6 lc
   -> [2001:db8::5]:0              Route   1      0          0         
 """  # noqa: W291 - ipvsadm pads the last column
     assert list(listing.table(SERVICES, "", listing.numeric)) == lines(expected)
+
+
+def test_the_table_is_of_the_data_plane_not_of_the_configuration() -> None:
+    """A service that the data plane refused is not listed; one whose new scheduler it refused, with the former one."""
+    services = [
+        service("fwmark:3", "rr", effective_scheduler=None),
+        service("tcp:192.0.2.1:80", "lblc", effective_scheduler="wrr"),
+    ]
+    assert list(listing.table(services, "", listing.numeric))[3:] == ["TCP  192.0.2.1:80 wrr"]
+    assert "-A -t 192.0.2.1:80 -s lblc" in list(listing.saved(services, listing.numeric))
 
 
 def test_stats_and_large_numbers() -> None:
