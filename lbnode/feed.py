@@ -52,6 +52,7 @@ class ConfigFeed:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._follow())
             tasks.create_task(self._save())
+            tasks.create_task(self._record_health())
             if cached is not None:
                 tasks.create_task(self._start_from(cached))
 
@@ -61,6 +62,18 @@ class ConfigFeed:
             why = self._store.health.value.problem or "the store does not answer"
             self._journal.record(Kind.CONFIG, f"revision {cached.revision}", "taken from the disk cache", why)
             await self._take(cached, unless_known=True)
+
+    async def _record_health(self) -> None:
+        """Into the journal when the store is lost and when it is back; a flapping reason alone is no event."""
+        connected: bool | None = None
+        async for health in self._store.health.changes():
+            if health.connected:
+                if connected is not True:
+                    self._journal.record(Kind.STORE, health.kind, "connected", health.endpoint)
+                connected = True
+            elif connected:
+                self._journal.record(Kind.STORE, health.kind, "not connected", health.problem)
+                connected = False
 
     async def _follow(self) -> None:
         async for view in self._store.watch():

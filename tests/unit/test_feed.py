@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -142,3 +143,15 @@ async def test_a_restart_beside_an_emptied_store_keeps_the_cache(tmp_path: Path)
     finally:
         task.cancel()
         await asyncio.wait([task])
+
+
+async def test_the_journal_tells_when_the_store_is_lost_and_back(case: Case) -> None:
+    lost = StoreHealth("etcd", False, "", 0.0, "no etcd member answers")
+    back = StoreHealth("etcd", True, "198.51.100.11:2379", 0.0)
+    for health, told in ((back, "etcd connected 198.51.100.11:2379"), (lost, "etcd not connected no etcd member")):
+        case.store.health.set(health)
+        await case.until(lambda told=told: told in case.told())  # type: ignore[misc]
+    case.store.health.set(replace(lost, problem="another reason"))
+    case.store.health.set(back)
+    await case.until(lambda: case.told().count("etcd connected") == 2)
+    assert case.told().count("not connected") == 1
