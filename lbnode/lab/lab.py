@@ -32,6 +32,7 @@ from lbnode.lab.netns import call_in_netns, ip
 
 T = TypeVar("T")
 RUN = Path("/run/lbnode-lab")
+STOP_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +216,10 @@ class Lab:
 
     def pause(self, name: str) -> None:
         """Stop every process inside; the kernel goes on forwarding and answering (a hung machine's daemon)."""
-        processes.signal_all(self._running(name), signal.SIGSTOP)
+        init = self._running(name)
+        processes.signal_all(init, signal.SIGSTOP)
+        if not processes.wait_stopped(init, STOP_TIMEOUT_S):
+            raise LabError(f"{name} has processes that do not stop within {STOP_TIMEOUT_S:g} s")
 
     def unpause(self, name: str) -> None:
         processes.signal_all(self._running(name), signal.SIGCONT)
@@ -274,7 +278,7 @@ class Lab:
         pid = self.pid(container.name)
         if pid is None:
             return ContainerStatus(container.name, "off", None, addresses, "")
-        if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T":
+        if processes.state(pid) == "T":
             return ContainerStatus(container.name, "paused", pid, addresses, "")
         health = ""
         if container.healthcheck is not None:

@@ -45,6 +45,24 @@ def wait_gone(pid: int, timeout_s: float) -> bool:
         os.close(handle)
 
 
+def state(pid: int) -> str:
+    """One letter, proc_pid_stat(5) field 3; "X" for a process that is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return "X"
+
+
+def wait_stopped(init: int, timeout_s: float) -> bool:
+    """Wait until every process of a container has stopped: a signal takes effect when its process next runs."""
+    deadline = time.monotonic() + timeout_s
+    while any(state(pid) not in "TZX" for pid in members(init)):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
 def kill_all(pids: Sequence[int]) -> None:
     """SIGKILL and wait; RuntimeError if the kernel cannot end one within half a minute (freeing large maps takes time).
 
