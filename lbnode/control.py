@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from lbnode.dataplane.base import PlaneStatus
 from lbnode.journal import Event, Journal
-from lbnode.model import Connection, Counters, Problem, Role
+from lbnode.model import IPIP, Connection, Counters, Problem, Role, Tunnel
 from lbnode.stats.rates import Rates
 from lbnode.store.base import StoreHealth
 from lbnode.sync.status import SyncPeerInfo
@@ -37,6 +37,7 @@ class ServerInfo:
     status: str  # "programmed at revision N" | "error: ..." | "pending"
     upper_threshold: int = 0
     lower_threshold: int = 0
+    tunnel: Tunnel = IPIP
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,14 @@ SCHEDULERS = ("rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq"
 SCHEDULER_FLAGS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"sh": ("sh-fallback", "sh-port"), "mh": ("mh-fallback", "mh-port")}
 )
-MAX_WEIGHT = 65535  # ipvsadm(8): -w takes 0 to 65535
+GENERIC_FLAGS = ("flag-1", "flag-2", "flag-3")  # ipvsadm(8) -b: bits that a scheduler may read; most read none
+MAX_WEIGHT = 2**31 - 1  # a C int in ip_vs_dest; ipvsadm(8) says 65535, the program takes more
+
+
+def flags_of(scheduler: str) -> tuple[str, ...]:
+    """The flags that a scheduler may be given: sh and mh have names for the first two."""
+    named = SCHEDULER_FLAGS.get(scheduler, ())
+    return (*named, *GENERIC_FLAGS[len(named) :])
 
 
 def format_endpoint(address: Address, port: int) -> str:
@@ -130,6 +137,32 @@ class ServerId:
         return server
 
 
+class TunnelType(StrEnum):
+    IPIP = "ipip"
+    GUE = "gue"  # in UDP, to Tunnel.port
+    GRE = "gre"
+
+
+class TunnelChecksum(StrEnum):
+    """Checksum in the outer header, in ipvsadm's words."""
+
+    NONE = "nocsum"
+    FULL = "csum"
+    REMOTE = "remcsum"  # remote checksum offload; GUE only
+
+
+@dataclass(frozen=True, slots=True)
+class Tunnel:
+    """How ForwardingMethod.TUNNEL encapsulates (ipvsadm --tun-type, --tun-port, --tun-*csum)."""
+
+    type: TunnelType = TunnelType.IPIP
+    port: int = 0  # of GUE, 1..65535
+    checksum: TunnelChecksum = TunnelChecksum.NONE
+
+
+IPIP = Tunnel()
+
+
 class WhenDown(StrEnum):
     """What a failed health check does to a real server."""
 
@@ -154,6 +187,7 @@ class RealServer:
     drain: bool = False
     upper_threshold: int = 0  # connections; 0 = none
     lower_threshold: int = 0
+    tunnel: Tunnel = IPIP
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,11 +242,27 @@ class Timeouts:
     udp_s: int = 300
 
 
+DEFAULT_SYNC_GROUP = IPv4Address("224.0.0.81")
+
+
+@dataclass(frozen=True, slots=True)
+class SyncDaemon:
+    """The kernel's own connection synchronisation (ipvsadm --start-daemon). Only IPVS has it."""
+
+    interface: str
+    syncid: int = 0
+    maxlen: int = 0  # bytes of a message; 0 = what fits into the interface's MTU
+    group: Address = DEFAULT_SYNC_GROUP
+    port: int = 8848
+    ttl: int = 1
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     timeouts: Timeouts = Timeouts()
     sysctl: Mapping[str, str] = field(default_factory=dict)  # changes to the kernel profile, see lbnode.tuning
     foreign_services: str = "keep"  # what to do with data-plane services that no configuration names: keep | remove
+    sync_daemons: Mapping[str, SyncDaemon] = field(default_factory=dict)  # "master", "backup"
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +307,7 @@ class ProgrammedServer:
     forward: ForwardingMethod
     upper_threshold: int = 0
     lower_threshold: int = 0
+    tunnel: Tunnel = IPIP
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,6 +378,7 @@ class Counters:
     bytes_out: int = 0
     active: int = 0  # gauge: connections in ESTABLISHED (IPVS: ActiveConn)
     inactive: int = 0  # gauge: all other tracked connections (IPVS: InActConn)
+    persistent: int = 0  # gauge: templates of persistent clients (IPVS: PersistConn)
 
 
 @dataclass(frozen=True, slots=True)

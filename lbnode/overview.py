@@ -129,6 +129,7 @@ def _server(
         status=str(status) if status else "pending",
         upper_threshold=server.upper_threshold,
         lower_threshold=server.lower_threshold,
+        tunnel=server.tunnel,
     )
 
 
@@ -150,6 +151,7 @@ def _foreign(service: ProgrammedService, facts: Facts) -> ServiceInfo:
             status="foreign",
             upper_threshold=server.upper_threshold,
             lower_threshold=server.lower_threshold,
+            tunnel=server.tunnel,
         )
         for server in sorted(service.servers.values(), key=lambda server: server.id.sort_key())
     )

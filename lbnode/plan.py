@@ -138,7 +138,9 @@ def _left_down(service: VirtualService, server: RealServer, found: ProgrammedSer
 
 
 def _programmed(server: RealServer, weight: int) -> ProgrammedServer:
-    return ProgrammedServer(server.id, weight, server.forward, server.upper_threshold, server.lower_threshold)
+    return ProgrammedServer(
+        server.id, weight, server.forward, server.upper_threshold, server.lower_threshold, server.tunnel
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
+
 from healthcheck.spec import CheckSpec, CheckType, HttpSpec
 from lbnode.config.schema import (
     CheckDocument,
@@ -18,7 +20,11 @@ from lbnode.model import (
     ServerId,
     ServiceId,
     Settings,
+    SyncDaemon,
     Timeouts,
+    Tunnel,
+    TunnelChecksum,
+    TunnelType,
     VipGroup,
     VirtualService,
     WhenAllDown,
@@ -60,6 +66,7 @@ def real_server(server_id: ServerId, document: ServerDocument) -> RealServer:
         drain=document.drain,
         upper_threshold=document.upper_threshold,
         lower_threshold=document.lower_threshold,
+        tunnel=Tunnel(TunnelType(document.tunnel_type), document.tunnel_port, TunnelChecksum(document.tunnel_checksum)),
     )
 
 
@@ -100,9 +107,16 @@ def vip_group(name: str, document: VipGroupDocument, revision: int) -> VipGroup:
 
 
 def settings(document: SettingsDocument) -> Settings:
-    timeouts = document.timeouts
+    timeouts, daemons = document.timeouts, document.sync_daemons
     return Settings(
         Timeouts(timeouts.tcp, timeouts.tcp_fin, timeouts.udp),
         sysctl=dict(document.sysctl),
         foreign_services=document.foreign_services,
+        sync_daemons={
+            state: SyncDaemon(
+                daemon.interface, daemon.syncid, daemon.maxlen, ip_address(daemon.group), daemon.port, daemon.ttl
+            )
+            for state, daemon in (("master", daemons.master), ("backup", daemons.backup))
+            if daemon is not None
+        },
     )

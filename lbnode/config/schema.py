@@ -23,7 +23,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from lbnode.model import MAX_WEIGHT, SCHEDULER_FLAGS, SCHEDULERS, VipAddress
+from lbnode.model import MAX_WEIGHT, SCHEDULERS, VipAddress, flags_of
 
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,62})")
 MAX_SECONDS = 31 * 86400  # IPVS keeps timeouts as 32-bit jiffies: 2^31 at 1000 Hz is 24.8 days; a month is a typo
@@ -121,6 +121,24 @@ class ServerDocument(Document):
     drain: bool = False
     upper_threshold: Connections = 0
     lower_threshold: Connections = 0
+    tunnel_type: Literal["ipip", "gue", "gre"] = "ipip"
+    tunnel_port: Port = 0
+    tunnel_checksum: Literal["nocsum", "csum", "remcsum"] = "nocsum"
+
+    @model_validator(mode="after")
+    def _tunnel_options_fit_together(self) -> ServerDocument:
+        given = {"tunnel_type", "tunnel_port", "tunnel_checksum"} & self.model_fields_set
+        if given and self.forward != "tunnel":
+            raise invalid(f"{min(given)}: not for forward {self.forward}", 'set "forward" to "tunnel"')
+        if self.tunnel_type == "gue" and not self.tunnel_port:
+            raise invalid("tunnel_port: a gue tunnel needs one", 'example: "tunnel_port": 6080')
+        if self.tunnel_type != "gue" and self.tunnel_port:
+            raise invalid(f"tunnel_port: {self.tunnel_type} has none", "only gue has")
+        legal = {"ipip": ("nocsum",), "gre": ("nocsum", "csum"), "gue": ("nocsum", "csum", "remcsum")}
+        if self.tunnel_checksum not in legal[self.tunnel_type]:
+            known = ", ".join(legal[self.tunnel_type])
+            raise invalid(f"tunnel_checksum: {self.tunnel_type} has no {self.tunnel_checksum}", f"it has: {known}")
+        return self
 
     @model_validator(mode="after")
     def _thresholds_are_ordered(self) -> ServerDocument:
@@ -147,7 +165,7 @@ class ServiceDocument(Document):
     scheduler: str = "wlc"
     flags: Annotated[tuple[str, ...], Field(strict=False)] = ()
     persistent: Annotated[int, Field(ge=0, le=MAX_SECONDS)] = 0
-    persistent_netmask: Annotated[int, Field(ge=1, le=128)] | None = None
+    persistent_netmask: Annotated[int, Field(ge=0, le=128)] | None = None
     one_packet: bool = False
     vip_group: str | None = None
     check: CheckReference | None = None
@@ -170,9 +188,9 @@ class ServiceDocument(Document):
 
     @model_validator(mode="after")
     def _options_fit_together(self) -> ServiceDocument:
-        legal = SCHEDULER_FLAGS.get(self.scheduler, ())
+        legal = flags_of(self.scheduler)
         if wrong := [flag for flag in self.flags if flag not in legal]:
-            hint = did_you_mean(wrong[0], legal) if legal else ""
+            hint = did_you_mean(wrong[0], legal)
             raise invalid(f"flags: {wrong[0]!r} is not a flag of scheduler {self.scheduler}", hint)
         if self.persistent_netmask is not None and not self.persistent:
             raise invalid("persistent_netmask without persistent", 'set "persistent" to a number of seconds')
@@ -243,12 +261,44 @@ class TimeoutsDocument(Document):
     udp: WholeSeconds = 300
 
 
+class SyncDaemonDocument(Document):
+    """settings.sync_daemons.master or .backup, as `ipvsadm --start-daemon` takes them; only IPVS acts upon it."""
+
+    interface: str = "eth0"
+    syncid: Annotated[int, Field(ge=0, le=255)] = 0
+    maxlen: Annotated[int, Field(ge=0, le=65507)] = 0  # 0: what fits into the interface's MTU
+    group: str = "224.0.0.81"
+    port: Annotated[int, Field(ge=1, le=65535)] = 8848
+    ttl: Annotated[int, Field(ge=1, le=255)] = 1
+
+    @field_validator("interface")
+    @classmethod
+    def _interface_is_a_name(cls, value: str) -> str:
+        return _interface(value)
+
+    @field_validator("group")
+    @classmethod
+    def _group_is_multicast(cls, value: str) -> str:
+        try:
+            if ip_address(value).is_multicast:
+                return value
+        except ValueError:
+            pass
+        raise invalid(f"{value!r} is not a multicast address", "example: 224.0.0.81")
+
+
+class SyncDaemonsDocument(Document):
+    master: SyncDaemonDocument | None = None
+    backup: SyncDaemonDocument | None = None
+
+
 class SettingsDocument(Document):
     """settings"""
 
     timeouts: TimeoutsDocument = TimeoutsDocument()
     sysctl: dict[str, str] = Field(default_factory=dict)  # changes to the kernel profile, present or former names
     foreign_services: Literal["keep", "remove"] = "keep"
+    sync_daemons: SyncDaemonsDocument = SyncDaemonsDocument()
 
     @field_validator("sysctl", mode="before")
     @classmethod
@@ -271,7 +321,13 @@ SCHEMAS: dict[str, type[Document]] = {
     "settings": SettingsDocument,
 }
 # Fields that are objects themselves, for hints about their unknown fields.
-_NESTED: dict[str, type[Document]] = {"check": CheckDocument, "timeouts": TimeoutsDocument}
+_NESTED: dict[str, type[Document]] = {
+    "check": CheckDocument,
+    "timeouts": TimeoutsDocument,
+    "sync_daemons": SyncDaemonsDocument,
+    "master": SyncDaemonDocument,
+    "backup": SyncDaemonDocument,
+}
 
 
 def fields_at(kind: str, path: tuple[str | int, ...]) -> tuple[str, ...]:

@@ -204,6 +204,8 @@ def _service_faults(key: Key, document: ServiceDocument) -> list[Fault]:
     bits = 32 if service.family == 4 else 128
     if document.persistent_netmask is not None and document.persistent_netmask > bits:
         faults.append(Fault(("persistent_netmask",), f"{document.persistent_netmask} is above {bits} (IPv4)"))
+    if document.persistent_netmask == 0 and service.family == 6:  # ip_vs_add_service(): 1 to 128
+        faults.append(Fault(("persistent_netmask",), "0 is out of range: at least 1 (IPv6)"))
     return faults
 
 
@@ -218,6 +220,4 @@ def _server_faults(key: Key, document: ServerDocument) -> list[Fault]:
     if document.forward != "tunnel" and server.address.version != service.family:
         message = f"server {server.address} is IPv{server.address.version}, the service is IPv{service.family}"
         faults.append(Fault((), message, "only tunnel can carry one family in the other"))
-    if server.port == 0 and service.port != 0:
-        faults.append(Fault((), "port 0 is only for servers of a service with port 0 or a firewall mark"))
     return faults

@@ -76,7 +76,7 @@ def test_new_keys_expect_to_be_new() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"put": {ONE: {"weight": 70000}}}, "70000 is out of range"),
+        ({"put": {ONE: {"weight": 3000000000}}}, "3000000000 is out of range"),
         ({"put": {ONE: {"weigth": 1}}}, 'did you mean "weight"?'),
         ({"put": {WEB: {"check": "nope"}}}, "there is no check 'nope'"),
         ({"put": {"services/tcp:192.0.2.99:80/servers/198.51.100.21:80": {}}}, "has no service"),

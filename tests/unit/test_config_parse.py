@@ -36,7 +36,7 @@ def faults(key: str, text: str) -> list[str]:
         (SERVER, '{"weight": NaN}', "NaN is not JSON"),
         (SERVER, '{"weight": 1, "weight": 2}', "'weight' stands twice"),
         (SERVER, '{"weigth": 2}', 'weigth: unknown field (did you mean "weight"?)'),
-        (SERVER, '{"weight": 65536}', "weight: 65536 is out of range: at most 65535"),
+        (SERVER, '{"weight": 2147483648}', "weight: 2147483648 is out of range: at most 2147483647"),
         (SERVER, '{"weight": -1}', "weight: -1 is out of range: at least 0"),
         (SERVER, '{"weight": true}', "weight: true is not a whole number"),
         (SERVER, '{"forward": "derect"}', 'did you mean "direct"?'),

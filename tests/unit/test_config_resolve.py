@@ -69,7 +69,7 @@ def test_a_service_with_servers_and_defaults() -> None:
 def test_bad_values_keep_the_last_good_ones() -> None:
     cluster = Cluster()
     cluster.change({WEB: {"scheduler": "rr"}, ONE: {"weight": 5}})
-    for bad in ("{", '{"weight": 70000}', '{"weigth": 1}', '{"forward": "derect"}'):
+    for bad in ("{", '{"weight": 3000000000}', '{"weigth": 1}', '{"forward": "derect"}'):
         result = cluster.change({ONE: bad})
         assert weights(result) == {"198.51.100.21:80": 5}
         assert "revision 1 stays in force" in errors(result)[ONE].hint

@@ -154,7 +154,7 @@ async def test_patch_server_in_every_service(api: Client, control: FakeControl) 
 @pytest.mark.parametrize(
     ("body", "named"),
     [
-        ({"weight": 65536}, "weight"),
+        ({"weight": 2**31}, "weight"),
         ({"weight": -1}, "weight"),
         ({"weight": "3"}, "weight"),
         ({"wieght": 3}, "wieght"),

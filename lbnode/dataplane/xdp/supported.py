@@ -7,6 +7,8 @@ from lbnode.dataplane.xdp.layout import FORWARDING, SCHEDULERS
 from lbnode.errors import Unsupported
 from lbnode.model import SCHEDULER_FLAGS, ForwardingMethod, L4Protocol, ProgrammedServer, ProgrammedService, ServiceId
 
+MAX_WEIGHT = 65535  # above, sums of weights times connections could overflow in the kernel
+
 CAPABILITIES = Capabilities(
     kind="xdp",
     schedulers=frozenset(SCHEDULERS),
@@ -59,6 +61,10 @@ def _check_server(service_id: ServiceId, server: ProgrammedServer) -> None:
         raise Unsupported(f"{where}: {_PLANE} forwards to IPv4 servers, not IPv6")
     if server.forward not in CAPABILITIES.forwarding:
         raise Unsupported(f"{where}: {_PLANE} forwards by {', '.join(FORWARDING)}, not {server.forward}")
+    if server.weight > MAX_WEIGHT:
+        raise Unsupported(f"{where}: {_PLANE} takes weights up to {MAX_WEIGHT}, not {server.weight}")
+    if server.id.port == 0:
+        raise Unsupported(f"{where}: {_PLANE} needs the server's port; port 0 is not supported")
     if server.forward is not ForwardingMethod.MASQUERADE and server.id.port != service_id.port:
         raise Unsupported(
             f"{where}: {server.forward} leaves the port as it is, so the server's port must be {service_id.port}; "
