@@ -1,4 +1,4 @@
-"""lbnoded: read node.toml, build the Node, run it until SIGTERM or SIGINT."""
+"""lbnoded: read node.toml, build the Node, run it until SIGTERM or SIGINT. Ignores SIGHUP."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ from typing import Any
 
 from lbnode import VERSION
 from lbnode.config.bootstrap import NodeConfig, load_node_config
+from lbnode.directories import claimed
 from lbnode.errors import LbError
 from lbnode.node import Node, make_plane
 
 DEFAULT_CONFIG = "/etc/lbnode/node.toml"
+
+log = logging.getLogger("lbnode")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,10 +35,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = load_node_config(arguments.config)
         if arguments.dry_run:
             config = replace(config, dataplane=replace(config.dataplane, kind="fake"))
-        if arguments.unload:
-            asyncio.run(make_plane(config).close(unload=True))
-        else:
-            asyncio.run(_run(config))
+        with claimed(config):
+            if arguments.unload:
+                asyncio.run(make_plane(config).close(unload=True))
+            else:
+                asyncio.run(_run(config))
     except LbError as error:
         return _failed([error])
     except BaseExceptionGroup as group:
@@ -70,8 +74,13 @@ async def _run(config: NodeConfig) -> None:
     _raise_file_limit()
     node = Node(config)
     stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, stop.set)
+    # Sent by a closed terminal, and by habit to make a daemon read its configuration: neither may stop a gateway.
+    loop.add_signal_handler(
+        signal.SIGHUP, log.info, "SIGHUP: the configuration is followed live; restart for node.toml"
+    )
     await node.run(stop)
 
 

@@ -115,8 +115,6 @@ class Node:
         return ConnectionSync(self._config.node, sync.listen, sync.peers, sync.key.encode(), self._plane, self.journal)
 
     async def run(self, stop: asyncio.Event) -> None:
-        self._config.run_dir.mkdir(parents=True, exist_ok=True)
-        self._config.state_dir.mkdir(parents=True, exist_ok=True)
         await self._plane.open()
         try:
             await self._report_status()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import subprocess
+import sys
 import threading
 import urllib.error
 import urllib.request
@@ -244,6 +246,37 @@ def test_a_bad_node_toml_ends_with_a_clear_message(tmp_path: Path, toml: str, me
     assert daemon.process.wait() == 1
     assert message in daemon.text()
     assert "Traceback" not in daemon.text()
+
+
+@pytest.mark.parametrize("name", ["state_dir", "run_dir"])
+def test_a_directory_that_cannot_be_made_is_a_clear_message(tmp_path: Path, name: str) -> None:
+    daemon = Daemon(tmp_path)
+    text = daemon.config.read_text()
+    assert name in text
+    daemon.config.write_text(text.replace(f'{name} = "{tmp_path}', f'{name} = "/proc/lbnode'))
+    with pytest.raises(AssertionError, match=f"{name}: cannot use /proc/lbnode/.*: No such file or directory"):
+        daemon.start()
+    assert "Traceback" not in daemon.text()
+
+
+def test_one_daemon_holds_its_run_directory(daemon: Daemon) -> None:
+    """A second one, or --unload beside it, would change the data plane under the first."""
+    for option in ([], ["--unload"]):
+        command = [sys.executable, "-m", "lbnode", "--config", str(daemon.config), *option]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        assert done.returncode == 1
+        assert "an lbnoded is running in" in done.stderr
+        assert "started" not in done.stderr
+    assert daemon.stop() == 0
+    daemon.start()
+
+
+def test_sighup_stops_nothing(daemon: Daemon) -> None:
+    assert daemon.process is not None
+    daemon.process.send_signal(signal.SIGHUP)
+    until(lambda: "SIGHUP" in daemon.text(), "it says what SIGHUP does not do")
+    assert daemon.status()
+    assert daemon.stop() == 0
 
 
 def test_no_daemon_is_a_clear_message(tmp_path: Path) -> None:
