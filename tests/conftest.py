@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
+from contextlib import closing
 
 import pytest
+
+from lbnode.dataplane.ipvs.netlink import GenericNetlink
+
+
+@functools.cache
+def _missing_ip_vs() -> str:
+    """Looking ip_vs up loads its module where there is one."""
+    try:
+        with closing(GenericNetlink()) as sock:
+            sock.connect()
+    except OSError:
+        return "needs a kernel with ip_vs: tests/uml/test_guest.py runs these tests in User-Mode Linux"
+    return ""
+
 
 NEEDS = {
     "root": lambda: "" if os.geteuid() == 0 else "needs root: network namespaces and BPF",
     "etcd": lambda: "" if shutil.which("etcd") else "needs etcd: apt-get install etcd-server etcd-client",
     "keepalived": lambda: "" if shutil.which("keepalived") else "needs keepalived: apt-get install keepalived",
+    "ipvs": _missing_ip_vs,
     "chromium": lambda: "" if shutil.which("chromium") else "needs Chromium: apt-get install chromium",
 }
 

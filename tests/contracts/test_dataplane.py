@@ -22,6 +22,7 @@ from lbnode.dataplane.base import (
     SetTimeouts,
 )
 from lbnode.dataplane.fake import FakeKernel, FakePlane
+from lbnode.dataplane.ipvs.plane import IpvsPlane
 from lbnode.dataplane.xdp.plane import XdpPlane
 from lbnode.errors import DataPlaneError
 from lbnode.lab.netns import Net
@@ -37,6 +38,7 @@ from lbnode.model import (
     Timeouts,
 )
 from tests.netns.xdp_lab import thread_in_netns
+from tests.uml.own_netns import own_netns
 
 
 class PlaneCase(Protocol):
@@ -87,9 +89,27 @@ class XdpCase:
         self._stack.close()
 
 
+class IpvsCase:
+    """The kernel's ip_vs in a network namespace of its own; this thread works in it until `cleanup`."""
+
+    def __init__(self, _: Path) -> None:
+        self._stack = contextlib.ExitStack()
+        self._stack.enter_context(own_netns())
+
+    def plane(self) -> DataPlane:
+        return IpvsPlane()
+
+    def connect(self, plane: DataPlane, connection: Connection) -> None:
+        pytest.skip("takes real packets: see tests/uml/test_ipvs.py")
+
+    async def cleanup(self) -> None:
+        self._stack.close()
+
+
 CASES = {
     "fake": pytest.param(lambda _: FakeCase(FakeKernel()), id="fake"),
     "xdp": pytest.param(XdpCase, id="xdp", marks=pytest.mark.root),
+    "ipvs": pytest.param(IpvsCase, id="ipvs", marks=[pytest.mark.root, pytest.mark.ipvs]),
 }
 
 

@@ -1,0 +1,1 @@
+"""The kernel's own load balancer, ip_vs, driven over generic netlink."""

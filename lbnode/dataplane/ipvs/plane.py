@@ -1,0 +1,306 @@
+"""The IPVS data plane: lbnode's model on the kernel's ip_vs. Contract: lbnode.dataplane.base.DataPlane.
+
+ip_vs belongs to everybody who may program it (ipvsadm, keepalived): nothing is taken for ours, nothing is wiped but by
+`close(unload=True)`. Health weights and drains change a server in place, which keeps its connections.
+Connections reach peers by the kernel's own sync daemon (`start_daemon`), so there are no records to exchange.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import closing
+from functools import partial
+from io import FileIO
+from pathlib import Path
+from typing import TypeVar
+
+from lbnode.dataplane.base import (
+    Capabilities,
+    DeleteServer,
+    DeleteService,
+    Op,
+    PlaneStatus,
+    PutServer,
+    PutService,
+    SetTimeouts,
+)
+from lbnode.dataplane.ipvs import codec
+from lbnode.dataplane.ipvs.codec import Command, Daemon, Destination, Info, Service
+from lbnode.dataplane.ipvs.connections import parse_lines
+from lbnode.dataplane.ipvs.netlink import GenericNetlink
+from lbnode.dataplane.ipvs.translate import (
+    NO_IP_VS,
+    available_schedulers,
+    check,
+    explain,
+    explain_daemon,
+    to_counters,
+    to_destination,
+    to_programmed,
+    to_service,
+)
+from lbnode.errors import DataPlaneError
+from lbnode.model import (
+    Connection,
+    ForwardingMethod,
+    L4Protocol,
+    Programmed,
+    ServiceCounters,
+    ServiceId,
+    Timeouts,
+)
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+_SLICE_S = 0.005  # work on the event loop before others get their turn
+_CONNECTIONS = "/proc/thread-self/net/ip_vs_conn"  # not /proc/net, which is the main thread's namespace
+
+
+class IpvsPlane:
+    """Programs ip_vs of the network namespace in which `open` is called."""
+
+    record_layout = "ipvs/1"
+    record_size = 1
+
+    def __init__(self) -> None:
+        self._netlink: GenericNetlink | None = None
+        self._turn = 0.0
+        self._adopted = False
+        self._schedulers = available_schedulers(())
+        self._used_schedulers: set[str] = set()
+
+    async def open(self) -> None:
+        self._netlink = GenericNetlink()
+        try:
+            await asyncio.to_thread(self._netlink.connect)
+        except OSError as error:
+            await self.close()
+            reason = NO_IP_VS if error.errno == errno.ENOENT else f"netlink: {error}"
+            raise DataPlaneError(reason, error.errno) from None
+        self._schedulers = available_schedulers(await asyncio.to_thread(_module_lists))
+        self._adopted = bool(await self._table())
+
+    async def close(self, *, unload: bool = False) -> None:
+        """unload: delete every service, also those that somebody else made, and set the time-outs back."""
+        if unload:
+            if self._netlink is None:
+                await self.open()
+            log.info("deleting every service from ip_vs")
+            self._call("emptying ip_vs", Command.FLUSH)
+            self._call("setting the time-outs back", Command.SET_CONFIG, codec.encode_timeouts(Timeouts()))
+        if self._netlink is not None:
+            self._netlink.close()
+            self._netlink = None
+
+    def capabilities(self) -> Capabilities:
+        return Capabilities(
+            kind="ipvs",
+            schedulers=self._schedulers,
+            forwarding=frozenset(ForwardingMethod),
+            protocols=frozenset(L4Protocol),
+            families=frozenset({4, 6}),
+            persistence=True,
+            exclusive=False,
+        )
+
+    async def status(self) -> PlaneStatus:
+        """connections_max is 0: ip_vs knows no limit but memory."""
+        connections = sum(item.active + item.inactive for _, items in await self._table() for item in items)
+        return PlaneStatus("ipvs", (), connections, 0, {}, self._adopted)
+
+    async def info(self) -> Info:
+        return codec.decode_info(self._get("reading ip_vs's version", Command.GET_INFO))
+
+    # --- services and servers -------------------------------------------------------------------------------
+
+    async def dump(self) -> Programmed:
+        services = {}
+        for service, items in await self._table():
+            services[service.id] = to_programmed(service, items)
+            await self._take_turns()
+        return Programmed(services, codec.decode_timeouts(self._get("reading the time-outs", Command.GET_CONFIG)))
+
+    async def apply(self, op: Op) -> None:
+        check(op)
+        try:
+            await self._apply(op)
+        except OSError as error:
+            raise explain(op, error.errno or 0) from None
+        await self._take_turns()
+
+    async def _apply(self, op: Op) -> None:
+        sock = self._open_socket()
+        match op:
+            case PutService(service):
+                body = codec.encode_service(to_service(service))
+                if service.scheduler not in self._used_schedulers:
+                    await self._load_scheduler(body)
+                    self._used_schedulers.add(service.scheduler)
+                else:
+                    _put(sock, Command.NEW_SERVICE, Command.SET_SERVICE, body)
+            case PutServer(service_id, server):
+                body = codec.encode_destination(service_id, to_destination(server))
+                _put(sock, Command.NEW_DEST, Command.SET_DEST, body)
+            case DeleteService(service_id):
+                _delete(sock, Command.DEL_SERVICE, codec.encode_key(service_id))
+            case DeleteServer(service_id, server_id):
+                _delete(sock, Command.DEL_DEST, codec.encode_destination_key(service_id, server_id))
+            case SetTimeouts(timeouts):
+                sock.do(Command.SET_CONFIG, codec.encode_timeouts(timeouts))
+
+    async def _load_scheduler(self, body: bytes) -> None:
+        """Put a service whose scheduler's module the kernel may have to load, which takes long: in a thread, and on a
+        socket of its own (made here, in this thread's namespace)."""
+        await asyncio.to_thread(_put_and_close, GenericNetlink(self._open_socket().family), body)
+
+    async def _table(self) -> list[tuple[Service, list[Destination]]]:
+        """All services with their destinations."""
+        table: list[tuple[Service, list[Destination]]] = []
+        with self._dump_socket() as sock:
+            services = await self._dump(sock, Command.GET_SERVICE, codec.decode_service)
+            for service in services:
+                decode = partial(codec.decode_destination, service_family=service.id.family)
+                table.append((service, await self._dump(sock, Command.GET_DEST, decode, codec.encode_key(service.id))))
+        return table
+
+    def _dump_socket(self) -> closing[GenericNetlink]:
+        """The kernel runs one dump per socket (EBUSY): each reader has one of its own, and may stop half way."""
+        return closing(GenericNetlink(self._open_socket().family))
+
+    async def _dump(
+        self, sock: GenericNetlink, command: Command, decode: Callable[[bytes], T], body: bytes = b""
+    ) -> list[T]:
+        found: list[T] = []
+        try:
+            for bodies in sock.dump(command, body):
+                found += map(decode, bodies)
+                await self._take_turns()
+        except OSError as error:
+            if error.errno == errno.ESRCH:  # the service was deleted meanwhile
+                return []
+            raise DataPlaneError(f"reading ip_vs: {error}", error.errno) from None
+        return found
+
+    # --- counters and connections ---------------------------------------------------------------------------
+
+    async def counters(self) -> Mapping[ServiceId, ServiceCounters]:
+        counters = {}
+        for service, items in await self._table():
+            counters[service.id] = to_counters(service, items)
+            await self._take_turns()
+        return counters
+
+    async def zero(self, service_id: ServiceId | None) -> None:
+        body = b"" if service_id is None else codec.encode_key(service_id)
+        what = "zeroing all counters" if service_id is None else f"{service_id}: zeroing its counters"
+        self._call(what, Command.ZERO, body, errno.ESRCH)
+
+    async def connections(self) -> AsyncIterator[Sequence[Connection]]:
+        with _open_connections() as file:
+            rest = ""
+            while data := await asyncio.to_thread(file.read, 1 << 16):
+                whole, newline, rest = (rest + data.decode("ascii")).rpartition("\n")
+                if newline and (found := parse_lines(whole)):
+                    yield found
+
+    # --- the kernel's connection synchronisation ------------------------------------------------------------
+
+    async def daemons(self) -> list[Daemon]:
+        with self._dump_socket() as sock:
+            return await self._dump(sock, Command.GET_DAEMON, codec.decode_daemon)
+
+    async def start_daemon(self, daemon: Daemon) -> None:
+        """DataPlaneError also if it runs already: its options can only be changed by stopping it first."""
+        self._daemon(Command.NEW_DAEMON, daemon)
+
+    async def stop_daemon(self, daemon: Daemon) -> None:
+        """One that does not run is success."""
+        self._daemon(Command.DEL_DAEMON, daemon, errno.ESRCH)
+
+    def _daemon(self, command: Command, daemon: Daemon, *tolerated: int) -> None:
+        try:
+            self._open_socket().do(command, codec.encode_daemon(daemon))
+        except OSError as error:
+            if error.errno not in tolerated:
+                raise explain_daemon(daemon, error.errno or 0) from None
+
+    async def changed_records(self, limit: int) -> bytes:  # noqa: ARG002
+        return b""
+
+    async def all_records(self) -> AsyncIterator[bytes]:
+        return
+        yield b""
+
+    async def import_records(self, records: bytes) -> int:  # noqa: ARG002
+        return 0
+
+    # --- the socket -----------------------------------------------------------------------------------------
+
+    def _open_socket(self) -> GenericNetlink:
+        if self._netlink is None:
+            raise DataPlaneError("the IPVS data plane is not open")
+        return self._netlink
+
+    def _call(self, what: str, command: Command, body: bytes = b"", *tolerated: int) -> None:
+        try:
+            self._open_socket().do(command, body)
+        except OSError as error:
+            if error.errno not in tolerated:
+                raise DataPlaneError(f"{what}: {error}", error.errno) from None
+
+    def _get(self, what: str, command: Command) -> bytes:
+        try:
+            return self._open_socket().get(command)
+        except OSError as error:
+            raise DataPlaneError(f"{what}: {error}", error.errno) from None
+
+    async def _take_turns(self) -> None:
+        """Nothing here waits for the kernel, so a long run of operations must let the event loop go on itself."""
+        if time.monotonic() - self._turn > _SLICE_S:
+            await asyncio.sleep(0)
+            self._turn = time.monotonic()
+
+
+def _put(sock: GenericNetlink, new: Command, change: Command, body: bytes) -> None:
+    try:
+        sock.do(new, body)
+    except FileExistsError:
+        sock.do(change, body)
+
+
+def _put_and_close(sock: GenericNetlink, body: bytes) -> None:
+    with closing(sock):
+        _put(sock, Command.NEW_SERVICE, Command.SET_SERVICE, body)
+
+
+def _delete(sock: GenericNetlink, command: Command, body: bytes) -> None:
+    """What is absent (no such server, no such service) is deleted."""
+    try:
+        sock.do(command, body)
+    except (FileNotFoundError, ProcessLookupError):
+        return
+
+
+def _open_connections() -> FileIO:
+    """Opened in the caller's thread, whose network namespace it belongs to from then on."""
+    try:
+        return FileIO(_CONNECTIONS)
+    except OSError as error:
+        raise DataPlaneError(f"reading the connections: {error}", error.errno) from None
+
+
+def _module_lists() -> list[str]:
+    """Of the running kernel; those that are there."""
+    found = []
+    for name in ("modules.dep", "modules.builtin"):
+        try:
+            found.append(Path("/lib/modules", os.uname().release, name).read_text())
+        except OSError:
+            continue
+    return found

@@ -1,0 +1,197 @@
+"""Between the model's words and ip_vs's, and from the kernel's errors to sentences. Pure."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable, Sequence
+
+from lbnode.dataplane.base import DeleteServer, DeleteService, Op, PutServer, PutService, SetTimeouts
+from lbnode.dataplane.ipvs.codec import Daemon, Destination, Flags, Method, Service, Stats
+from lbnode.errors import DataPlaneError, Unsupported
+from lbnode.model import (
+    SCHEDULER_FLAGS,
+    SCHEDULERS,
+    Counters,
+    ForwardingMethod,
+    ProgrammedServer,
+    ProgrammedService,
+    ServiceCounters,
+    ServiceId,
+)
+
+_METHODS = {
+    ForwardingMethod.MASQUERADE: Method.MASQUERADE,
+    ForwardingMethod.DIRECT: Method.DIRECT,
+    ForwardingMethod.TUNNEL: Method.TUNNEL,
+}
+# LOCAL and BYPASS leave packets as they are, as direct routing does; the kernel never reports them for a server.
+_FORWARDING = {method: forward for forward, method in _METHODS.items()}
+_HOST_NETMASK = {4: 0xFFFFFFFF, 6: 128}
+_SCHEDULER_BITS = (Flags.SCHED_1, Flags.SCHED_2)  # in the order of SCHEDULER_FLAGS
+
+
+def available_schedulers(module_files: Iterable[str]) -> frozenset[str]:
+    """The schedulers among the kernel's modules: `module_files` are modules.dep and modules.builtin as text. All of
+    them if these name none: then the kernel tells on first use."""
+    text = "\n".join(module_files)
+    named = frozenset(name for name in SCHEDULERS if f"/ip_vs_{name}.ko" in text)
+    return named or frozenset(SCHEDULERS)
+
+
+def to_service(service: ProgrammedService) -> Service:
+    flags = Flags(0)
+    if service.persistent_s:
+        flags |= Flags.PERSISTENT
+    if service.one_packet:
+        flags |= Flags.ONE_PACKET
+    for name, bit in zip(SCHEDULER_FLAGS.get(service.scheduler, ()), _SCHEDULER_BITS, strict=False):
+        if name in service.scheduler_flags:
+            flags |= bit
+    netmask = _HOST_NETMASK[service.id.family]
+    if service.persistent_netmask is not None:
+        prefix_len = service.persistent_netmask
+        netmask = prefix_len if service.id.family == 6 else 0xFFFFFFFF << (32 - prefix_len) & 0xFFFFFFFF
+    return Service(service.id, service.scheduler, flags, service.persistent_s, netmask)
+
+
+def to_programmed(service: Service, destinations: Iterable[Destination]) -> ProgrammedService:
+    """A netmask that means one host is None. What the model has no word for (pe, tunnel type) is not in it."""
+    persistent = Flags.PERSISTENT in service.flags
+    names = zip(SCHEDULER_FLAGS.get(service.scheduler, ()), _SCHEDULER_BITS, strict=False)
+    prefix_len = None
+    if persistent and service.netmask != _HOST_NETMASK[service.id.family]:
+        prefix_len = service.netmask if service.id.family == 6 else service.netmask.bit_count()
+    return ProgrammedService(
+        service.id,
+        service.scheduler,
+        scheduler_flags=frozenset(name for name, bit in names if bit in service.flags),
+        persistent_s=service.timeout_s if persistent else 0,
+        persistent_netmask=prefix_len,
+        one_packet=Flags.ONE_PACKET in service.flags,
+        servers={item.id: _from_destination(item) for item in destinations},
+    )
+
+
+def to_destination(server: ProgrammedServer) -> Destination:
+    method = _METHODS[server.forward]
+    return Destination(server.id, method, server.weight, server.upper_threshold, server.lower_threshold)
+
+
+def _from_destination(item: Destination) -> ProgrammedServer:
+    forward = _FORWARDING.get(item.method, ForwardingMethod.DIRECT)
+    return ProgrammedServer(item.id, item.weight, forward, item.upper_threshold, item.lower_threshold)
+
+
+def to_counters(service: Service, items: Sequence[Destination]) -> ServiceCounters:
+    return ServiceCounters(
+        _counters(service.stats, sum(item.active for item in items), sum(item.inactive for item in items)),
+        {item.id: _counters(item.stats, item.active, item.inactive) for item in items},
+    )
+
+
+def _counters(stats: Stats, active: int, inactive: int) -> Counters:
+    return Counters(
+        *(stats.connections, stats.packets_in, stats.packets_out, stats.bytes_in, stats.bytes_out, active, inactive)
+    )
+
+
+# --- what cannot work, and what went wrong -------------------------------------------------------------------
+
+
+def check(op: Op) -> None:
+    """Raise Unsupported for what the kernel would take and never do, or refuse without saying why."""
+    match op:
+        case PutService(service):
+            allowed = SCHEDULER_FLAGS.get(service.scheduler, ())
+            if wrong := sorted(service.scheduler_flags.difference(allowed)):
+                having = f"has only: {' '.join(allowed)}" if allowed else "has none"
+                raise Unsupported(
+                    f"{service.id}: scheduler {service.scheduler} has no flag {' '.join(wrong)}; it {having}"
+                )
+        case PutServer(service_id, server):
+            _check_server(service_id, server)
+        case _:
+            pass
+
+
+def _check_server(service_id: ServiceId, server: ProgrammedServer) -> None:
+    where = f"{service_id}: server {server.id}"
+    if server.forward is not ForwardingMethod.TUNNEL and server.id.address.version != service_id.family:
+        raise Unsupported(
+            f"{where}: {server.forward} cannot reach an IPv{server.id.address.version} server of an "
+            f"IPv{service_id.family} service; only tunnel can"
+        )
+    if server.forward is ForwardingMethod.MASQUERADE or service_id.fwmark or server.id.port == service_id.port:
+        return
+    raise Unsupported(
+        f"{where}: {server.forward} leaves the port as it is, so the server's port must be {service_id.port}; "
+        "use masquerade to change it"
+    )
+
+
+def explain(op: Op, code: int) -> DataPlaneError:
+    """The kernel's errno for `op` as a message that names the object and what to do."""
+    match op:
+        case PutService(service):
+            return _error(f"{service.id}", code, _SERVICE_ERRORS, scheduler=service.scheduler)
+        case PutServer(service_id, server):
+            thresholds = {"upper": server.upper_threshold, "lower": server.lower_threshold}
+            where = f"{service_id}: server {server.id}"
+            return _error(where, code, _SERVER_ERRORS, service=service_id, weight=server.weight, **thresholds)
+        case DeleteService(service_id):
+            return _error(f"{service_id}: deleting it", code, {})
+        case DeleteServer(service_id, server_id):
+            return _error(f"{service_id}: deleting server {server_id}", code, {})
+        case SetTimeouts(timeouts):
+            return _error(f"time-outs {timeouts.tcp_s} {timeouts.tcp_fin_s} {timeouts.udp_s}", code, _TIMEOUT_ERRORS)
+
+
+def explain_daemon(daemon: Daemon, code: int) -> DataPlaneError:
+    where = f"sync daemon ({daemon.state.name.lower()}, interface {daemon.interface}, id {daemon.sync_id})"
+    return _error(where, code, _DAEMON_ERRORS, interface=daemon.interface)
+
+
+NO_IP_VS = (
+    "this kernel has no ip_vs: install the modules of the running kernel (modprobe ip_vs must succeed), "
+    "or use the XDP data plane"
+)
+# Ever: retrying is pointless until somebody changes the configuration or the kernel.
+_PERMANENT = frozenset({errno.EINVAL, errno.ERANGE, errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT})
+
+_COMMON_ERRORS = {
+    errno.EPERM: "not permitted: lbnoded needs CAP_NET_ADMIN (run it as root)",
+    errno.ENOMEM: "the kernel has no memory for it",
+    errno.ENOBUFS: "the kernel has no memory for the answer",
+}
+_SERVICE_ERRORS = {
+    errno.ENOENT: "this kernel has no scheduler {scheduler}: load the module ip_vs_{scheduler}, or choose another",
+    errno.ESRCH: "somebody else deleted it at the same moment",
+    errno.EEXIST: "somebody else added it at the same moment",
+    errno.EINVAL: "ip_vs refuses its parameters: check address, netmask and scheduler {scheduler}",
+    errno.EPROTONOSUPPORT: "this kernel's ip_vs was built without this protocol",
+    errno.EAFNOSUPPORT: "this kernel's ip_vs was built without this address family",
+}
+_SERVER_ERRORS = {
+    errno.ESRCH: "there is no service {service}; put the service first",
+    errno.ENOENT: "somebody else deleted it at the same moment",
+    errno.EEXIST: "somebody else added it at the same moment",
+    errno.ERANGE: "weight {weight}, upper threshold {upper}, lower threshold {lower}: the lower threshold must not be "
+    "above the upper one, and no weight below 0",
+    errno.EINVAL: "ip_vs refuses its address: it must be a unicast address that has a route, and a server of another "
+    "address family excludes the kernel's sync daemon",
+}
+_TIMEOUT_ERRORS = {errno.EINVAL: "each must be from 1 to 2147483 seconds"}
+_DAEMON_ERRORS = {
+    errno.ENODEV: "there is no interface {interface}; name one that is there and up",
+    errno.EEXIST: "it runs already; stop it first to change its options",
+    errno.ESRCH: "it does not run",
+    errno.EINVAL: "ip_vs refuses it: it cannot run beside servers of another address family than their service",
+    errno.EADDRNOTAVAIL: "interface {interface} has no address to send from",
+}
+
+
+def _error(where: str, code: int, known: dict[int, str], **details: object) -> DataPlaneError:
+    reason = known.get(code) or _COMMON_ERRORS.get(code) or f"the kernel says: {os.strerror(code)}"
+    kind = Unsupported if code in _PERMANENT else DataPlaneError
+    return kind(f"{where}: {reason.format(**details)}", code)

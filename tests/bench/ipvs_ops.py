@@ -1,0 +1,71 @@
+"""Operations per second of the IPVS data plane, and how long it holds the event loop.
+
+    python -m tests.bench.ipvs_ops                       on a kernel with ip_vs (root; in a namespace of its own)
+    python -m tests.uml.run .venv/bin/python -m tests.bench.ipvs_ops    elsewhere
+
+Prints one line each for filling 1000 services × 10 servers, reading them back, one weight change per server, and
+emptying.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Iterable
+from ipaddress import IPv4Address
+
+from lbnode.dataplane.base import DeleteService, Op, PutServer, PutService
+from lbnode.dataplane.ipvs.plane import IpvsPlane
+from lbnode.model import ForwardingMethod, ProgrammedServer, ProgrammedService, ServerId, ServiceId
+from tests.uml.own_netns import own_netns
+
+SERVICES, SERVERS = 1000, 10
+IDS = [ServiceId.of("tcp", f"192.0.2.{1 + n % 250}", 1000 + n) for n in range(SERVICES)]
+SERVER_IDS = [ServerId(IPv4Address("198.51.100.1") + n, 80) for n in range(SERVERS)]
+
+
+def servers(weight: int) -> list[Op]:
+    real = [ProgrammedServer(server_id, weight, ForwardingMethod.MASQUERADE) for server_id in SERVER_IDS]
+    return [PutServer(service_id, server) for service_id in IDS for server in real]
+
+
+async def run(plane: IpvsPlane, ops: Iterable[Op]) -> None:
+    for op in ops:
+        await plane.apply(op)
+
+
+async def longest_hold(stop: asyncio.Event) -> float:
+    """Seconds between two turns of a task that always wants the next."""
+    longest, before = 0.0, time.monotonic()
+    while not stop.is_set():
+        await asyncio.sleep(0)
+        now = time.monotonic()
+        longest, before = max(longest, now - before), now
+    return longest
+
+
+async def measure(name: str, count: int, work: Awaitable[object]) -> None:
+    stop = asyncio.Event()
+    watcher = asyncio.create_task(longest_hold(stop))
+    await asyncio.sleep(0)
+    begin = time.monotonic()
+    await work
+    elapsed = time.monotonic() - begin
+    stop.set()
+    print(f"{name}: {count / elapsed:,.0f}/s ({count} in {elapsed:.2f} s), loop held {await watcher * 1000:.1f} ms")
+
+
+async def main() -> None:
+    plane = IpvsPlane()
+    await plane.open()
+    fill: list[Op] = [PutService(ProgrammedService(service_id, "wlc")) for service_id in IDS] + servers(1)
+    await measure("fill", len(fill), run(plane, fill))
+    await measure("read back", SERVICES * (SERVERS + 1), plane.dump())
+    await measure("change weights", SERVICES * SERVERS, run(plane, servers(2)))
+    await measure("empty", SERVICES, run(plane, (DeleteService(service_id) for service_id in IDS)))
+    await plane.close(unload=True)
+
+
+if __name__ == "__main__":
+    with own_netns():
+        asyncio.run(main())
