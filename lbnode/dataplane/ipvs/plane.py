@@ -39,6 +39,7 @@ from lbnode.dataplane.ipvs.translate import (
     check,
     explain,
     explain_daemon,
+    explain_request,
     to_counters,
     to_destination,
     to_programmed,
@@ -184,7 +185,7 @@ class IpvsPlane:
         except OSError as error:
             if error.errno == errno.ESRCH:  # the service was deleted meanwhile
                 return []
-            raise DataPlaneError(f"reading ip_vs: {error}", error.errno) from None
+            raise explain_request("reading ip_vs", error.errno or 0) from None
         return found
 
     # --- counters and connections ---------------------------------------------------------------------------
@@ -217,18 +218,24 @@ class IpvsPlane:
 
     async def start_daemon(self, daemon: Daemon) -> None:
         """DataPlaneError also if it runs already: its options can only be changed by stopping it first."""
-        self._daemon(Command.NEW_DAEMON, daemon)
+        await self._daemon(Command.NEW_DAEMON, daemon)
 
     async def stop_daemon(self, daemon: Daemon) -> None:
         """One that does not run is success."""
-        self._daemon(Command.DEL_DAEMON, daemon, errno.ESRCH)
+        # A daemon that is stopped before it ever ran gets no answer (its thread's EINTR), but is gone when asked again.
+        if await self._daemon(Command.DEL_DAEMON, daemon, errno.ESRCH, errno.ETIMEDOUT) == errno.ETIMEDOUT:
+            await self._daemon(Command.DEL_DAEMON, daemon, errno.ESRCH)
 
-    def _daemon(self, command: Command, daemon: Daemon, *tolerated: int) -> None:
+    async def _daemon(self, command: Command, daemon: Daemon, *tolerated: int) -> int:
+        """Returns 0 or the tolerated errno. In a thread: the kernel starts, or waits for, threads of its own."""
+        sock = GenericNetlink(self._open_socket().family)
         try:
-            self._open_socket().do(command, codec.encode_daemon(daemon))
+            await asyncio.to_thread(_do_and_close, sock, command, codec.encode_daemon(daemon))
         except OSError as error:
             if error.errno not in tolerated:
                 raise explain_daemon(daemon, error.errno or 0) from None
+            return error.errno
+        return 0
 
     async def changed_records(self, limit: int) -> bytes:  # noqa: ARG002
         return b""
@@ -252,13 +259,13 @@ class IpvsPlane:
             self._open_socket().do(command, body)
         except OSError as error:
             if error.errno not in tolerated:
-                raise DataPlaneError(f"{what}: {error}", error.errno) from None
+                raise explain_request(what, error.errno or 0) from None
 
     def _get(self, what: str, command: Command) -> bytes:
         try:
             return self._open_socket().get(command)
         except OSError as error:
-            raise DataPlaneError(f"{what}: {error}", error.errno) from None
+            raise explain_request(what, error.errno or 0) from None
 
     async def _take_turns(self) -> None:
         """Nothing here waits for the kernel, so a long run of operations must let the event loop go on itself."""
@@ -277,6 +284,11 @@ def _put(sock: GenericNetlink, new: Command, change: Command, body: bytes) -> No
 def _put_and_close(sock: GenericNetlink, body: bytes) -> None:
     with closing(sock):
         _put(sock, Command.NEW_SERVICE, Command.SET_SERVICE, body)
+
+
+def _do_and_close(sock: GenericNetlink, command: Command, body: bytes) -> None:
+    with closing(sock):
+        sock.do(command, body)
 
 
 def _delete(sock: GenericNetlink, command: Command, body: bytes) -> None:

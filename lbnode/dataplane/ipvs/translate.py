@@ -152,6 +152,11 @@ def explain_daemon(daemon: Daemon, code: int) -> DataPlaneError:
     return _error(where, code, _DAEMON_ERRORS, interface=daemon.interface)
 
 
+def explain_request(what: str, code: int) -> DataPlaneError:
+    """For requests that are about no single object."""
+    return _error(what, code, {})
+
+
 NO_IP_VS = (
     "this kernel has no ip_vs: install the modules of the running kernel (modprobe ip_vs must succeed), "
     "or use the XDP data plane"

@@ -1,0 +1,301 @@
+"""The IPVS data plane against the kernel's ip_vs: what the contract suite does not reach.
+
+Each test has a network namespace of its own; virtual addresses, servers and clients are all on its `lo` (ip_vs handles
+what the host itself sends, too).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
+from ipaddress import ip_address
+
+import pytest
+
+from lbnode.dataplane.base import DeleteServer, DeleteService, Op, PutServer, PutService, SetTimeouts
+from lbnode.dataplane.ipvs import codec
+from lbnode.dataplane.ipvs.codec import (
+    Command,
+    Daemon,
+    DaemonState,
+    Destination,
+    Flags,
+    Method,
+    Service,
+    TunnelFlags,
+    TunnelType,
+)
+from lbnode.dataplane.ipvs.netlink import GenericNetlink
+from lbnode.dataplane.ipvs.plane import IpvsPlane
+from lbnode.errors import DataPlaneError, Unsupported
+from lbnode.model import (
+    Connection,
+    ForwardingMethod,
+    L4Protocol,
+    ProgrammedServer,
+    ProgrammedService,
+    ServerId,
+    ServiceId,
+    Timeouts,
+)
+from tests.uml.own_netns import own_netns
+
+pytestmark = [pytest.mark.root, pytest.mark.ipvs]
+
+WEB = ServiceId.of("tcp", "192.0.2.10", 80)
+REAL = [ServerId.parse(f"198.51.100.{n}:8080") for n in (21, 22)]
+PATIENCE_S = 10.0
+
+
+@pytest.fixture
+def netns() -> Iterator[None]:
+    with own_netns():
+        yield
+
+
+@pytest.fixture
+async def plane(netns: None) -> AsyncIterator[IpvsPlane]:
+    plane = IpvsPlane()
+    await plane.open()
+    yield plane
+    await plane.close(unload=True)
+
+
+@pytest.fixture
+def raw(netns: None) -> Iterator[GenericNetlink]:
+    """Somebody else who programs ip_vs."""
+    with contextlib.closing(GenericNetlink()) as sock:
+        sock.connect()
+        yield sock
+
+
+def server(real: ServerId, weight: int = 1, forward: ForwardingMethod = ForwardingMethod.MASQUERADE) -> PutServer:
+    return PutServer(WEB, ProgrammedServer(real, weight, forward))
+
+
+async def apply(plane: IpvsPlane, *ops: Op) -> None:
+    for op in ops:
+        await plane.apply(op)
+
+
+# --- traffic -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def listeners(netns: None) -> Iterator[list[socket.socket]]:
+    lines = [f"addr add {address}/32 dev lo" for address in (WEB.address, *(real.address for real in REAL))]
+    subprocess.run(["ip", "-batch", "-"], input="\n".join(lines), text=True, check=True)
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(socket.create_server((str(real.address), real.port), backlog=16)) for real in REAL]
+
+
+def talk(listeners: list[socket.socket], stack: contextlib.ExitStack) -> tuple[socket.socket, socket.socket, int]:
+    """A new connection through the service: the client's end, the server's end, and which server took it."""
+    client = stack.enter_context(socket.create_connection((str(WEB.address), WEB.port), timeout=5))
+    for number, listener in enumerate(listeners):
+        listener.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            accepted = stack.enter_context(listener.accept()[0])
+            return client, accepted, number
+    raise AssertionError("no server has the connection")
+
+
+def echo(client: socket.socket, accepted: socket.socket) -> None:
+    client.sendall(b"ping")
+    accepted.settimeout(5)
+    assert accepted.recv(10) == b"ping"
+    accepted.sendall(b"pong")
+    assert client.recv(10) == b"pong"
+
+
+async def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.1)
+
+
+async def test_traffic_connections_and_counters(plane: IpvsPlane, listeners: list[socket.socket]) -> None:
+    await apply(plane, PutService(ProgrammedService(WEB, "rr")), server(REAL[0]), server(REAL[1]))
+    with contextlib.ExitStack() as stack:
+        ends = [talk(listeners, stack) for _ in range(4)]
+        assert sorted(number for _, _, number in ends) == [0, 0, 1, 1]
+        for client, accepted, _ in ends:
+            echo(client, accepted)
+
+        found = [item async for chunk in plane.connections() for item in chunk]
+        expected = {(client.getsockname()[1], (REAL[number].address, REAL[number].port)) for client, _, number in ends}
+        assert {(item.client[1], item.server) for item in found} == expected
+        assert all(_is_live(item) for item in found)
+
+        async def connections() -> int:
+            return (await plane.counters())[WEB].total.connections
+
+        deadline = time.monotonic() + PATIENCE_S  # ip_vs brings its counters up to date every two seconds
+        while await connections() < 4 and time.monotonic() < deadline:
+            await asyncio.sleep(0.2)
+        counters = (await plane.counters())[WEB]
+        assert (counters.total.connections, counters.total.active) == (4, 4)
+        assert [counters.servers[real].connections for real in REAL] == [2, 2]
+        assert counters.total.packets_in >= 8 and counters.total.bytes_out >= 4 * len("pong")
+        assert (await plane.status()).connections == 4
+        await plane.zero(WEB)
+        counters = (await plane.counters())[WEB]
+        assert (counters.total.connections, counters.total.active) == (0, 4)
+
+
+def _is_live(item: Connection) -> bool:
+    ends = (item.protocol, item.virtual, item.state)
+    return ends == (L4Protocol.TCP, (WEB.address, 80), "ESTABLISHED") and 800 < item.expires_s <= 900
+
+
+async def test_a_drained_server_keeps_its_connections(plane: IpvsPlane, listeners: list[socket.socket]) -> None:
+    await apply(plane, PutService(ProgrammedService(WEB, "wlc")), server(REAL[0]))
+    with contextlib.ExitStack() as stack:
+        held = talk(listeners, stack)
+        assert held[2] == 0
+        await apply(plane, server(REAL[1]), server(REAL[0], weight=0))
+        assert [talk(listeners, stack)[2] for _ in range(3)] == [1, 1, 1]
+        echo(*held[:2])
+        await apply(plane, PutService(ProgrammedService(WEB, "rr")))
+        echo(*held[:2])
+
+
+# --- every kind of object ------------------------------------------------------------------------------------
+
+
+def put(service_id: ServiceId, real: str, forward: ForwardingMethod, **settings: object) -> list[Op]:
+    wanted = ProgrammedService(service_id, "rr", **settings)  # type: ignore[arg-type]
+    return [PutService(wanted), PutServer(service_id, ProgrammedServer(ServerId.parse(real), 3, forward, 100, 10))]
+
+
+MASQUERADE, DIRECT, TUNNEL = ForwardingMethod.MASQUERADE, ForwardingMethod.DIRECT, ForwardingMethod.TUNNEL
+SIX = ServiceId.of("udp", "2001:db8::10", 53)
+MARK, MARK6 = ServiceId(None, None, 0, fwmark=4000000000), ServiceId(None, None, 0, fwmark=7, inet6=True)
+KINDS = {
+    "sctp": put(ServiceId.of("sctp", "192.0.2.10", 80), "198.51.100.21:81", MASQUERADE),
+    "ipv6": put(SIX, "[2001:db8::21]:53", DIRECT, persistent_s=60, persistent_netmask=64),
+    "persistent": put(WEB, "198.51.100.21:80", MASQUERADE, persistent_s=2678400, persistent_netmask=24),
+    "all-ports": put(ServiceId.of("tcp", "192.0.2.10", 0), "198.51.100.21:0", DIRECT, persistent_s=1),
+    "fwmark": put(MARK, "198.51.100.21:80", MASQUERADE, persistent_s=300),
+    "fwmark-ipv6": put(MARK6, "[2001:db8::21]:80", DIRECT),
+    "one-packet": put(ServiceId.of("udp", "192.0.2.10", 53), "198.51.100.21:53", MASQUERADE, one_packet=True),
+    "ipv6-server-of-ipv4": put(WEB, "[2001:db8::21]:80", TUNNEL),
+    "ipv4-server-of-ipv6": put(SIX, "198.51.100.21:53", TUNNEL),
+}
+
+
+@pytest.mark.parametrize("ops", KINDS.values(), ids=KINDS)
+async def test_each_kind_reads_back_and_goes(plane: IpvsPlane, ops: list[Op]) -> None:
+    put_service, put_server = ops
+    assert isinstance(put_service, PutService) and isinstance(put_server, PutServer)
+    service_id, real = put_service.service.id, put_server.server
+    await apply(plane, *ops, *ops)
+    assert (await plane.dump()).services == {service_id: replace(put_service.service, servers={real.id: real})}
+    await plane.zero(service_id)
+    await apply(plane, DeleteServer(service_id, real.id))
+    assert (await plane.dump()).services == {service_id: put_service.service}
+    await apply(plane, DeleteService(service_id))
+    assert (await plane.dump()).services == {}
+
+
+@pytest.mark.parametrize(("scheduler", "flag"), [("sh", "sh-port"), ("sh", "sh-fallback"), ("mh", "mh-port")])
+async def test_scheduler_flags(plane: IpvsPlane, scheduler: str, flag: str) -> None:
+    wanted = ProgrammedService(WEB, scheduler, frozenset({flag}))
+    await apply(plane, PutService(ProgrammedService(WEB, scheduler)), PutService(wanted))
+    assert (await plane.dump()).services == {WEB: wanted}
+
+
+async def test_what_others_programmed_is_adopted_and_kept(raw: GenericNetlink) -> None:
+    """Also what the model has no word for: a persistence engine, a GUE tunnel."""
+    service = Service(ServiceId.of("udp", "192.0.2.10", 5060), "rr", Flags.PERSISTENT, 60, 0xFFFFFFFF, "sip")
+    gue = Destination(REAL[0], Method.TUNNEL, 5, 0, 0, TunnelType.GUE, 6080, TunnelFlags.REMOTE_CHECKSUM)
+    raw.do(Command.NEW_SERVICE, codec.encode_service(service))
+    raw.do(Command.NEW_DEST, codec.encode_destination(service.id, gue))
+    plane = IpvsPlane()
+    await plane.open()
+    assert (await plane.status()).adopted and not plane.capabilities().exclusive
+    found = (await plane.dump()).services[service.id]
+    assert (found.persistent_s, found.servers[REAL[0]].forward) == (60, TUNNEL)
+    await apply(plane, *KINDS["fwmark"], DeleteService(MARK), SetTimeouts(Timeouts(60, 30, 20)))
+    await plane.close()
+    kept = codec.decode_service(raw.get(Command.GET_SERVICE, codec.encode_key(service.id)))
+    assert replace(kept, flags=kept.flags & ~Flags.HASHED) == service
+    (body,) = [body for bodies in raw.dump(Command.GET_DEST, codec.encode_key(service.id)) for body in bodies]
+    assert codec.decode_destination(body, 4) == gue
+
+
+# --- refusals ------------------------------------------------------------------------------------------------
+
+
+async def test_the_kernels_refusals(plane: IpvsPlane) -> None:
+    with pytest.raises(DataPlaneError, match=r"tcp:192\.0\.2\.10:80: this kernel has no scheduler nosuch"):
+        await plane.apply(PutService(ProgrammedService(WEB, "nosuch")))
+    await apply(plane, PutService(ProgrammedService(WEB, "rr")))
+    bad = replace(server(REAL[0]).server, upper_threshold=5, lower_threshold=6)
+    with pytest.raises(Unsupported, match=r"tcp:192\.0\.2\.10:80: server 198\.51\.100\.21:8080: .*lower threshold 6"):
+        await plane.apply(PutServer(WEB, bad))
+    with pytest.raises(Unsupported, match="it must be a unicast address"):
+        await plane.apply(server(ServerId(ip_address("224.0.0.1"), 80)))
+    assert (await plane.dump()).services == {WEB: ProgrammedService(WEB, "rr")}
+
+
+async def test_sync_daemons(plane: IpvsPlane) -> None:
+    daemon = Daemon(DaemonState.MASTER, "eth9", 7, 1000, ip_address("224.0.0.90"), 9000, 3)
+    with pytest.raises(DataPlaneError, match="there is no interface eth9"):
+        await plane.start_daemon(daemon)
+    subprocess.run(["ip", "link", "add", "eth9", "type", "dummy"], check=True)
+    subprocess.run(["ip", "addr", "add", "192.0.2.1/24", "dev", "eth9"], check=True)
+    subprocess.run(["ip", "link", "set", "eth9", "up"], check=True)
+    backup = Daemon(DaemonState.BACKUP, "eth9", 8)
+    await plane.start_daemon(daemon)
+    await plane.start_daemon(backup)
+    with pytest.raises(DataPlaneError, match="it runs already"):
+        await plane.start_daemon(daemon)
+    master, other = await plane.daemons()
+    assert master == daemon
+    assert (other.state, other.sync_id, other.group) == (DaemonState.BACKUP, 8, ip_address("224.0.0.81"))
+    for running in (daemon, backup, daemon):
+        await plane.stop_daemon(running)
+    assert await plane.daemons() == []
+
+
+# --- the socket ----------------------------------------------------------------------------------------------
+
+
+async def test_many_readers_and_writers_at_once(plane: IpvsPlane) -> None:
+    """No EBUSY, no answer to somebody else's question, and readers that give up leave nothing behind."""
+    ids = [ServiceId.of("tcp", "192.0.2.10", 1000 + n) for n in range(150)]
+    await apply(plane, *(PutService(ProgrammedService(service_id, "rr")) for service_id in ids))
+
+    async def write() -> None:
+        for service_id in ids:
+            await apply(plane, PutServer(service_id, server(REAL[0]).server))
+
+    readers = [asyncio.create_task(plane.dump()) for _ in range(6)]
+    writer = asyncio.create_task(write())
+    await asyncio.sleep(0)
+    readers[0].cancel()
+    results = await asyncio.gather(*readers, return_exceptions=True)
+    await writer
+    assert isinstance(results[0], asyncio.CancelledError)
+    assert [set(result.services) for result in results[1:]] == [set(ids)] * 5  # type: ignore[union-attr]
+    assert all(len(service.servers) == 1 for service in (await plane.dump()).services.values())
+    assert (await plane.info()).version >= (1, 2, 1)
+
+
+def test_without_privileges_the_kernel_says_so(netns: None) -> None:
+    code = (
+        "import asyncio; from lbnode.dataplane.ipvs.plane import IpvsPlane\n"
+        "try: asyncio.run(IpvsPlane().open())\n"
+        "except Exception as error: print(error)"
+    )
+    command = ["setpriv", "--bounding-set=-net_admin", sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "reading ip_vs: not permitted: lbnoded needs CAP_NET_ADMIN (run it as root)\n"
