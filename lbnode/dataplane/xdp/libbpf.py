@@ -18,6 +18,7 @@ from lbnode.errors import DataPlaneError
 _PRINT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 _LIBBPF_DEBUG = 2  # enum libbpf_print_level: warn 0, info 1, debug 2
 _LOG_TAIL = 15  # lines of the verifier's log that an error message carries
+_LOG_BYTES = 1 << 24  # libbpf's own limit; the reason stands at the end
 _libc = ctypes.CDLL(None)
 _libc.vsnprintf.argtypes = [ctypes.c_char_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_void_p]
 _log: list[str] = []
@@ -25,7 +26,7 @@ _log: list[str] = []
 
 def _on_print(level: int, form: bytes, arguments: int) -> int:
     if level < _LIBBPF_DEBUG:
-        text = ctypes.create_string_buffer(1 << 16)
+        text = ctypes.create_string_buffer(_LOG_BYTES)
         _libc.vsnprintf(text, len(text), form, arguments)
         _log.append(text.value.decode("utf-8", "replace"))
     return 0

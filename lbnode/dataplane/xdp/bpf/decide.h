@@ -29,6 +29,8 @@ struct decision {
  */
 struct scratch {
 	struct packet packet;
+	struct decision decision;
+	struct bpf_fib_lookup route;
 	struct new_conn new;
 };
 
@@ -142,7 +144,7 @@ GLOBAL int decide(const struct packet *p, struct decision *d)
 	__u64 hash = tuple_hash(&p->tuple, config->seed);
 	__u32 now = clock->now_ms;
 	bool syn = is_tcp(p) && p->tcp_flags & TCP_FLAG_SYN;
-	struct place place;
+	struct place place = {};
 	if (likely(conn_find(&p->tuple, hash, &place))) {
 		struct server *server = get_server(place.server, place.generation);
 		bool reuse = syn && word_state(place.word) == STATE_TIME_WAIT; /* IPVS: conn_reuse_mode 1 */
@@ -186,7 +188,7 @@ GLOBAL int decide_error(const struct packet *p, struct decision *d)
 	if (!p || !d || !config)
 		return ACTION_PASS;
 	struct tuple turned;
-	struct place place;
+	struct place place = {};
 	tuple_reverse(&turned, &p->quoted);
 	__u64 hash = tuple_hash(&turned, config->seed);
 	if (conn_find(&turned, hash, &place)) {

@@ -26,7 +26,7 @@ INLINE int translate(void *ctx, const int hook, const struct packet *p, bool sou
 	__be32 old = source ? p->tuple.source.word[3] : p->tuple.target.word[3];
 	__be16 old_port = source ? p->tuple.source_port : p->tuple.target_port;
 	bool tcp = p->tuple.protocol == IPPROTO_TCP;
-	__u32 header = p->header & 0x3c;
+	__u32 header = header_length(p);
 	if (hook == HOOK_TC) {
 		__u32 at = ETH_HLEN + header + (tcp ? TCP_CHECK_AT : UDP_CHECK_AT);
 		__u64 flags = tcp ? 0 : BPF_F_MARK_MANGLED_0;
@@ -112,9 +112,10 @@ INLINE int encapsulate(void *ctx, const int hook, const struct packet *p, const 
 }
 
 /* The next hop of a server: what the control plane found, or what the kernel says now. */
-INLINE void server_hop(void *ctx, const int hook, const struct packet *p, const struct server *server, __u32 length,
+INLINE void server_hop(void *ctx, const int hook, struct scratch *memory, const struct server *server, __u32 length,
 		       struct hop *hop)
 {
+	const struct packet *p = &memory->packet;
 	if (likely(server->flags & SERVER_HOP)) {
 		__u32 mtu = server->mtu;
 		hop->result = HOP_OK;
@@ -128,7 +129,7 @@ INLINE void server_hop(void *ctx, const int hook, const struct packet *p, const 
 		return;
 	}
 	__be32 source = server->forward == FORWARD_TUNNEL ? server->tunnel_source.word[3] : p->tuple.source.word[3];
-	find_hop(ctx, hook, hop, source, server->address.word[3], p->tos, length);
+	find_hop(ctx, hook, &memory->route, hop, source, server->address.word[3], p->tos, length);
 }
 
 /* The packet cannot go on: the sender shall hear why. */
@@ -145,21 +146,24 @@ INLINE int refuse(const int hook, struct answer *answer, __be32 from, __u8 type,
  * Send a packet where the decision says. `server` NULL: a masqueraded server's reply (or an error about what the server got)
  * to the client, its source becomes the VIP again.
  */
-INLINE int forward(void *ctx, const int hook, const struct packet *p, const struct decision *d,
-		   const struct server *server, struct answer *answer)
+INLINE int forward(void *ctx, const int hook, struct scratch *memory, const struct server *server,
+		   struct answer *answer)
 {
+	const struct packet *p = &memory->packet;
+	const struct decision *d = &memory->decision;
 	__u32 method = server ? server->forward : FORWARD_MASQUERADE;
 	__u32 overhead = method == FORWARD_TUNNEL ? IP_HEADER : 0;
 	__be32 vip = server ? p->tuple.target.word[3] : d->vip.word[3];
-	struct hop hop;
+	struct hop hop = {}; /* Linux 6.1 refuses to read what nobody wrote, also where it means nothing */
 	if (unlikely(p->ttl <= 1)) {
 		count(EVENT_DROP_TTL);
 		return refuse(hook, answer, vip, ICMP_TIME_EXCEEDED, 0, 0);
 	}
 	if (server)
-		server_hop(ctx, hook, p, server, wire_length(ctx, hook, p) + overhead, &hop);
+		server_hop(ctx, hook, memory, server, wire_length(ctx, hook, p) + overhead, &hop);
 	else
-		find_hop(ctx, hook, &hop, vip, p->tuple.target.word[3], p->tos, wire_length(ctx, hook, p));
+		find_hop(ctx, hook, &memory->route, &hop, vip, p->tuple.target.word[3], p->tos,
+			 wire_length(ctx, hook, p));
 	if (unlikely(hop.result == HOP_TOO_BIG)) {
 		if (!p->dont_fragment || hop.mtu <= overhead)
 			return drop(hook, EVENT_DROP_TOO_BIG);

@@ -133,33 +133,34 @@ struct hop {
 	__u8 source_mac[ETH_ALEN];
 };
 
-/* Ask the kernel's routes and neighbours. `length` counts with what is going to be put in front. */
-INLINE void find_hop(void *ctx, const int hook, struct hop *hop, __be32 source, __be32 target, __u8 tos, __u32 length)
+/* Ask the kernel's routes and neighbours. `length` counts with what is going to be put in front; `fib` is working memory. */
+INLINE void find_hop(void *ctx, const int hook, struct bpf_fib_lookup *fib, struct hop *hop, __be32 source,
+		     __be32 target, __u8 tos, __u32 length)
 {
-	struct bpf_fib_lookup fib = {};
-	fib.family = AF_INET;
-	fib.ifindex = ingress(ctx, hook);
-	fib.ipv4_src = source;
-	fib.ipv4_dst = target;
-	fib.tos = tos & 0x1c;
+	__builtin_memset(fib, 0, sizeof(*fib));
+	fib->family = AF_INET;
+	fib->ifindex = ingress(ctx, hook);
+	fib->ipv4_src = source;
+	fib->ipv4_dst = target;
+	fib->tos = tos & 0x1c;
 	if (length <= 0xffff)
-		fib.tot_len = length;
-	long result = bpf_fib_lookup(ctx, &fib, sizeof(fib), 0);
-	hop->ifindex = fib.ifindex;
+		fib->tot_len = length;
+	long result = bpf_fib_lookup(ctx, fib, sizeof(*fib), 0);
+	hop->ifindex = fib->ifindex;
 	switch (result) {
 	case BPF_FIB_LKUP_RET_SUCCESS:
 		hop->result = HOP_OK;
-		copy_mac(hop->target_mac, fib.dmac);
-		copy_mac(hop->source_mac, fib.smac);
+		copy_mac(hop->target_mac, fib->dmac);
+		copy_mac(hop->source_mac, fib->smac);
 		return;
 	case BPF_FIB_LKUP_RET_NO_NEIGH:
 		hop->result = HOP_NO_NEIGHBOUR;
-		hop->family = fib.family;
-		__builtin_memcpy(hop->gateway, fib.ipv6_dst, sizeof(hop->gateway));
+		hop->family = fib->family;
+		__builtin_memcpy(hop->gateway, fib->ipv6_dst, sizeof(hop->gateway));
 		return;
 	case BPF_FIB_LKUP_RET_FRAG_NEEDED:
 		hop->result = HOP_TOO_BIG;
-		hop->mtu = fib.mtu_result;
+		hop->mtu = fib->mtu_result;
 		return;
 	default:
 		hop->result = HOP_STACK;

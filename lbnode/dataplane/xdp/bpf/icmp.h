@@ -9,7 +9,7 @@ INLINE int echo_reply(void *ctx, const int hook, const struct packet *p)
 {
 	void *data = frame(ctx, hook);
 	struct iphdr *ip = data + ETH_HLEN;
-	struct icmp_header *icmp = data + ETH_HLEN + (p->header & 0x3c);
+	struct icmp_header *icmp = data + ETH_HLEN + header_length(p);
 	if ((void *)(ip + 1) > frame_end(ctx, hook) || (void *)(icmp + 1) > frame_end(ctx, hook))
 		return pass(hook);
 	icmp->type = ICMP_ECHO_REPLY;
@@ -67,7 +67,7 @@ INLINE int translate_error(void *ctx, const int hook, const struct packet *p, bo
 {
 	void *data = frame(ctx, hook), *end = frame_end(ctx, hook);
 	struct iphdr *ip = data + ETH_HLEN;
-	struct icmp_header *icmp = data + ETH_HLEN + (p->header & 0x3c);
+	struct icmp_header *icmp = data + ETH_HLEN + header_length(p);
 	struct iphdr *inner = (void *)(icmp + 1);
 	if ((void *)(ip + 1) > end || (void *)(icmp + 1) > end || (void *)(inner + 1) > end)
 		return -1;
@@ -102,7 +102,7 @@ INLINE int translate_error(void *ctx, const int hook, const struct packet *p, bo
 /* What kind of ICMP packet it is. */
 INLINE int parse_icmp(struct iphdr *ip, void *end, struct packet *p)
 {
-	struct icmp_header *icmp = (void *)ip + (p->header & 0x3c);
+	struct icmp_header *icmp = (void *)ip + header_length(p);
 	if (p->length < p->header + ICMP_HEADER || (void *)(icmp + 1) > end)
 		return KIND_OTHER;
 	switch (icmp->type) {

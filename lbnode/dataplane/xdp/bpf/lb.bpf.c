@@ -23,14 +23,14 @@ INLINE int process(void *ctx, const int hook)
 	if (p->kind == KIND_ICMP)
 		p->kind = parse_icmp(ip, end, p);
 
-	struct decision d = {};
+	struct decision *d = &memory->decision;
 	int action;
 	switch (p->kind) {
 	case KIND_L4:
-		action = decide(p, &d);
+		action = decide(p, d);
 		break;
 	case KIND_ICMP_ERROR:
-		action = decide_error(p, &d);
+		action = decide_error(p, d);
 		break;
 	case KIND_ICMP_ECHO:
 		return is_vip(&p->tuple.target) ? echo_reply(ctx, hook, p) : pass(hook);
@@ -49,13 +49,13 @@ INLINE int process(void *ctx, const int hook)
 	int verdict;
 	switch (action) {
 	case ACTION_TO_SERVER:
-		server = get_server(d.server, d.generation);
+		server = get_server(d->server, d->generation);
 		if (!server)
 			return drop(hook, EVENT_DROP_SERVER_GONE);
-		verdict = forward(ctx, hook, p, &d, server, &answer);
+		verdict = forward(ctx, hook, memory, server, &answer);
 		break;
 	case ACTION_TO_CLIENT:
-		verdict = forward(ctx, hook, p, &d, NULL, &answer);
+		verdict = forward(ctx, hook, memory, NULL, &answer);
 		break;
 	case ACTION_REFUSE:
 		verdict = refuse(hook, &answer, p->tuple.target.word[3], ICMP_DEST_UNREACH, ICMP_PORT_UNREACH, 0);

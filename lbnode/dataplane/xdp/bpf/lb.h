@@ -27,7 +27,7 @@
 
 #include <linux/types.h>
 
-#define LAYOUT_VERSION 1
+#define LAYOUT_VERSION 2
 
 /* An address of either family: 16 bytes in network order, IPv4 in its mapped form ::ffff:a.b.c.d (RFC 4291 2.5.5.2). */
 struct addr {
@@ -294,10 +294,17 @@ struct clock {
  * One connection on the wire: addresses instead of indexes, age instead of a time stamp. In network order where the
  * table is, otherwise little endian (both ends check the layout id of layout.py).
  *
- * map `changed` QUEUE: __u64 way generation << 32 | (bucket * 4 + way). Filled on a change of state (TCP from ESTABLISHED
- * on, UDP from the second packet on), and by the sweeper for connections that had packets and whose peers' copies lost
- * half of their time. Connections are in it at most once.
+ * map `changed` ARRAY, a ring (a power of two): __u64 way generation << 32 | (bucket * 4 + way + 1); 0 = nothing there (yet).
+ * Filled on a change of state (TCP from ESTABLISHED on, UDP from the second packet on), and by the sweeper for
+ * connections that had packets and whose peers' copies lost half of their time. Connections are in it at most once.
+ * Not a map of type QUEUE, which Linux 6.1 refuses to programs of type syscall.
  */
+/* map `changed_ends` ARRAY[1]: positions, which only grow (modulo 2^32). CPUs write at the tail, one caller takes at the head. */
+struct changed_ends {
+	__u32 head;
+	__u32 tail;
+};
+
 struct record {
 	struct tuple in;
 	struct tuple out;

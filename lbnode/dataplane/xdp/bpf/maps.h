@@ -136,10 +136,18 @@ struct {
 } sweeper SEC(".maps");
 
 struct {
-	__uint(type, BPF_MAP_TYPE_QUEUE);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1 << 18);
+	__type(key, __u32);
 	__type(value, __u64);
 } changed SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct changed_ends);
+} changed_ends SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -154,9 +162,14 @@ struct bpf_map {
 	__u32 max_entries;
 } __attribute__((preserve_access_index));
 
+INLINE __u32 map_size(const void *map)
+{
+	return ((const struct bpf_map *)map)->max_entries;
+}
+
 INLINE __u32 bucket_count(void)
 {
-	return ((struct bpf_map *)&conns)->max_entries;
+	return map_size(&conns);
 }
 
 INLINE struct config *get_config(void)

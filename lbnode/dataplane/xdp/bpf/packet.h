@@ -141,9 +141,18 @@ INLINE int parse_ip(struct iphdr *ip, void *end, __u32 available, struct packet 
 	return KIND_L4;
 }
 
+/*
+ * Bytes of the IP header, as an offset that is safe to use. Read anew: where the compiler remembers it, Linux 6.1 has
+ * drawn conclusions from comparisons that contradict each other, and gives up the pointer that it is added to.
+ */
+INLINE __u32 header_length(const struct packet *p)
+{
+	return *(const volatile __u32 *)&p->header & 0x3c;
+}
+
 INLINE int parse_l4(struct iphdr *ip, void *end, struct packet *p)
 {
-	void *l4 = (void *)ip + (p->header & 0x3c);
+	void *l4 = (void *)ip + header_length(p);
 	__u32 payload = p->length - p->header;
 	p->tcp_flags = 0;
 	p->l4_header = 0;

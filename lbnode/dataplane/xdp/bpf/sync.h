@@ -30,12 +30,13 @@ struct export {
 
 static long take_changed_step(__u32 i, struct export *e)
 {
-	__u64 ref;
-	if (bpf_map_pop_elem(&changed, &ref)) {
+	__u64 ref = pop_changed();
+	if (!ref) {
 		e->done = 1;
 		return 1;
 	}
-	struct place place = {.number = (__u32)ref / BUCKET_WAYS, .way = (__u32)ref % BUCKET_WAYS};
+	__u32 at = (__u32)ref - 1;
+	struct place place = {.number = at / BUCKET_WAYS, .way = at % BUCKET_WAYS};
 	place.bucket = bpf_map_lookup_elem(&conns, &place.number);
 	if (!place.bucket)
 		return 0;
@@ -81,6 +82,7 @@ static long take_all_step(__u32 i, struct export *e)
 		e->done = 1;
 		return 1;
 	}
+#pragma unroll /* Linux 6.1 refuses a loop whose end falls through to its beginning ("back-edge") */
 	for (__u32 way = 0; way < BUCKET_WAYS; way++) {
 		place.way = way;
 		place.word = *(volatile __u64 *)place_word(&place);

@@ -32,11 +32,49 @@ INLINE bool worth_sync(__u64 word)
 	return word_used(word) && !state_half_open(word) && !(word_flags(word) & CONN_IMPORTED);
 }
 
+#define PUSH_TRIES 4 /* lost to other CPUs: the sweeper reports the connection later */
+
+/* Reserve the position at the tail by compare-and-swap, then fill it: the reader waits at a position that is still 0. */
+INLINE bool push_changed(__u64 ref)
+{
+	__u32 zero = 0, size = map_size(&changed);
+	struct changed_ends *ends = bpf_map_lookup_elem(&changed_ends, &zero);
+	if (!ends)
+		return false;
+	for (int try = 0; try < PUSH_TRIES; try++) {
+		__u32 tail = *(volatile __u32 *)&ends->tail, at = tail & (size - 1);
+		if (tail - *(volatile __u32 *)&ends->head >= size)
+			return false;
+		if (__sync_val_compare_and_swap(&ends->tail, tail, tail + 1) != tail)
+			continue;
+		__u64 *slot = bpf_map_lookup_elem(&changed, &at);
+		if (slot)
+			__sync_lock_test_and_set(slot, ref);
+		return true;
+	}
+	return false;
+}
+
+/* The oldest one; 0: there is none. One caller at a time. */
+INLINE __u64 pop_changed(void)
+{
+	__u32 zero = 0;
+	struct changed_ends *ends = bpf_map_lookup_elem(&changed_ends, &zero);
+	if (!ends)
+		return 0;
+	__u32 at = ends->head & (map_size(&changed) - 1);
+	__u64 *slot = bpf_map_lookup_elem(&changed, &at);
+	__u64 ref = slot ? __sync_lock_test_and_set(slot, 0) : 0;
+	if (ref)
+		__sync_fetch_and_add(&ends->head, 1); /* after the slot is free again */
+	return ref;
+}
+
 /* Queue a connection whose word has just got CONN_CHANGED. */
 INLINE void report(struct place *p)
 {
-	__u64 ref = (__u64)word_generation(p->word) << 32 | (p->number * BUCKET_WAYS + p->way);
-	if (bpf_map_push_elem(&changed, &ref, BPF_ANY)) {
+	__u64 ref = (__u64)word_generation(p->word) << 32 | (p->number * BUCKET_WAYS + p->way + 1);
+	if (!push_changed(ref)) {
 		count(EVENT_SYNC_LOST);
 		__sync_fetch_and_and(place_word(p), ~((__u64)CONN_CHANGED << 8));
 	}

@@ -1,0 +1,110 @@
+"""What the kernel's verifier makes of the programs, held to the rules of the oldest kernel that is supported (6.1)."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from lbnode.dataplane.xdp import libbpf
+from lbnode.dataplane.xdp.plane import OBJECT
+
+pytestmark = pytest.mark.root
+
+MAX_BPF_STACK = 512  # include/linux/filter.h
+FRAME_ROUNDED_TO = 32  # kernel/bpf/verifier.c, check_max_stack_depth; kernels from 6.9 on round to 16 where they can
+MAX_INSTRUCTIONS = 300_000  # of the 1 000 000 that the verifier is willing to walk through
+_LOG_STATS = 4  # BPF_LOG_STATS
+_CALL, _LOAD_IMM64 = 0x85, 0x18
+_PSEUDO_CALL, _PSEUDO_FUNC = 1, 4  # src_reg of a call of a subprogram, and of a callback's address
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    instructions: int  # that the verifier walked through
+    frames: tuple[int, ...]  # bytes of stack, by subprogram in the order of the code
+    calls: tuple[frozenset[int], ...]  # by subprogram: those that it calls or passes as a callback
+
+    def deepest(self, subprogram: int = 0) -> int:
+        """Bytes of the worst chain of calls. A timer's callback counts as called, though it has a stack of its own."""
+        frame = -(-max(self.frames[subprogram], 1) // FRAME_ROUNDED_TO) * FRAME_ROUNDED_TO
+        return frame + max((self.deepest(callee) for callee in self.calls[subprogram]), default=0)
+
+
+class _Instruction(ctypes.Structure):
+    """`struct bpf_insn`."""
+
+    _fields_ = (
+        ("code", ctypes.c_uint8),
+        ("registers", ctypes.c_uint8),
+        ("offset", ctypes.c_int16),
+        ("immediate", ctypes.c_int32),
+    )
+
+
+@cache
+def verified(path: Path) -> dict[str, Verified]:
+    lib = libbpf._library()
+    lib.bpf_program__set_log_level.argtypes = [ctypes.c_void_p, ctypes.c_uint32]
+    lib.bpf_program__set_log_buf.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t]
+    lib.bpf_program__insns.argtypes = lib.bpf_program__insn_cnt.argtypes = [ctypes.c_void_p]
+    lib.bpf_program__insns.restype = ctypes.POINTER(_Instruction)
+    lib.bpf_program__insn_cnt.restype = ctypes.c_size_t
+    handle = lib.bpf_object__open_file(str(path).encode(), None)
+    assert handle, f"{path} cannot be opened: `make` builds it"
+    try:
+        programs = libbpf._walk(lib.bpf_object__next_program, handle)
+        logs = {program: ctypes.create_string_buffer(1 << 20) for program in programs}
+        for program, log in logs.items():
+            lib.bpf_program__set_log_level(program, _LOG_STATS)
+            lib.bpf_program__set_log_buf(program, log, len(log))
+        assert lib.bpf_object__load(handle) == 0, "\n".join(log.value.decode()[-500:] for log in logs.values())
+        result = {}
+        for program, log in logs.items():
+            text = log.value.decode()
+            depth, walked = re.search(r"stack depth ([\d+]+)", text), re.search(r"processed (\d+) insns", text)
+            assert depth and walked, text
+            code = lib.bpf_program__insns(program)[: lib.bpf_program__insn_cnt(program)]
+            frames = tuple(int(frame) for frame in depth[1].split("+"))
+            result[lib.bpf_program__name(program).decode()] = Verified(int(walked[1]), frames, _calls(code))
+            assert len(frames) == len(_calls(code))
+        return result
+    finally:
+        lib.bpf_object__close(handle)
+
+
+def _edges(code: list[_Instruction]) -> Iterator[tuple[int, int]]:
+    """(place of the call, place of the first instruction of what is called)"""
+    for at, one in enumerate(code):
+        if (one.code, one.registers >> 4) in ((_CALL, _PSEUDO_CALL), (_LOAD_IMM64, _PSEUDO_FUNC)):
+            yield at, at + 1 + one.immediate
+
+
+def _calls(code: list[_Instruction]) -> tuple[frozenset[int], ...]:
+    starts = sorted({0, *(target for _, target in _edges(code))})
+    calls: list[set[int]] = [set() for _ in starts]
+    for at, target in _edges(code):
+        caller = max(number for number, start in enumerate(starts) if start <= at)
+        calls[caller].add(starts.index(target))
+    return tuple(frozenset(one) for one in calls)
+
+
+@pytest.fixture(scope="module")
+def programs() -> dict[str, Verified]:
+    return verified(OBJECT)
+
+
+def test_every_chain_of_calls_fits_the_stack_as_the_oldest_kernel_counts(programs: dict[str, Verified]) -> None:
+    depths = {name: program.deepest() for name, program in programs.items()}
+    assert "tc_lb" in depths
+    assert {name: depth for name, depth in depths.items() if depth > MAX_BPF_STACK} == {}
+
+
+def test_verification_stays_far_from_its_limit(programs: dict[str, Verified]) -> None:
+    walked = {name: program.instructions for name, program in programs.items()}
+    assert {name: count for name, count in walked.items() if count > MAX_INSTRUCTIONS} == {}
