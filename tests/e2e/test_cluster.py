@@ -75,7 +75,7 @@ def test_weight_changed_by_etcdctl_is_followed_by_both_gateways(lab: Lab) -> Non
     [
         (f"services/{WEB}", '{"scheduler": "wrr",', "JSON"),
         (f"services/{WEB}", {"scheduler": "wrr", "sheduler": "rr"}, "sheduler"),
-        (f"services/{WEB}/servers/{RS1}:80", {"weight": 70000}, "weight"),
+        (f"services/{WEB}/servers/{RS1}:80", {"weight": 5_000_000_000}, "weight"),
         (f"services/{WEB}/servers/{RS1}:81", {"forward": "direct"}, "port"),
         ("services/tcp:192.0.2.11:80/servers/198.51.100.31:80", {"weight": 1}, "service"),
         ("vip-groups/second", {"vrid": 52, "addresses": [f"{VIP}/24"], "priorities": {"gw1": 100}}, VIP),
