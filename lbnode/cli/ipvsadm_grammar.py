@@ -1,334 +1,290 @@
 """The grammar of ipvsadm(8): argument list -> Command. Pure.
 
-Covers the commands and options of everyday work; words, order and wording of complaints are those of ipvsadm 1.31.
-What this does not know yet is refused by name, never ignored.
+Options are read from left to right, and each sees only what stood before it: `-r` without a port takes the port of
+the service named so far, `-M` is a prefix length after an IPv6 service. Then follows the table of which command
+takes which option, then what fits together. Words, order and wording of complaints are those of ipvsadm 1.31.
 """
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from ipaddress import ip_address
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from lbnode.model import L4Protocol, ServerId, ServiceId
+from lbnode.cli import ipvsadm_values as values
+from lbnode.cli.ipvsadm_legal import OPTION_NAMES, check_legal, check_tunnel
+from lbnode.cli.ipvsadm_values import GrammarError, Host
+from lbnode.cli.ipvsadm_words import COMMANDS, WordError, Words
+from lbnode.model import (
+    Address,
+    L4Protocol,
+    ServerId,
+    ServiceId,
+    SyncDaemon,
+    Tunnel,
+    TunnelChecksum,
+    TunnelType,
+)
 
-DEFAULT_PERSISTENCE_S = 360  # ipvsadm(8) -p
-MAX_TIMEOUT_S = 31 * 24 * 3600
-
-FORWARD = {"-g": "direct", "-m": "masquerade", "-i": "tunnel"}
-COMMANDS = {
-    "-A": "add-service", "-E": "edit-service", "-D": "delete-service", "-C": "flush",
-    "-a": "add-server", "-e": "edit-server", "-d": "delete-server", "-L": "list", "-l": "list", "-Z": "zero",
-    "-S": "save",
-}  # fmt: skip
-LONG = {
-    "--add-service": "-A", "--edit-service": "-E", "--delete-service": "-D", "--clear": "-C", "--add-server": "-a",
-    "--edit-server": "-e", "--delete-server": "-d", "--list": "-L", "--zero": "-Z", "--save": "-S",
-    "--tcp-service": "-t", "--udp-service": "-u", "--fwmark-service": "-f", "--real-server": "-r",
-    "--scheduler": "-s", "--persistent": "-p", "--netmask": "-M", "--gatewaying": "-g", "--masquerading": "-m",
-    "--ipip": "-i", "--weight": "-w", "--u-threshold": "-x", "--l-threshold": "-y", "--numeric": "-n",
-    "--connection": "-c", "--ops": "-o", "--ipv6": "-6", "--sched-flags": "-b", "--stats": "--stats",
-    "--rate": "--rate", "--exact": "--exact", "--sctp-service": "--sctp-service", "--thresholds": "--thresholds",
-    "--sort": "--sort", "--nosort": "--nosort", "--version": "-v", "--help": "-h",
-}  # fmt: skip
-WITH_VALUE = frozenset({"-t", "-u", "-f", "--sctp-service", "-r", "-s", "-M", "-w", "-x", "-y", "-b"})
-
-# What ipvsadm calls an option in its complaints, and which commands take it ("list" rows are views of the table).
-_SERVICE_COMMANDS = ("add-service", "edit-service")
-_SERVER_COMMANDS = ("add-server", "edit-server")
-LEGAL: Mapping[str, tuple[str, ...]] = {
-    "service-address": (
-        "add-service", "edit-service", "delete-service", "add-server", "edit-server", "delete-server", "list", "zero",
-    ),
-    "scheduler": _SERVICE_COMMANDS,
-    "sched-flags": _SERVICE_COMMANDS,
-    "persistent": _SERVICE_COMMANDS,
-    "netmask": _SERVICE_COMMANDS,
-    "ops": _SERVICE_COMMANDS,
-    "real-server": (*_SERVER_COMMANDS, "delete-server"),
-    "forwarding-method": _SERVER_COMMANDS,
-    "weight": _SERVER_COMMANDS,
-    "u-threshold": _SERVER_COMMANDS,
-    "l-threshold": _SERVER_COMMANDS,
-    "numeric": ("list", "save"),
-    "connection": ("list",),
-    "stats": ("list",),
-    "rate": ("list",),
-    "exact": ("list",),
-    "thresholds": ("list",),
-    "sort": ("list",),
-    "nosort": ("list",),
-}  # fmt: skip
-NEEDED: Mapping[str, tuple[str, ...]] = {
-    "add-service": ("service-address",),
-    "edit-service": ("service-address",),
-    "delete-service": ("service-address",),
-    "add-server": ("service-address", "real-server"),
-    "edit-server": ("service-address", "real-server"),
-    "delete-server": ("service-address", "real-server"),
-}
-
-
-class GrammarError(Exception):
-    """A complaint in ipvsadm's words, with its exit code."""
-
-    def __init__(self, message: str, exit_code: int = 2) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
+TRY_HELP = "Try `ipvsadm -h' or 'ipvsadm --help' for more information."
+USAGE = 255  # -1, as a process returns it
+FORWARD = {"gatewaying": "direct", "masquerading": "masquerade", "ipip": "tunnel"}
+DEFAULT_SCHEDULER, DEFAULT_INTERFACE = "wlc", "eth0"
+DEFAULT_DAEMON = SyncDaemon(DEFAULT_INTERFACE)
+PLAIN_TUNNEL = Tunnel()
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One ipvsadm call. None = not given; `options` holds ipvsadm's names of the options that were given."""
+    """One ipvsadm call. `options` holds ipvsadm's names of the options that were given."""
 
     name: str
+    options: frozenset[str] = frozenset()
     service: ServiceId | None = None
-    server: ServerId | None = None
-    scheduler: str | None = None
-    sched_flags: tuple[str, ...] = ()
+    scheduler: str = DEFAULT_SCHEDULER
+    scheduler_flags: tuple[str, ...] = ()
     persistent_s: int = 0
-    netmask: int | None = None
+    netmask: int | None = None  # prefix length; None: host
+    persistence_engine: str = ""
     one_packet: bool = False
-    forward: str | None = None
-    weight: int | None = None
+    server: ServerId | None = None
+    forward: str = "direct"
+    weight: int = 1
     upper_threshold: int = 0
     lower_threshold: int = 0
-    options: frozenset[str] = field(default_factory=frozenset)
+    tunnel: Tunnel = PLAIN_TUNNEL
+    timeouts: tuple[int, int, int] | None = None  # tcp, tcpfin, udp in seconds; 0 keeps
+    daemon_state: str = ""  # "master" | "backup"
+    daemon: SyncDaemon = DEFAULT_DAEMON
 
 
-def parse(argv: Sequence[str]) -> Command:
-    """GrammarError in ipvsadm's words for anything that ipvsadm would refuse."""
-    command = Command("")
-    seen: set[str] = set()
-    real_server = ""
-    ipv6 = False
-    for option, value in _options(argv):
-        if option in COMMANDS:
-            if command.name:
-                raise GrammarError("multiple commands specified")
-            command = replace(command, name=COMMANDS[option])
-            continue
-        if option in ("-v", "-h"):
-            return Command({"-v": "version", "-h": "help"}[option])
-        if option == "-6":
-            ipv6 = True
-            continue
-        name = _NAMES.get(option)
-        if name is None:
-            raise GrammarError(f"{option}: lbadm does not know this option yet")
-        if name in seen:
-            raise GrammarError(f"multiple '{name}' options specified")
-        seen.add(name)
-        if option == "-r":
-            real_server = value
+def parse(argv: Sequence[str], host: Host) -> Command:
+    """GrammarError in ipvsadm's words for anything that ipvsadm refuses before it asks the kernel."""
+    if not argv:
+        return Command("list")
+    words = Words(argv)
+    options = iter(words)
+    try:
+        first, value = next(options)
+    except (WordError, StopIteration):
+        raise GrammarError(TRY_HELP, USAGE) from None
+    if first not in COMMANDS:
+        raise GrammarError(TRY_HELP, USAGE)
+    name = COMMANDS[first]
+    if name in ("help", "version"):
+        return Command(name)
+    reading = _Reading(host)
+    if name in ("start-daemon", "stop-daemon"):
+        reading.daemon_state(name, value or "")
+    try:
+        for option, value in options:
+            if option in COMMANDS:
+                raise GrammarError(f"invalid option `{words.word}'")
+            reading.option(option, value)
+    except WordError as error:
+        raise GrammarError(f"{words.word}: {error}", USAGE) from None
+    if name == "set":
+        reading.timeouts(words.rest)
+    if words.rest:
+        raise GrammarError(f"unexpected argument {words.rest[0]}")
+    check_legal(name, reading.given)
+    return reading.command(name)
+
+
+@dataclass(slots=True)
+class _Reading:
+    """What has been read so far."""
+
+    host: Host
+    given: set[str] = field(default_factory=set)
+    fields: dict[str, object] = field(default_factory=dict)  # of Command, as far as they need nothing else
+    sync: dict[str, object] = field(default_factory=dict)  # of SyncDaemon
+    protocol: L4Protocol | None = None
+    address: Address | None = None
+    port: int = 0
+    mark: int = 0
+    inet6: bool = False
+    mask: int = 0xFFFFFFFF  # bits for IPv4, prefix length for IPv6
+    server: values.Endpoint | None = None
+    flags: str = ""
+    tunnel_type: TunnelType = TunnelType.IPIP
+    tunnel_port: int = 0
+
+    def option(self, option: str, value: str | None) -> None:
+        if name := OPTION_NAMES.get(option, option):
+            if name in self.given:
+                raise GrammarError(f"multiple '{name}' options specified")
+            self.given.add(name)
+        if option in _READERS:
+            _READERS[option](self, option, value or "")
+        elif option == "persistent":
+            self.fields["persistent_s"] = values.DEFAULT_PERSISTENCE_S if value is None else values.timeout(value, 1)
+
+    def service(self, option: str, text: str) -> None:
+        self.protocol = L4Protocol(option.removesuffix("-service"))
+        found = values.endpoint(text, self.protocol, self.host)
+        if found is None:
+            raise GrammarError("illegal virtual server address[:port] specified")
+        self.address, self.port, self.inet6 = found.address, found.port or 0, found.address.version == 6
+        if self.inet6:
+            self.mask = 128
+
+    def fwmark(self, _: str, text: str) -> None:
+        self.protocol, self.inet6, self.mark = L4Protocol.TCP, False, values.fwmark(text)
+
+    def ipv6(self, _option: str, _value: str) -> None:
+        if not self.mark:
+            raise GrammarError("-6 used before -f\n")
+        self.inet6, self.mask = True, 128
+
+    def netmask(self, _: str, text: str) -> None:
+        self.mask = values.netmask6(text) if self.inet6 else values.netmask(text, self.host)
+
+    def real_server(self, _: str, text: str) -> None:
+        found = values.endpoint(text, self.protocol or "", self.host)
+        if found is None:
+            raise GrammarError("illegal real server address[:port] specified")
+        self.server = values.Endpoint(found.address, self.port if found.port is None else found.port)
+
+    def tunnel(self, option: str, text: str) -> None:
+        if option == "tun-port":
+            self.tunnel_port = values.checked(text, 1, 65535, "tunnel port")
+        elif text in tuple(TunnelType):
+            self.tunnel_type = TunnelType(text)
         else:
-            command = _SETTERS[option](command, option, value)
-    if not command.name:
-        if seen:
-            raise GrammarError("No command specified, use -h to see help", 2)
-        command = replace(command, name="list")
-    command = replace(command, options=frozenset(seen))
-    _check_legal(command)
-    if command.service is not None and command.service.fwmark and ipv6:
-        command = replace(command, service=replace(command.service, inet6=True))
-    _check_port(command)
-    if real_server:
-        command = replace(command, server=_server(command, real_server))
-    return command
+            raise GrammarError("illegal tunnel type specified")
 
+    def daemon_state(self, command: str, text: str) -> None:
+        if text not in ("master", "backup"):
+            parameter = "start-daemon parameter" if command == "start-daemon" else "start_daemon"
+            raise GrammarError(f"illegal {parameter} specified")
+        self.fields["daemon_state"] = text
 
-def _check_legal(command: Command) -> None:
-    for needed in NEEDED.get(command.name, ()):
-        if needed not in command.options:
-            raise GrammarError(f"You need to supply the '{needed}' option for the '{command.name}' command")
-    for option in sorted(command.options):
-        if command.name not in LEGAL[option]:
-            raise GrammarError(f"Illegal '{option}' option with the '{command.name}' command")
-    views = command.options & {"connection", "stats", "rate", "thresholds"}
-    if "connection" in views and "service-address" in command.options:
-        raise GrammarError("The option 'service-address' conflicts with the 'connection' option in the 'list' command")
-    if len(views) > 1:
-        raise GrammarError("options conflicts in the list command")
+    def timeouts(self, words: list[str]) -> None:
+        """`--set tcp tcpfin udp`: takes its words from the front."""
+        if len(words) < 3:
+            raise GrammarError("--set option requires 3 timeout values")
+        self.fields["timeouts"] = tuple(values.timeout(word, 0) for word in words[:3])
+        del words[:3]
 
+    def command(self, name: str) -> Command:
+        service, fields = self._service_id(), dict(self.fields)
+        if name in ("add-service", "edit-service"):
+            assert service is not None
+            self._check_service(service)
+            scheduler = str(fields.get("scheduler") or DEFAULT_SCHEDULER)
+            fields["scheduler"] = scheduler
+            fields["scheduler_flags"] = values.scheduler_flags(self.flags, scheduler)
+            if "persistent" in self.given:
+                length = self.mask if self.inet6 else values.prefix_length(self.mask)
+                fields["netmask"] = None if length == (128 if self.inet6 else 32) else length
+        elif name in ("add-server", "edit-server", "delete-server"):
+            assert service is not None and self.server is not None
+            fields["server"] = self._server_id(name, service)
+            if name != "delete-server":
+                fields["tunnel"] = self._tunnel()
+        elif name == "list":
+            self._check_views()
+        if self.sync:
+            fields["daemon"] = SyncDaemon(**{"interface": DEFAULT_INTERFACE, **self.sync})  # type: ignore[arg-type]
+        return Command(name, frozenset(self.given), service, **fields)  # type: ignore[arg-type]
 
-def _check_port(command: Command) -> None:
-    service = command.service
-    if command.name in _SERVICE_COMMANDS and service is not None and not service.fwmark:
-        if not service.port and not command.persistent_s:
+    def _service_id(self) -> ServiceId | None:
+        if self.mark:
+            return ServiceId(None, None, 0, fwmark=self.mark, inet6=self.inet6)
+        if self.address is None:
+            return None
+        return ServiceId(self.protocol, self.address, self.port, inet6=self.inet6)
+
+    def _check_service(self, service: ServiceId) -> None:
+        if not service.fwmark and not service.port and "persistent" not in self.given:
             raise GrammarError("Zero port specified for non-persistent service")
-        if command.one_packet and service.protocol is not L4Protocol.UDP:
+        if "ops" in self.given and not service.fwmark and service.protocol is not L4Protocol.UDP:
             raise GrammarError("One-Packet Scheduling is only for UDP virtual services")
 
+    def _server_id(self, name: str, service: ServiceId) -> ServerId:
+        """Direct and tunnel servers always have the port of the service, unless that is a mark."""
+        assert self.server is not None
+        address, port = self.server.address, self.server.port or 0
+        forward = self.fields.get("forward", "direct")
+        if name != "delete-server":
+            if not service.fwmark and forward != "masquerade":
+                port = service.port
+            if address.version != service.family and forward != "tunnel":
+                raise GrammarError("Different address family is allowed only for tunneling servers")
+        return ServerId(address, port)
 
-def _options(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """(option, value) as popt splits them: `-Ln`, `-t192.0.2.1:80`, `--scheduler=rr`, `-p [seconds]`."""
-    words = list(argv)
-    while words:
-        word = words.pop(0)
-        if word.startswith("--"):
-            long, equals, value = word.partition("=")
-            option = LONG.get(long)
-            if option is None:
-                raise GrammarError(f"{long}: unknown option", 255)
-            if option in WITH_VALUE and not equals:
-                value = _value(option, words)
-            elif option == "-p" and not equals:
-                value = _optional(words)
-            yield option, value
-        elif word.startswith("-") and len(word) > 1:
-            yield from _short(word[1:], words)
-        else:
-            raise GrammarError(f"unexpected argument {word}")
+    def _tunnel(self) -> Tunnel:
+        options = {option for option in self.given if option.startswith("tun-")}
+        if self.fields.get("forward") != "tunnel":
+            if options:
+                raise GrammarError("Tunnel options conflict with forward method")
+            return PLAIN_TUNNEL
+        check_tunnel(self.tunnel_type, options)
+        checksum = next((kind for kind in TunnelChecksum if f"tun-{kind}" in options), TunnelChecksum.NONE)
+        return Tunnel(self.tunnel_type, self.tunnel_port, checksum)
 
-
-def _short(letters: str, words: list[str]) -> Iterator[tuple[str, str]]:
-    for position, letter in enumerate(letters):
-        option, rest = f"-{letter}", letters[position + 1 :]
-        if option in WITH_VALUE:
-            yield option, rest.removeprefix("=") or _value(option, words)
-            return
-        if option == "-p":
-            yield option, rest or _optional(words)
-            return
-        if option not in COMMANDS and option not in LONG.values():
-            raise GrammarError(f"{option}: unknown option", 255)
-        yield option, ""
+    def _check_views(self) -> None:
+        other = self.given & {"connection", "timeout", "daemon"}
+        if (other and self.given & {"stats", "rate", "thresholds"}) or (
+            other & {"timeout", "daemon"} and "persistent-conn" in self.given
+        ):
+            raise GrammarError("options conflicts in the list command")
 
 
-def _value(option: str, words: list[str]) -> str:
-    if not words:
-        raise GrammarError(f"{option}: missing argument", 255)
-    return words.pop(0)
+def _number(name: str, high: int, what: str, low: int = 0) -> Callable[[_Reading, str, str], None]:
+    def read(reading: _Reading, _: str, text: str) -> None:
+        reading.fields[name] = values.checked(text, low, high, what)
+
+    return read
 
 
-def _optional(words: list[str]) -> str:
-    return words.pop(0) if words and not words[0].startswith("-") else ""
+def _sync_number(name: str, low: int, high: int, what: str) -> Callable[[_Reading, str, str], None]:
+    def read(reading: _Reading, _: str, text: str) -> None:
+        reading.sync[name] = values.checked(text, low, high, what)
+
+    return read
 
 
-# --- values --------------------------------------------------------------------------------------------------
+def _forward(reading: _Reading, option: str, _: str) -> None:
+    reading.fields["forward"] = FORWARD[option]
 
 
-def _service(command: Command, option: str, value: str) -> Command:
-    if option == "-f":
-        if not value.isdecimal() or not 0 < int(value) < 2**32:
-            raise GrammarError(f"invalid fwmark value `{value}' specified")
-        return replace(command, service=ServiceId(None, None, 0, fwmark=int(value)))
-    protocol = {"-t": L4Protocol.TCP, "-u": L4Protocol.UDP, "--sctp-service": L4Protocol.SCTP}[option]
-    try:
-        address, port = _endpoint(value, str(protocol))
-    except ValueError as error:
-        raise GrammarError("illegal virtual server address[:port] specified") from error
-    service = ServiceId.of(str(protocol), address, port)
-    return replace(command, service=service)
+def _scheduler(reading: _Reading, _: str, text: str) -> None:
+    reading.fields["scheduler"] = text[:15]  # IP_VS_SCHEDNAME_MAXLEN - 1
 
 
-def _server(command: Command, value: str) -> ServerId:
-    """A real server without a port has the service's; direct and tunnel servers always have (ipvsadm(8) -r)."""
-    assert command.service is not None
-    try:
-        address, port = _endpoint(value, str(command.service.protocol or L4Protocol.TCP))
-        parsed = ip_address(address)
-    except ValueError as error:
-        raise GrammarError("illegal real server address[:port] specified") from error
-    own_port = command.name == "delete-server" or command.forward == "masquerade"
-    return ServerId(parsed, port if port and own_port else command.service.port)
+def _flags(reading: _Reading, _: str, text: str) -> None:
+    reading.flags = text  # read when all options are known: which flags there are depends on the scheduler
 
 
-def _endpoint(text: str, protocol: str) -> tuple[str, int]:
-    """`192.0.2.1:80`, `192.0.2.1`, `[2001:db8::1]:80`, `2001:db8::1`; names are looked up. ValueError."""
-    host, port = text, ""
-    if text.startswith("["):
-        host, _, rest = text[1:].partition("]")
-        port = rest.removeprefix(":")
-    elif text.count(":") == 1:
-        host, _, port = text.partition(":")
-    try:
-        number = int(port) if port.isdecimal() else socket.getservbyname(port, protocol) if port else 0
-        address = str(ip_address(host)) if _is_address(host) else socket.gethostbyname(host)
-    except OSError as error:
-        raise ValueError(str(error)) from error
-    if number > 65535:
-        raise ValueError(f"port {number}")
-    return address, number
+def _engine(reading: _Reading, _: str, text: str) -> None:
+    reading.fields["persistence_engine"] = text
 
 
-def _is_address(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
+def _one_packet(reading: _Reading, _option: str, _value: str) -> None:
+    reading.fields["one_packet"] = True
 
 
-def _number(value: str, low: int, high: int, complaint: str) -> int:
-    """As C's strtol with base 0 takes it: signs, 0x and leading zeros (octal)."""
-    digits = value.strip().removeprefix("+")
-    octal = len(digits) > 1 and digits[0] == "0" and digits[1:].isdecimal()
-    try:
-        number = int(digits, 8 if octal else 0)
-    except ValueError as error:
-        raise GrammarError(complaint) from error
-    if not low <= number <= high:
-        raise GrammarError(complaint)
-    return number
+def _interface(reading: _Reading, _: str, text: str) -> None:
+    reading.sync["interface"] = text[:15] or DEFAULT_INTERFACE  # IP_VS_IFNAME_MAXLEN - 1
 
 
-def _persistent(command: Command, _: str, value: str) -> Command:
-    if not value:
-        return replace(command, persistent_s=DEFAULT_PERSISTENCE_S)
-    complaint = f"invalid timeout value `{value}' specified"
-    if not value.isdecimal():
-        raise GrammarError(complaint)
-    return replace(command, persistent_s=_number(value, 1, MAX_TIMEOUT_S, complaint))
+def _group(reading: _Reading, _: str, text: str) -> None:
+    reading.sync["group"] = values.multicast(text)
 
 
-def _netmask(command: Command, _: str, value: str) -> Command:
-    if value.isdecimal():
-        return replace(command, netmask=_number(value, 1, 128, "illegal ipv6 netmask specified"))
-    try:
-        bits = int(ip_address(value))
-    except ValueError as error:
-        raise GrammarError("illegal virtual server persistent mask specified") from error
-    length = bits.bit_count()
-    if bits != (0xFFFFFFFF << (32 - length)) & 0xFFFFFFFF:
-        raise GrammarError("illegal virtual server persistent mask specified")
-    return replace(command, netmask=length)
-
-
-def _flags(command: Command, _: str, value: str) -> Command:
-    return replace(command, sched_flags=tuple(filter(None, value.split(","))))
-
-
-def _weight(command: Command, _: str, value: str) -> Command:
-    return replace(command, weight=_number(value, 0, 2**31 - 1, "illegal weight specified"))
-
-
-def _threshold(command: Command, option: str, value: str) -> Command:
-    which = {"-x": "u_threshold", "-y": "l_threshold"}[option]
-    number = _number(value, 0, 2**32 - 1, f"illegal {which} specified")
-    return replace(command, upper_threshold=number) if option == "-x" else replace(command, lower_threshold=number)
-
-
-def _nothing(command: Command, _option: str, _value: str) -> Command:
-    return command
-
-
-_NAMES: Mapping[str, str] = {
-    "-t": "service-address", "-u": "service-address", "-f": "service-address", "--sctp-service": "service-address",
-    "-r": "real-server", "-s": "scheduler", "-b": "sched-flags", "-p": "persistent", "-M": "netmask", "-o": "ops",
-    "-g": "forwarding-method", "-m": "forwarding-method", "-i": "forwarding-method", "-w": "weight",
-    "-x": "u-threshold", "-y": "l-threshold", "-n": "numeric", "-c": "connection", "--stats": "stats",
-    "--rate": "rate", "--exact": "exact", "--thresholds": "thresholds", "--sort": "sort", "--nosort": "nosort",
-}  # fmt: skip
-_SETTERS: Mapping[str, Callable[[Command, str, str], Command]] = {
-    "-t": _service, "-u": _service, "-f": _service, "--sctp-service": _service,
-    "-s": lambda command, _, value: replace(command, scheduler=value),
-    "-b": _flags, "-p": _persistent, "-M": _netmask, "-w": _weight, "-x": _threshold, "-y": _threshold,
-    "-o": lambda command, _option, _value: replace(command, one_packet=True),
-    "-g": lambda command, option, _: replace(command, forward=FORWARD[option]),
-    "-m": lambda command, option, _: replace(command, forward=FORWARD[option]),
-    "-i": lambda command, option, _: replace(command, forward=FORWARD[option]),
-    "-n": _nothing, "-c": _nothing, "--stats": _nothing, "--rate": _nothing, "--exact": _nothing,
-    "--thresholds": _nothing, "--sort": _nothing, "--nosort": _nothing,
+_READERS: Mapping[str, Callable[[_Reading, str, str], None]] = {
+    "tcp-service": _Reading.service, "udp-service": _Reading.service, "sctp-service": _Reading.service,
+    "fwmark-service": _Reading.fwmark, "ipv6": _Reading.ipv6, "netmask": _Reading.netmask,
+    "scheduler": _scheduler, "sched-flags": _flags, "pe": _engine, "ops": _one_packet,
+    "real-server": _Reading.real_server, "gatewaying": _forward, "masquerading": _forward, "ipip": _forward,
+    "weight": _number("weight", values.INT_MAX, "weight"),
+    "u-threshold": _number("upper_threshold", values.INT_MAX, "u_threshold"),
+    "l-threshold": _number("lower_threshold", values.INT_MAX, "l_threshold"),
+    "tun-type": _Reading.tunnel, "tun-port": _Reading.tunnel,
+    "mcast-interface": _interface, "mcast-group": _group,
+    "syncid": _sync_number("syncid", 0, 255, "syncid"),
+    "mcast-port": _sync_number("port", 1, 65535, "mcast-port"),
+    "mcast-ttl": _sync_number("ttl", 1, 255, "mcast-ttl"),
+    "sync-maxlen": _sync_number("maxlen", 1, 65535 - 20 - 8, "sync-maxlen"),
 }  # fmt: skip

@@ -1,87 +1,114 @@
-"""What ipvsadm(8) prints: tables, saved rules and connections from API objects. Pure.
+"""What ipvsadm(8) prints: tables, saved rules, connections, timeouts and daemons. Pure.
 
-Column widths, words and the order of services are those of ipvsadm 1.31.
+Column widths and words are those of ipvsadm 1.31, blanks at the end of a line included. The order of services and
+servers is by number (ipvsadm's own comparison overflows for addresses more than 2^31 apart).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from ipaddress import IPv4Network, ip_address
 from typing import Any
 
-from lbnode.model import ServerId, ServiceId
+from lbnode.model import ServerId, ServiceId, Timeouts, flags_of
 
 Json = Mapping[str, Any]
-# (address, port or None, protocol) -> text; numeric unless names were asked for.
-Namer = Callable[[str, int | None, str], str]
+# (address, port, protocol or "") -> text; numeric unless names were asked for.
+Namer = Callable[[str, int, str], str]
 
 VERSION = "IP Virtual Server version 1.2.1 (size=4096)"
 FORWARD = {"masquerade": "Masq", "direct": "Route", "tunnel": "Tunnel"}
 FORWARD_OPTION = {"masquerade": "-m", "direct": "-g", "tunnel": "-i"}
 _PROTOCOL_ORDER = {"tcp": 6, "udp": 17, "sctp": 132}
+_CHECKSUM = {"nocsum": "-c", "csum": "+c", "remcsum": "r+c"}
 
-
-def numeric(address: str, port: int | None, protocol: str) -> str:
-    del protocol
-    host = f"[{address}]" if ":" in address else address
-    return host if port is None else f"{host}:{port}"
-
-
-def table(
-    services: Iterable[Json], view: str, namer: Namer, *, exact: bool = False, full: bool = True
-) -> Iterator[str]:
-    """Lines of `-L`. `view`: "", "stats", "rate" or "thresholds"; `full` False is the listing of one service."""
-    if full:
-        yield VERSION
-    yield from _HEADERS[view]
-    programmed = (service for service in services if service["effective_scheduler"] is not None)
-    for service in sorted(programmed, key=_sort_key):
-        yield _service_line(service, view, namer, exact)
-        servers = (server for server in service["servers"] if server["effective_weight"] is not None)
-        for server in sorted(servers, key=lambda server: ServerId.parse(server["id"]).sort_key()):
-            yield _server_line(service, server, view, namer, exact)
-
-
+# Of several views at once, the first wins.
+VIEWS = ("stats", "rate", "thresholds", "persistent-conn", "tun-info")
+_SERVER_HEADER = "  -> RemoteAddress:Port"
 _HEADERS: Mapping[str, tuple[str, str]] = {
     "": (
         "Prot LocalAddress:Port Scheduler Flags",
-        "  -> RemoteAddress:Port           Forward Weight ActiveConn InActConn",
+        f"{_SERVER_HEADER}           Forward Weight ActiveConn InActConn",
     ),
-    "stats": (
-        "Prot LocalAddress:Port               Conns   InPkts  OutPkts  InBytes OutBytes",
-        "  -> RemoteAddress:Port",
+    "stats": ("Prot LocalAddress:Port               Conns   InPkts  OutPkts  InBytes OutBytes", _SERVER_HEADER),
+    "rate": ("Prot LocalAddress:Port                 CPS    InPPS   OutPPS    InBPS   OutBPS", _SERVER_HEADER),
+    "thresholds": ("Prot LocalAddress:Port            Uthreshold Lthreshold ActiveConn InActConn ", _SERVER_HEADER),
+    "persistent-conn": (
+        "Prot LocalAddress:Port            Weight    PersistConn ActiveConn InActConn ",
+        _SERVER_HEADER,
     ),
-    "rate": (
-        "Prot LocalAddress:Port                 CPS    InPPS   OutPPS    InBPS   OutBPS",
-        "  -> RemoteAddress:Port",
-    ),
-    "thresholds": (
-        "Prot LocalAddress:Port            Uthreshold Lthreshold ActiveConn InActConn ",
-        "  -> RemoteAddress:Port",
+    "tun-info": (
+        "Prot LocalAddress:Port Scheduler Flags",
+        f"{_SERVER_HEADER}           Forward TunnelInfo    Weight ActiveConn InActConn",
     ),
 }
+_SERVICE_WIDTH, _SERVER_WIDTH = 33, 28  # longer names of IPv4 are cut
 
 
-def _sort_key(service: Json) -> tuple[int, int, int, int, int]:
+def numeric(address: str, port: int, protocol: str) -> str:
+    del protocol
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def view_of(options: AbstractSet[str]) -> str:
+    return next((view for view in VIEWS if view in options), "")
+
+
+# --- ipvsadm -L ------------------------------------------------------------------------------------------------
+
+
+def table(
+    services: Iterable[Json],
+    view: str,
+    namer: Namer,
+    *,
+    exact: bool = False,
+    full: bool = True,
+    in_order: bool = True,
+) -> Iterator[str]:
+    """`view`: one of VIEWS or ""; `full` False is the listing of one service; `in_order` False is --nosort."""
+    if full:
+        yield VERSION
+    yield from _HEADERS[view]
+    programmed = [service for service in services if service["effective_scheduler"] is not None]
+    for service in sorted(programmed, key=_service_order) if in_order else programmed:
+        yield _service_line(service, view, namer, exact)
+        servers = [server for server in service["servers"] if server["effective_weight"] is not None]
+        for server in sorted(servers, key=_server_order) if in_order else servers:
+            yield _server_line(service, server, view, namer, exact)
+
+
+def _service_order(service: Json) -> tuple[int, int, int, int, int]:
     key = ServiceId.parse(service["id"])
     return (key.fwmark, key.family, _PROTOCOL_ORDER.get(key.protocol or "", 0), int(key.address or 0), key.port)
+
+
+def _server_order(server: Json) -> tuple[int, int, int]:
+    return ServerId.parse(server["id"]).sort_key()
 
 
 def service_name(key: ServiceId, namer: Namer) -> str:
     """`TCP  192.0.2.1:80`, `FWM  1 IPv6`."""
     if key.fwmark:
-        return f"FWM  {key.fwmark} IPv6" if key.inet6 else f"FWM  {key.fwmark}"
+        return f"FWM  {_signed(key.fwmark)}{' IPv6' if key.inet6 else ''}"
     assert key.protocol is not None
-    return f"{key.protocol.upper():<4} {namer(str(key.address), key.port, key.protocol)}"
+    name = f"{key.protocol.upper():<4} {namer(str(key.address), key.port, key.protocol)}"
+    return name if key.family == 6 else name[:_SERVICE_WIDTH]
+
+
+def _signed(mark: int) -> int:
+    """ipvsadm prints marks by %d."""
+    return mark - 2**32 if mark >= 2**31 else mark
 
 
 def _service_line(service: Json, view: str, namer: Namer, exact: bool) -> str:
     name = service_name(ServiceId.parse(service["id"]), namer)
     if view in ("stats", "rate"):
-        return f"{name:<33}{_figures(service, view, exact)}"
+        return f"{name:<{_SERVICE_WIDTH}}{_figures(service, view, exact)}"
     words = [name, service["effective_scheduler"]]
-    if service["scheduler_flags"]:
-        words.append(f"({','.join(service['scheduler_flags'])})")
+    if flags := shown_flags(service):
+        words.append(f"({flags})")
     if service["persistent_s"]:
         words.append(f"persistent {service['persistent_s']}")
         if (mask := _netmask(service)) is not None:
@@ -91,17 +118,46 @@ def _service_line(service: Json, view: str, namer: Namer, exact: bool) -> str:
     return " ".join(words)
 
 
+def shown_flags(service: Json) -> str:
+    """In the order of their bits; the third has no name for sh and mh, so it is not shown there."""
+    scheduler = service["scheduler"]
+    known = flags_of(scheduler)
+    if known[0] != "flag-1":
+        known = known[:2]
+    return ",".join(flag for flag in known if flag in service["scheduler_flags"])
+
+
 def _server_line(service: Json, server: Json, view: str, namer: Namer, exact: bool) -> str:
     key = ServerId.parse(server["id"])
-    name = f"  -> {namer(str(key.address), key.port, str(ServiceId.parse(service['id']).protocol or 'tcp')):<28}"
-    counters = server["counters"]
+    name = namer(str(key.address), key.port, ServiceId.parse(service["id"]).protocol or "")
+    if key.address.version == 4:
+        name = name[:_SERVER_WIDTH]
+    name = f"  -> {name:<{_SERVER_WIDTH}}"
     if view in ("stats", "rate"):
-        return f"{name:<33}{_figures(server, view, exact)}"
+        return f"{name}{_figures(server, view, exact)}"
+    counters, weight = server["counters"], server["effective_weight"]
+    connections = f"{counters['active']:<10} {counters['inactive']:<10}"
     if view == "thresholds":
-        limits = f"{server['upper_threshold']:<10} {server['lower_threshold']:<10}"
-        return f"{name} {limits} {counters['active']:<10} {counters['inactive']:<10}"
-    forward, weight = FORWARD[server["forward"]], server["effective_weight"]
-    return f"{name} {forward:<7} {weight:<6} {counters['active']:<10} {counters['inactive']:<10}"
+        return f"{name} {server['upper_threshold']:<10} {server['lower_threshold']:<10} {connections}"
+    if view == "persistent-conn":
+        return f"{name} {weight:<9} {counters['persistent']:<11} {connections}"
+    tunnel = f" {tunnel_info(server):<13}" if view == "tun-info" else ""
+    return f"{name} {FORWARD[server['forward']]:<7}{tunnel} {weight:<6} {connections}"
+
+
+def tunnel_info(server: Json) -> str:
+    """`ipip`, `gue:6080:+c`, `gre:-c`, or `n/a`."""
+    if server["forward"] != "tunnel":
+        return "n/a"
+    tunnel = server["tunnel"]
+    checksum = _CHECKSUM[tunnel["checksum"]]
+    match tunnel["type"]:
+        case "gue":
+            return f"gue:{tunnel['port']}:{checksum}"
+        case "gre":
+            return f"gre:{checksum}"
+        case kind:
+            return str(kind)
 
 
 def _figures(item: Json, view: str, exact: bool) -> str:
@@ -111,13 +167,13 @@ def _figures(item: Json, view: str, exact: bool) -> str:
 
 
 def large_number(value: int, exact: bool) -> str:
-    """Eight columns: above 99999999 in thousands, millions, ..., unless exact."""
-    if exact or value <= 99_999_999:
+    """Eight columns: from 100 million on in thousands, then millions, ..., unless exact."""
+    if exact or value < 10**8:
         return f"{value:>8}"
-    for unit, divisor in (("K", 10**3), ("M", 10**6), ("G", 10**9), ("T", 10**12)):
-        if value // divisor <= 9_999_999 or unit == "T":
+    for below, unit, divisor in ((10**9, "K", 10**3), (10**11, "M", 10**6), (10**14, "G", 10**9)):
+        if value < below:
             return f"{value // divisor:>7}{unit}"
-    raise AssertionError
+    return f"{value // 10**12:>7}T"
 
 
 def _netmask(service: Json) -> str | None:
@@ -127,11 +183,17 @@ def _netmask(service: Json) -> str | None:
     return str(IPv4Network(f"0.0.0.0/{length}").netmask) if family == 4 else str(length)
 
 
-def saved(services: Iterable[Json], namer: Namer) -> Iterator[str]:
-    """Lines of `-S`: commands that make the same table again. Configured, not effective, weights."""
-    for service in sorted(services, key=_sort_key):
+# --- ipvsadm -S ------------------------------------------------------------------------------------------------
+
+
+def saved(services: Iterable[Json], namer: Namer, *, full: bool = False) -> Iterator[str]:
+    """Commands that make the same table again, with configured weights.
+
+    `full`: with what ipvsadm leaves out or breaks: thresholds, and marks from 2^31 on, which it prints as negative.
+    """
+    for service in sorted(services, key=_service_order):
         key = ServiceId.parse(service["id"])
-        target = _service_option(key, namer)
+        target = _service_option(key, namer, full)
         words = ["-A", target, "-s", service["scheduler"]]
         if service["persistent_s"]:
             words += ["-p", str(service["persistent_s"])]
@@ -139,28 +201,70 @@ def saved(services: Iterable[Json], namer: Namer) -> Iterator[str]:
                 words += ["-M", mask]
         if service["one_packet"]:
             words.append("-o")
-        if service["scheduler_flags"]:
-            words += ["-b", ",".join(service["scheduler_flags"])]
+        if flags := shown_flags(service):
+            words += ["-b", flags]
         yield " ".join(words)
-        for server in sorted(service["servers"], key=lambda server: ServerId.parse(server["id"]).sort_key()):
+        for server in sorted(service["servers"], key=_server_order):
             end = ServerId.parse(server["id"])
-            name = namer(str(end.address), end.port, str(key.protocol or "tcp"))
-            weight = f"-w {server['configured_weight']}"
-            tunnel = " --tun-type ipip" if server["forward"] == "tunnel" else ""
-            yield f"-a {target} -r {name} {FORWARD_OPTION[server['forward']]} {weight}{tunnel}"
+            name = namer(str(end.address), end.port, key.protocol or "")
+            words = [
+                "-a",
+                target,
+                "-r",
+                name,
+                FORWARD_OPTION[server["forward"]],
+                "-w",
+                str(server["configured_weight"]),
+            ]
+            words += _tunnel_options(server)
+            for option, field in (("-x", "upper_threshold"), ("-y", "lower_threshold")):
+                if full and server[field]:
+                    words += [option, str(server[field])]
+            yield " ".join(words)
 
 
-def _service_option(key: ServiceId, namer: Namer) -> str:
+def _tunnel_options(server: Json) -> list[str]:
+    if server["forward"] != "tunnel":
+        return []
+    tunnel = server["tunnel"]
+    words = ["--tun-type", tunnel["type"]]
+    if tunnel["type"] == "gue":
+        words += ["--tun-port", str(tunnel["port"])]
+    if tunnel["type"] != "ipip":
+        words.append(f"--tun-{tunnel['checksum']}")
+    return words
+
+
+def _service_option(key: ServiceId, namer: Namer, full: bool) -> str:
     if key.fwmark:
-        return f"-f {key.fwmark} -6" if key.inet6 else f"-f {key.fwmark}"
+        return f"-f {key.fwmark if full else _signed(key.fwmark)}{' -6' if key.inet6 else ''}"
     option = {"tcp": "-t", "udp": "-u", "sctp": "--sctp-service"}[str(key.protocol)]
     return f"{option} {namer(str(key.address), key.port, str(key.protocol))}"
 
 
-def connections(items: Iterable[Json], namer: Namer) -> Iterator[str]:
-    """Lines of `-L -c`."""
+def saved_settings(now: Timeouts, daemons: Mapping[str, Json]) -> Iterator[str]:
+    """What `-S --full` adds."""
+    if now != Timeouts():
+        yield f"--set {now.tcp_s} {now.tcp_fin_s} {now.udp_s}"
+    for state, daemon in sorted(daemons.items(), reverse=True):
+        words = ["--start-daemon", state, "--mcast-interface", daemon.get("interface", "eth0")]
+        words += ["--syncid", str(daemon.get("syncid", 0))]
+        if daemon.get("maxlen"):
+            words += ["--sync-maxlen", str(daemon["maxlen"])]
+        for option, field in (("--mcast-group", "group"), ("--mcast-port", "port"), ("--mcast-ttl", "ttl")):
+            if field in daemon:
+                words += [option, str(daemon[field])]
+        yield " ".join(words)
+
+
+# --- ipvsadm -L -c, --timeout, --daemon ------------------------------------------------------------------------
+
+
+def connections(items: Iterable[Json], namer: Namer, *, persistence: bool = False) -> Iterator[str]:
+    """`-L -c`; `persistence`: with the columns of the persistence engine, which are empty."""
     yield "IPVS connection entries"
-    yield "pro expire state       source             virtual            destination"
+    header = "pro expire state       source             virtual            destination"
+    yield f"{header}        pe name          pe_data" if persistence else header
     for item in items:
         seconds = int(item["expires_s"])
         source, virtual, destination = (
@@ -168,4 +272,21 @@ def connections(items: Iterable[Json], namer: Namer) -> Iterator[str]:
             for end in ("client", "virtual", "server")
         )
         expire = f"{seconds // 60:02}:{seconds % 60:02}"
-        yield f"{item['protocol'].upper():<3} {expire}  {item['state']:<11} {source:<18} {virtual:<18} {destination}"
+        line = f"{item['protocol'].upper():<3} {expire:<6} {item['state']:<11} {source:<18} {virtual:<18} {destination}"
+        yield line
+
+
+def timeouts(now: Timeouts) -> str:
+    return f"Timeout (tcp tcpfin udp): {now.tcp_s} {now.tcp_fin_s} {now.udp_s}"
+
+
+def daemons(running: Mapping[str, Json], mtu_of: Callable[[str], int | None]) -> Iterator[str]:
+    """Master first. Messages are as long as fits behind the headers of IP and UDP: 28 bytes, IPv6 48."""
+    for state, daemon in sorted(running.items(), reverse=True):
+        interface, group = daemon.get("interface", "eth0"), daemon.get("group", "224.0.0.81")
+        headers = 48 if ":" in group else 28
+        maxlen = daemon.get("maxlen") or (mtu_of(interface) or 1500) - headers
+        yield (
+            f"{state} sync daemon (mcast={interface}, syncid={daemon.get('syncid', 0)}, maxlen={maxlen}, "
+            f"group={group}, port={daemon.get('port', 8848)}, ttl={daemon.get('ttl', 1)})"
+        )

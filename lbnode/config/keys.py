@@ -42,7 +42,7 @@ def parse_key(key: str) -> Key:
     kind, _, rest = key.partition("/")
     if kind == "services" and rest:
         service, slash, tail = rest.partition("/")
-        service_id = _service_id(service)
+        service_id = ServiceId.parse(service)  # any address: IPVS takes 0.0.0.0 and multicast too
         if not slash:
             return Key("services", service_id)
         section, _, server = tail.partition("/")
@@ -60,11 +60,3 @@ def parse_key(key: str) -> Key:
         return Key("settings")
     hint = did_you_mean(kind, tuple(name for name in SCHEMAS if name != "servers"))
     raise ValueError(f"no such key: {hint}")
-
-
-def _service_id(text: str) -> ServiceId:
-    service_id = ServiceId.parse(text)
-    address = service_id.address
-    if address is not None and (address.is_multicast or address.is_unspecified):
-        raise ValueError(f"{text!r}: {address} is not a unicast address")
-    return service_id

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from lbnode.cli import ipvsadm_listing as listing
+from lbnode.model import Timeouts
 
 COUNTERS = {"connections": 0, "packets_in": 0, "packets_out": 0, "bytes_in": 0, "bytes_out": 0}
 
@@ -14,8 +15,9 @@ COUNTERS = {"connections": 0, "packets_in": 0, "packets_out": 0, "bytes_in": 0, 
 def server(name: str, forward: str, weight: int, **more: Any) -> dict[str, Any]:
     return {
         "id": name, "forward": forward, "configured_weight": weight, "effective_weight": weight,
-        "counters": {**COUNTERS, "active": 0, "inactive": 0}, "rates": COUNTERS,
-        "upper_threshold": 0, "lower_threshold": 0, **more,
+        "counters": {**COUNTERS, "active": 0, "inactive": 0, "persistent": 0}, "rates": COUNTERS,
+        "upper_threshold": 0, "lower_threshold": 0,
+        "tunnel": {"type": "ipip", "port": 0, "checksum": "nocsum"}, **more,
     }  # fmt: skip
 
 
@@ -122,6 +124,32 @@ def test_saved_rules() -> None:
     ]
 
 
+def test_saved_in_full() -> None:
+    many = service("fwmark:4294967295", "rr", server("198.51.100.1:0", "direct", 1, upper_threshold=9))
+    assert list(listing.saved([many], listing.numeric)) == ["-A -f -1 -s rr", "-a -f -1 -r 198.51.100.1:0 -g -w 1"]
+    assert list(listing.saved([many], listing.numeric, full=True)) == [
+        "-A -f 4294967295 -s rr",
+        "-a -f 4294967295 -r 198.51.100.1:0 -g -w 1 -x 9",
+    ]
+    daemon = {"interface": "eth1", "syncid": 3, "group": "224.0.0.81", "port": 8848, "ttl": 1}
+    assert list(listing.saved_settings(Timeouts(1, 2, 3), {"backup": daemon})) == [
+        "--set 1 2 3",
+        (
+            "--start-daemon backup --mcast-interface eth1 --syncid 3 "
+            "--mcast-group 224.0.0.81 --mcast-port 8848 --mcast-ttl 1"
+        ),
+    ]
+
+
+def test_long_names_of_ipv4_are_cut() -> None:
+    one = service("tcp:192.0.2.7:80", "rr", server("198.51.100.7:80", "direct", 1))
+    shown = list(listing.table([one], "", lambda *_: "a-very-long-virtual-host-name.example:http", full=False))
+    assert shown[2:] == [
+        "TCP  a-very-long-virtual-host-nam rr",
+        "  -> a-very-long-virtual-host-nam Route   1      0          0         ",
+    ]
+
+
 def test_connections() -> None:
     item = {
         "protocol": "tcp", "client": ["172.16.0.100", 42434], "virtual": ["172.16.0.50", 81],
@@ -135,7 +163,14 @@ def test_connections() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(99_999_999, "99999999"), (100_000_000, " 100000K"), (10**10, "  10000M"), (10**13, "  10000G")]
+    ("value", "text"),
+    [
+        (99_999_999, "99999999"),
+        (100_000_000, " 100000K"),
+        (10**9, "   1000M"),
+        (10**10, "  10000M"),
+        (10**13, "  10000G"),
+    ],
 )
 def test_large_number(value: int, text: str) -> None:
     assert listing.large_number(value, exact=False) == text

@@ -120,7 +120,7 @@ def test_a_slow_check_is_a_warning_not_an_error() -> None:
         ("services/tcp:192.0.2.10:080", "tcp:192.0.2.10:80"),
         ("services/http:192.0.2.10:80", "does not begin with tcp:"),
         ("services/tcp:[2001:DB8::1]:80", "tcp:[2001:db8::1]:80"),
-        ("services/tcp:0.0.0.0:80", "not a unicast address"),
+        ("services/tcp:192.0.2.1:80/servers/0.0.0.0:80", "not a unicast address"),
         (f"{SERVICE}/server/198.51.100.1:80", "servers/ADDRESS:PORT"),
         (f"{SERVICE}/servers/198.51.100.1", "ADDRESS:PORT"),
         ("vip-groups/a/b", "not a name"),

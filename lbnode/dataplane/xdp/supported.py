@@ -40,6 +40,8 @@ def _check_service(service: ProgrammedService) -> None:
         raise Unsupported(f"{service_id}: {_PLANE} balances tcp and udp, not {service_id.protocol}")
     if service_id.family not in CAPABILITIES.families:
         raise Unsupported(f"{service_id}: {_PLANE} balances IPv4, not IPv6")
+    if service_id.address is not None and (service_id.address.is_multicast or service_id.address.is_unspecified):
+        raise Unsupported(f"{service_id}: {_PLANE} balances unicast addresses, not {service_id.address}")
     if service_id.port == 0:
         raise Unsupported(f"{service_id}: {_PLANE} needs a port; port 0 (all ports) is not supported")
     if service.scheduler not in CAPABILITIES.schedulers:
