@@ -29,6 +29,7 @@ from lbnode.config.bootstrap import NodeConfig
 from lbnode.control import NodeInfo, NodeStatus, ServiceInfo
 from lbnode.dataplane.base import DataPlane
 from lbnode.dataplane.fake import FakePlane
+from lbnode.dataplane.ipvs.plane import IpvsPlane
 from lbnode.dataplane.xdp.plane import XdpPlane
 from lbnode.election.supervisor import Election
 from lbnode.errors import ConfigError
@@ -75,6 +76,8 @@ def make_plane(config: NodeConfig) -> DataPlane:
     """`auto` is our own XDP/tcx plane."""
     if config.dataplane.kind == "fake":
         return FakePlane()
+    if config.dataplane.kind == "ipvs":
+        return IpvsPlane()
     return XdpPlane(
         config.run_dir,
         interfaces=config.dataplane.interfaces,

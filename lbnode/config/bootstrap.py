@@ -46,7 +46,7 @@ class SyncConfig:
 
 @dataclass(frozen=True, slots=True)
 class DataPlaneConfig:
-    kind: str = "auto"  # auto | xdp | fake
+    kind: str = "auto"  # auto | xdp | ipvs | fake
     interfaces: tuple[str, ...] = ()  # none: all that carry traffic
     attach: Literal["auto", "xdp", "tcx"] = "auto"
     connections: int = 1 << 18  # size of the connection table
@@ -123,7 +123,7 @@ class _Sync(Document):
 
 
 class _DataPlane(Document):
-    kind: Literal["auto", "xdp", "fake"] = "auto"
+    kind: Literal["auto", "xdp", "ipvs", "fake"] = "auto"
     interfaces: Annotated[tuple[str, ...], Field(strict=False)] = ()
     attach: Literal["auto", "xdp", "tcx"] = "auto"
     connections: Annotated[int, Field(ge=1024, le=1 << 26)] = 1 << 18

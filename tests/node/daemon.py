@@ -1,4 +1,4 @@
-"""lbnoded as a process on this machine, with its data plane in memory: no root, no network but loopback."""
+"""lbnoded as a process on this machine, by default with its data plane in memory: no root, no network but loopback."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def until(condition: Callable[[], Any], what: str, deadline_s: float = DEADLINE_
 class Daemon:
     """One lbnoded with its own directories below `root`. `toml` is added to its node.toml."""
 
-    def __init__(self, root: Path, node: str = "gw1", toml: str = "") -> None:
+    def __init__(self, root: Path, node: str = "gw1", toml: str = "", plane: str = "fake") -> None:
         self.root = root
         self.log = root / "log"
         self.port = free_port()
@@ -48,7 +48,7 @@ class Daemon:
         root.mkdir(parents=True, exist_ok=True)
         self.config.write_text(
             f'node = "{node}"\ncluster = "test"\nstate_dir = "{root}/state"\nrun_dir = "{root}/run"\n'
-            f'[web]\nlisten = "127.0.0.1:{self.port}"\ntoken = "secret"\n[dataplane]\nkind = "fake"\n{toml}'
+            f'[web]\nlisten = "127.0.0.1:{self.port}"\ntoken = "secret"\n[dataplane]\nkind = "{plane}"\n{toml}'
         )
         self.client = Client(str(root / "run" / "api.sock"))
         self.process: subprocess.Popen[bytes] | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import socket
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
 
@@ -22,7 +24,6 @@ from lbnode.dataplane.base import DeleteServer, DeleteService, Op, PutServer, Pu
 from lbnode.dataplane.ipvs import codec
 from lbnode.dataplane.ipvs.codec import (
     Command,
-    Daemon,
     DaemonState,
     Destination,
     Flags,
@@ -44,6 +45,8 @@ from lbnode.model import (
     ServiceId,
     Timeouts,
 )
+from tests.node.daemon import Daemon
+from tests.node.daemon import until as wait_until
 from tests.uml.own_netns import own_netns
 
 pytestmark = [pytest.mark.root, pytest.mark.ipvs]
@@ -247,13 +250,13 @@ async def test_the_kernels_refusals(plane: IpvsPlane) -> None:
 
 
 async def test_sync_daemons(plane: IpvsPlane) -> None:
-    daemon = Daemon(DaemonState.MASTER, "eth9", 7, 1000, ip_address("224.0.0.90"), 9000, 3)
+    daemon = codec.Daemon(DaemonState.MASTER, "eth9", 7, 1000, ip_address("224.0.0.90"), 9000, 3)
     with pytest.raises(DataPlaneError, match="there is no interface eth9"):
         await plane.start_daemon(daemon)
     subprocess.run(["ip", "link", "add", "eth9", "type", "dummy"], check=True)
     subprocess.run(["ip", "addr", "add", "192.0.2.1/24", "dev", "eth9"], check=True)
     subprocess.run(["ip", "link", "set", "eth9", "up"], check=True)
-    backup = Daemon(DaemonState.BACKUP, "eth9", 8)
+    backup = codec.Daemon(DaemonState.BACKUP, "eth9", 8)
     await plane.start_daemon(daemon)
     await plane.start_daemon(backup)
     with pytest.raises(DataPlaneError, match="it runs already"):
@@ -264,6 +267,40 @@ async def test_sync_daemons(plane: IpvsPlane) -> None:
     for running in (daemon, backup, daemon):
         await plane.stop_daemon(running)
     assert await plane.daemons() == []
+
+
+# --- the daemon ----------------------------------------------------------------------------------------------
+
+
+def test_the_daemon_drives_ip_vs_and_leaves_others_alone(raw: GenericNetlink, tmp_path: Path) -> None:
+    """Configured services are programmed; somebody else's stay; a restart adopts; a killed daemon's rules go on."""
+    other = Service(ServiceId.of("udp", "192.0.2.10", 53), "rr", Flags(0), 0, 0xFFFFFFFF)
+    raw.do(Command.NEW_SERVICE, codec.encode_service(other))
+
+    def kernel() -> dict[ServiceId, str]:
+        found = (codec.decode_service(body) for bodies in raw.dump(Command.GET_SERVICE) for body in bodies)
+        return {service.id: service.scheduler for service in found}
+
+    daemon = Daemon(tmp_path, plane="ipvs")
+    try:
+        daemon.start()
+        daemon.run("lbadm", "-A", "-t", "192.0.2.10:80", "-s", "wrr")
+        daemon.run("lbadm", "-a", "-t", "192.0.2.10:80", "-r", "198.51.100.21:8080", "-m", "-w", "3")
+        wait_until(lambda: kernel() == {other.id: "rr", WEB: "wrr"}, "the service is in ip_vs")
+        wait_until(
+            lambda: [body for part in raw.dump(Command.GET_DEST, codec.encode_key(WEB)) for body in part], "server"
+        )
+        assert daemon.status()["dataplane"]["kind"] == "ipvs"
+        daemon.stop(signal.SIGKILL)
+        assert kernel() == {other.id: "rr", WEB: "wrr"}
+        daemon.start()
+        assert daemon.status()["dataplane"]["adopted"]
+        daemon.run("lbadm", "-E", "-t", "192.0.2.10:80", "-s", "lc")
+        wait_until(lambda: kernel() == {other.id: "rr", WEB: "lc"}, "the scheduler has changed")
+        daemon.run("lbadm", "-D", "-t", "192.0.2.10:80")
+        wait_until(lambda: kernel() == {other.id: "rr"}, "the service is gone, the other is not")
+    finally:
+        daemon.close()
 
 
 # --- the socket ----------------------------------------------------------------------------------------------

@@ -76,7 +76,7 @@ connections = "many"
         ("node.toml:6: web.listen", "localhost"),
         ("node.toml:8: sync.listne", 'did you mean "listen"?'),
         ("node.toml:10: sync.peers.gw2", "HOST:PORT"),
-        ("node.toml:12: dataplane.kind", "auto, xdp, fake"),
+        ("node.toml:12: dataplane.kind", "auto, xdp, ipvs, fake"),
         ("node.toml:13: dataplane.connections", "whole number"),
     ]
     assert len(lines) == len(expected)
