@@ -121,7 +121,9 @@ def test_a_bad_document_names_file_line_and_column_and_changes_nothing(daemon: D
 FAULTS = [
     pytest.param("services/tcp:192.0.2.10:80", "{not json", "line 1", id="malformed JSON"),
     pytest.param("services/tcp:192.0.2.10:80", '{"schedulr": "rr"}', "scheduler", id="unknown field"),
-    pytest.param(f"services/{WEB}/servers/198.51.100.31:80", '{"weight": 3000000000}', "weight", id="weight out of range"),
+    pytest.param(
+        f"services/{WEB}/servers/198.51.100.31:80", '{"weight": 3000000000}', "weight", id="weight out of range"
+    ),
     pytest.param("services/tcp:192.0.2.99:80/servers/198.51.100.31:80", "{}", "service", id="server without service"),
     pytest.param(
         f"services/{WEB}/servers/198.51.100.33:8080", '{"forward": "direct"}', "port", id="direct server, other port"
