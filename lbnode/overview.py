@@ -18,6 +18,7 @@ from lbnode.model import (
     ServiceCounters,
     ServiceId,
     VirtualService,
+    WhenDown,
 )
 from lbnode.stats.rates import Rates
 
@@ -126,11 +127,19 @@ def _server(
         last_checked=verdict.last_checked if verdict else 0.0,
         counters=counters.servers.get(server.id, NO_COUNTERS) if counters else NO_COUNTERS,
         rates=facts.server_rates.get((service.id, server.id), NO_RATES),
-        status=str(status) if status else "pending",
+        status=str(status) if status else _not_programmed(service, verdict, facts),
         upper_threshold=server.upper_threshold,
         lower_threshold=server.lower_threshold,
         tunnel=server.tunnel,
     )
+
+
+def _not_programmed(service: VirtualService, verdict: Verdict | None, facts: Facts) -> str:
+    """Why a server that has no status of its own is not in the data plane."""
+    if verdict is not None and verdict.health is Health.DOWN and service.when_down is WhenDown.REMOVE:
+        return "removed while down"
+    parent = facts.statuses.get(str(service.id))
+    return "waiting for its service" if parent is not None and parent.error else "pending"
 
 
 def _foreign(service: ProgrammedService, facts: Facts) -> ServiceInfo:

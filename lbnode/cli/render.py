@@ -110,7 +110,11 @@ def status(node: Json, now: float) -> str:
     ]
     if store["problem"]:
         lines.append(f"            {store['problem']}\n")
-    behind = "" if node["programmed_revision"] >= node["revision"] else ", NOT YET PROGRAMMED"
+    behind = ""
+    if node["programmed_revision"] < node["revision"]:
+        # Tried, but refused in part: waiting changes nothing, the objects' own errors say what does.
+        refused = node["settled_revision"] >= node["revision"]
+        behind = ", SOME OBJECTS REFUSED: see `lbctl get`" if refused else ", NOT YET PROGRAMMED"
     lines.append(f"revision    {node['revision']}, programmed {node['programmed_revision']}{behind}\n")
     adopted = ", adopted at start" if plane["adopted"] else ""
     lines.append(

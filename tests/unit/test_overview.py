@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_address
 
+from healthcheck.spec import Health, Verdict
 from lbnode.model import (
     Config,
     ForwardingMethod,
@@ -15,6 +17,7 @@ from lbnode.model import (
     ServerId,
     ServiceId,
     VirtualService,
+    WhenDown,
 )
 from lbnode.overview import Facts, overview
 
@@ -42,3 +45,13 @@ def test_a_service_that_goes_on_with_its_former_parameters_is_not_down() -> None
 def test_a_service_that_never_came_into_the_data_plane_is_down() -> None:
     (service,) = overview(facts(in_data_plane=False))
     assert (service.state, service.effective_scheduler) == ("down", None)
+
+
+def test_a_server_that_is_not_programmed_says_why() -> None:
+    waiting = facts(in_data_plane=False)
+    alone = replace(waiting, statuses={str(WEB): REFUSAL})
+    assert overview(alone)[0].servers[0].status == "waiting for its service"
+    config = Config(9, {WEB: replace(waiting.config.services[WEB], when_down=WhenDown.REMOVE)})
+    down = Verdict(Health.DOWN, "connect refused", 0.0, 0.0)
+    removed = replace(waiting, config=config, statuses={}, verdicts={f"{WEB}/{SERVER}": down})
+    assert overview(removed)[0].servers[0].status == "removed while down"
