@@ -13,6 +13,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Locator, Page, expect
 
+from lbnode.journal import Kind
 from lbnode.model import Problem, VrrpState
 from lbnode.store.base import StoreHealth
 from tests.web.fake_control import DNS, SSH, WEB, FakeControl, server, service
@@ -277,6 +278,15 @@ async def test_journal_filter(site: Site) -> None:
     await expect(page.locator("#journal li")).to_have_count(1)
     await expect(page.locator("#journal li")).to_contain_text("went down")
     assert "kinds=health" in page.url
+
+
+async def test_journal_shows_bad_news_as_bad(site: Site) -> None:
+    """Also where the words of good news stand in it: "could not be programmed", "not connected"."""
+    page = await site.open()
+    site.control.journal.record(Kind.DATAPLANE, "tcp:192.0.2.10:80", "could not be programmed", "no scheduler lblc")
+    await expect(page.locator("#journal li").first).to_have_attribute("data-tone", "bad")
+    site.control.journal.record(Kind.DATAPLANE, "tcp:192.0.2.10:80", "programmed at last")
+    await expect(page.locator("#journal li").first).to_have_attribute("data-tone", "ok")
 
 
 async def test_highlighting_the_way_and_jumping_to_the_row(site: Site) -> None:

@@ -16,7 +16,7 @@ for (const kind of KINDS) {
 }
 
 function tone(event) {
-  if (/\b(down|lost|failed|error|unreachable|refused|full)\b/.test(event.message)) return "bad";
+  if (/\b(down|lost|failed|error|unreachable|refused|rejected|full|not)\b/.test(event.message)) return "bad";
   if (/\b(up|active|connected|in-sync|recovered|programmed)\b/.test(event.message)) return "ok";
   return "";
 }
