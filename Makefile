@@ -15,11 +15,12 @@ TEST_PACKAGES := $(LAB_PACKAGES) keepalived chromium ethtool iputils-arping tcpd
 BENCH_PACKAGES := $(LAB_PACKAGES) haproxy nftables wrk
 
 .DEFAULT_GOAL := help
-.PHONY: help check test unit root-test demo lab bench clean packages-lab packages-test packages-bench
+.PHONY: help check test test-reference unit root-test demo lab bench clean packages-lab packages-test packages-bench
 
 help:
 	@echo "make demo         the two-gateway lab, a failover under load, then the web UI (root); ONCE=1 exits afterwards"
 	@echo "make test         everything; without root it runs what needs none and names what it skipped"
+	@echo "make test-reference  lbadm and the schedulers beside captures of ipvsadm and IPVS (LBNODE_REFERENCE: another folder)"
 	@echo "make check        lint, format, types, import direction, unit and simulation tests (seconds, no root)"
 	@echo "make lab          the lab, until Ctrl-C (root)"
 	@echo "make bench        performance beside a floor and peers, as ratios (root)"
@@ -76,6 +77,10 @@ test: packages-test built
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest -q --durations=15
+
+test-reference: built
+	$(BIN)/python -m tests.reference
+	$(BIN)/pytest -q tests/packets/test_schedulers.py
 
 demo: packages-lab built
 	$(BIN)/lbnode demo $(if $(ONCE),--once)

@@ -281,11 +281,17 @@ def timeouts(now: Timeouts) -> str:
 
 
 def daemons(running: Mapping[str, Json], mtu_of: Callable[[str], int | None]) -> Iterator[str]:
-    """Master first. Messages are as long as fits behind the headers of IP and UDP: 28 bytes, IPv6 48."""
+    """Master first. The length of messages is what start_sync_thread() of Linux 6.1 makes of it.
+
+    Without one given, what 1500 bytes (a backup: the interface's MTU, if longer) hold behind the IP and UDP headers.
+    """
     for state, daemon in sorted(running.items(), reverse=True):
         interface, group = daemon.get("interface", "eth0"), daemon.get("group", "224.0.0.81")
         headers = 48 if ":" in group else 28
-        maxlen = daemon.get("maxlen") or (mtu_of(interface) or 1500) - headers
+        mtu = min(max(mtu_of(interface) or 1500, 1500), 65535) if state == "backup" else 1500
+        shortest = 1024 if state == "backup" else 1
+        given = daemon.get("maxlen", 0)
+        maxlen = min(max(given, shortest), 65535 - headers) if given else mtu - headers
         yield (
             f"{state} sync daemon (mcast={interface}, syncid={daemon.get('syncid', 0)}, maxlen={maxlen}, "
             f"group={group}, port={daemon.get('port', 8848)}, ttl={daemon.get('ttl', 1)})"

@@ -153,10 +153,10 @@ class Table:
     def _start(self, command: Command) -> None:
         if any(_is_mixed(ServiceId.parse(name), service) for name, service in self.services.items()):
             raise Refused(INVALID)
-        if command.daemon_state in self.daemons:
-            raise Refused(DAEMON_EXISTS)
         if self._host.mtu_of(command.daemon.interface) is None:
             raise Refused(INTERFACE_UNKNOWN)
+        if command.daemon_state in self.daemons:
+            raise Refused(DAEMON_EXISTS)
         daemon = asdict(command.daemon) | {"group": str(command.daemon.group)}
         self.settings["sync_daemons"] = {**self.daemons, command.daemon_state: daemon}
 

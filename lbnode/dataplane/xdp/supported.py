@@ -5,7 +5,15 @@ from __future__ import annotations
 from lbnode.dataplane.base import Capabilities, Op, PutServer, PutService
 from lbnode.dataplane.xdp.layout import FORWARDING, SCHEDULERS
 from lbnode.errors import Unsupported
-from lbnode.model import SCHEDULER_FLAGS, ForwardingMethod, L4Protocol, ProgrammedServer, ProgrammedService, ServiceId
+from lbnode.model import (
+    IPIP,
+    SCHEDULER_FLAGS,
+    ForwardingMethod,
+    L4Protocol,
+    ProgrammedServer,
+    ProgrammedService,
+    ServiceId,
+)
 
 MAX_WEIGHT = 65535  # above, sums of weights times connections could overflow in the kernel
 
@@ -63,6 +71,8 @@ def _check_server(service_id: ServiceId, server: ProgrammedServer) -> None:
         raise Unsupported(f"{where}: {_PLANE} forwards to IPv4 servers, not IPv6")
     if server.forward not in CAPABILITIES.forwarding:
         raise Unsupported(f"{where}: {_PLANE} forwards by {', '.join(FORWARDING)}, not {server.forward}")
+    if server.forward is ForwardingMethod.TUNNEL and server.tunnel != IPIP:
+        raise Unsupported(f"{where}: {_PLANE} tunnels by ipip, not by {server.tunnel.type}")
     if server.weight > MAX_WEIGHT:
         raise Unsupported(f"{where}: {_PLANE} takes weights up to {MAX_WEIGHT}, not {server.weight}")
     if server.id.port == 0:
