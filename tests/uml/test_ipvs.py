@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pytest
 
+from lbnode import model
 from lbnode.dataplane.base import DeleteServer, DeleteService, Op, PutServer, PutService, SetTimeouts
 from lbnode.dataplane.ipvs import codec
 from lbnode.dataplane.ipvs.codec import (
@@ -44,6 +45,8 @@ from lbnode.model import (
     ServerId,
     ServiceId,
     Timeouts,
+    Tunnel,
+    TunnelChecksum,
 )
 from tests.node.daemon import Daemon
 from tests.node.daemon import until as wait_until
@@ -215,8 +218,20 @@ async def test_scheduler_flags(plane: IpvsPlane, scheduler: str, flag: str) -> N
     assert (await plane.dump()).services == {WEB: wanted}
 
 
+@pytest.mark.parametrize(
+    "tunnel",
+    [Tunnel(model.TunnelType.GUE, 6080, TunnelChecksum.FULL), Tunnel(model.TunnelType.GRE), Tunnel()],
+    ids=["gue", "gre", "ipip"],
+)
+async def test_tunnels(plane: IpvsPlane, tunnel: Tunnel) -> None:
+    real = ProgrammedServer(ServerId.parse("198.51.100.21:80"), 1, TUNNEL, tunnel=tunnel)
+    before = replace(real, tunnel=Tunnel(model.TunnelType.GRE, 0, TunnelChecksum.FULL))
+    await apply(plane, PutService(ProgrammedService(WEB, "rr")), PutServer(WEB, before), PutServer(WEB, real))
+    assert (await plane.dump()).services[WEB].servers == {real.id: real}
+
+
 async def test_what_others_programmed_is_adopted_and_kept(raw: GenericNetlink) -> None:
-    """Also what the model has no word for: a persistence engine, a GUE tunnel."""
+    """Also what the model has no word for: a persistence engine."""
     service = Service(ServiceId.of("udp", "192.0.2.10", 5060), "rr", Flags.PERSISTENT, 60, 0xFFFFFFFF, "sip")
     gue = Destination(REAL[0], Method.TUNNEL, 5, 0, 0, TunnelType.GUE, 6080, TunnelFlags.REMOTE_CHECKSUM)
     raw.do(Command.NEW_SERVICE, codec.encode_service(service))
@@ -225,7 +240,9 @@ async def test_what_others_programmed_is_adopted_and_kept(raw: GenericNetlink) -
     await plane.open()
     assert (await plane.status()).adopted and not plane.capabilities().exclusive
     found = (await plane.dump()).services[service.id]
+    tunnel = Tunnel(model.TunnelType.GUE, 6080, TunnelChecksum.REMOTE)
     assert (found.persistent_s, found.servers[REAL[0]].forward) == (60, TUNNEL)
+    assert found.servers[REAL[0]].tunnel == tunnel
     await apply(plane, *KINDS["fwmark"], DeleteService(MARK), SetTimeouts(Timeouts(60, 30, 20)))
     await plane.close()
     kept = codec.decode_service(raw.get(Command.GET_SERVICE, codec.encode_key(service.id)))

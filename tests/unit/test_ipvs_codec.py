@@ -38,6 +38,9 @@ from lbnode.model import (
     ServerId,
     ServiceId,
     Timeouts,
+    Tunnel,
+    TunnelChecksum,
+    TunnelType,
 )
 
 ports = st.integers(0, 65535)
@@ -147,7 +150,7 @@ def test_garbage_is_an_error_of_the_data_plane(data: bytes) -> None:
                 decode(body)
 
 
-@given(st.lists(st.tuples(st.integers(1, 2**32 - 1), st.binary(max_size=50)), max_size=5), st.integers(0, 20))
+@given(st.lists(st.tuples(st.integers(1, 2**32 - 1), st.binary(max_size=50)), max_size=5), st.integers(0, 19))
 def test_messages_of_one_read(messages: list[tuple[int, bytes]], cut: int) -> None:
     """Each comes out whole, and one that is cut off not at all."""
     parts = [genl.message(26, 4, 1, 0, sequence, body) for sequence, body in messages]
@@ -176,7 +179,13 @@ def programmed(draw: st.DrawFn) -> ProgrammedService:
     persistent_s = draw(st.integers(0, 10**6))
     host = 128 if service_id.family == 6 else 32
     netmask = draw(st.one_of(st.none(), st.integers(1, host - 1))) if persistent_s else None
-    servers = draw(st.lists(st.builds(ProgrammedServer, server_ids, u31, st.sampled_from(ForwardingMethod), u31, u31)))
+    plain = st.sampled_from((ForwardingMethod.MASQUERADE, ForwardingMethod.DIRECT))
+    tunnels = st.builds(Tunnel, st.sampled_from(TunnelType), ports, st.sampled_from(TunnelChecksum))
+    kinds = st.one_of(
+        st.builds(ProgrammedServer, server_ids, u31, plain, u31, u31),
+        st.builds(ProgrammedServer, server_ids, u31, st.just(ForwardingMethod.TUNNEL), u31, u31, tunnels),
+    )
+    servers = draw(st.lists(kinds))
     return ProgrammedService(
         *(service_id, scheduler, frozenset(flags), persistent_s, netmask, draw(st.booleans())),
         {server.id: server for server in servers},

@@ -7,9 +7,11 @@ import os
 from collections.abc import Iterable, Sequence
 
 from lbnode.dataplane.base import DeleteServer, DeleteService, Op, PutServer, PutService, SetTimeouts
-from lbnode.dataplane.ipvs.codec import Daemon, Destination, Flags, Method, Service, Stats
+from lbnode.dataplane.ipvs import codec
+from lbnode.dataplane.ipvs.codec import Daemon, Destination, Flags, Method, Service, Stats, TunnelFlags
 from lbnode.errors import DataPlaneError, Unsupported
 from lbnode.model import (
+    IPIP,
     SCHEDULER_FLAGS,
     SCHEDULERS,
     Counters,
@@ -18,6 +20,9 @@ from lbnode.model import (
     ProgrammedService,
     ServiceCounters,
     ServiceId,
+    Tunnel,
+    TunnelChecksum,
+    TunnelType,
 )
 
 _METHODS = {
@@ -27,6 +32,18 @@ _METHODS = {
 }
 # LOCAL and BYPASS leave packets as they are, as direct routing does; the kernel never reports them for a server.
 _FORWARDING = {method: forward for forward, method in _METHODS.items()}
+_TUNNEL_TYPES = {
+    TunnelType.IPIP: codec.TunnelType.IPIP,
+    TunnelType.GUE: codec.TunnelType.GUE,
+    TunnelType.GRE: codec.TunnelType.GRE,
+}
+_TUNNEL_NAMES = {number: name for name, number in _TUNNEL_TYPES.items()}
+_TUNNEL_CHECKSUMS = {
+    TunnelChecksum.NONE: TunnelFlags.NO_CHECKSUM,
+    TunnelChecksum.FULL: TunnelFlags.CHECKSUM,
+    TunnelChecksum.REMOTE: TunnelFlags.REMOTE_CHECKSUM,
+}
+_CHECKSUM_NAMES = {flags: name for name, flags in _TUNNEL_CHECKSUMS.items()}
 _HOST_NETMASK = {4: 0xFFFFFFFF, 6: 128}
 _SCHEDULER_BITS = (Flags.SCHED_1, Flags.SCHED_2)  # in the order of SCHEDULER_FLAGS
 
@@ -56,7 +73,7 @@ def to_service(service: ProgrammedService) -> Service:
 
 
 def to_programmed(service: Service, destinations: Iterable[Destination]) -> ProgrammedService:
-    """A netmask that means one host is None. What the model has no word for (pe, tunnel type) is not in it."""
+    """A netmask that means one host is None. What the model has no word for (pe) is not in it."""
     persistent = Flags.PERSISTENT in service.flags
     names = zip(SCHEDULER_FLAGS.get(service.scheduler, ()), _SCHEDULER_BITS, strict=False)
     prefix_len = None
@@ -74,13 +91,25 @@ def to_programmed(service: Service, destinations: Iterable[Destination]) -> Prog
 
 
 def to_destination(server: ProgrammedServer) -> Destination:
-    method = _METHODS[server.forward]
-    return Destination(server.id, method, server.weight, server.upper_threshold, server.lower_threshold)
+    return Destination(
+        server.id,
+        _METHODS[server.forward],
+        server.weight,
+        server.upper_threshold,
+        server.lower_threshold,
+        _TUNNEL_TYPES[server.tunnel.type],
+        server.tunnel.port,
+        _TUNNEL_CHECKSUMS[server.tunnel.checksum],
+    )
 
 
 def _from_destination(item: Destination) -> ProgrammedServer:
     forward = _FORWARDING.get(item.method, ForwardingMethod.DIRECT)
-    return ProgrammedServer(item.id, item.weight, forward, item.upper_threshold, item.lower_threshold)
+    tunnel = IPIP
+    if item.method is Method.TUNNEL:
+        checksum = _CHECKSUM_NAMES.get(item.tunnel_flags, TunnelChecksum.NONE)
+        tunnel = Tunnel(_TUNNEL_NAMES[item.tunnel_type], item.tunnel_port, checksum)
+    return ProgrammedServer(item.id, item.weight, forward, item.upper_threshold, item.lower_threshold, tunnel)
 
 
 def to_counters(service: Service, items: Sequence[Destination]) -> ServiceCounters:
