@@ -106,12 +106,13 @@ def plan_service(
             servers[server.id] = _programmed(server, 0 if server.drain else server.weight)
         elif service.when_down is WhenDown.WEIGHT_ZERO or server.drain:
             servers[server.id] = _programmed(server, 0)
+    host = 128 if service.id.family == 6 else 32  # the same as None, which is how a data plane tells it
     return ProgrammedService(
         id=service.id,
         scheduler=service.scheduler,
         scheduler_flags=service.scheduler_flags,
         persistent_s=service.persistent_s,
-        persistent_netmask=service.persistent_netmask,
+        persistent_netmask=None if service.persistent_netmask == host else service.persistent_netmask,
         one_packet=service.one_packet,
         servers=servers,
     )

@@ -100,6 +100,22 @@ def test_everything_of_the_service_is_carried_over() -> None:
     assert (server.weight, server.forward, server.upper_threshold, server.lower_threshold) == (7, "tunnel", 9, 3)
 
 
+@pytest.mark.parametrize(
+    ("address", "netmask", "planned"),
+    [
+        ("192.0.2.10", 32, None),
+        ("192.0.2.10", 24, 24),
+        ("2001:db8::10", 128, None),
+        ("2001:db8::10", 32, 32),
+    ],
+)
+def test_a_netmask_of_one_host_is_none(address: str, netmask: int, planned: int | None) -> None:
+    """Else a data plane, which cannot tell the two apart, would be programmed again and again."""
+    wanted = service(id=ServiceId.of("tcp", address, 80), persistent_s=60, persistent_netmask=netmask)
+    found = plan(Config(1, {wanted.id: wanted}), {}, Programmed()).programmed.services[wanted.id]
+    assert found.persistent_netmask == planned
+
+
 def test_settings_reach_the_data_plane() -> None:
     desired = plan(Config(1, {}, {}, Settings(Timeouts(1, 2, 3), foreign_services="remove")), {})
     assert desired.programmed.timeouts == Timeouts(1, 2, 3)
