@@ -150,4 +150,4 @@ class NodeControl:
 
     def _wanted_settings(self) -> tuple[Setting, ...]:
         resolution = self._feed.resolution.value
-        return profile(resolution.config.settings.sysctl if resolution else None)
+        return profile(resolution.config.settings.sysctl if resolution else None, kernel.interfaces())

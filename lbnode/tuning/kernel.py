@@ -24,6 +24,15 @@ class SysctlFinding:
         return self.actual is None or self.actual == self.wanted
 
 
+def interfaces(root: Path = ROOT) -> tuple[str, ...]:
+    """Names of this namespace's network interfaces, without the loopback."""
+    try:
+        names = sorted(path.name for path in (root / "net/ipv4/conf").iterdir())
+    except FileNotFoundError:
+        return ()
+    return tuple(name for name in names if name not in ("all", "default", "lo"))
+
+
 def check(settings: Iterable[Setting], root: Path = ROOT) -> tuple[SysctlFinding, ...]:
     """Compare; a key that this kernel does not have is reported with the likely reason, never an error."""
     return tuple(_check(setting, root) for setting in settings)
@@ -62,4 +71,5 @@ def _absent(key: str) -> str:
 
 
 def _path(key: str, root: Path) -> Path:
-    return root / key.replace(".", "/")
+    """sysctl(8): dots separate, and a slash stands for a dot in an interface's name."""
+    return root / key.translate({ord("."): "/", ord("/"): "."})

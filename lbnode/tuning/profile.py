@@ -92,12 +92,17 @@ def present_name(key: str) -> str:
     return key
 
 
-def profile(overrides: Mapping[str, str] | None = None) -> tuple[Setting, ...]:
+def profile(overrides: Mapping[str, str] | None = None, interfaces: Iterable[str] = ()) -> tuple[Setting, ...]:
     """The gateway's settings in a stable order; `overrides` (present or old names) replace or add values.
 
+    interfaces: those that exist already. The kernel takes the larger of an interface's own rp_filter and that of
+    "all", so each needs its own line; a dot in a name is written as a slash, as sysctl(8) does.
     Raises UnknownSetting for an override whose name is gone.
     """
     wanted = {setting.key: setting for setting in GATEWAY}
+    for name in sorted(interfaces):
+        key = f"net.ipv4.conf.{name.replace('.', '/')}.rp_filter"
+        wanted[key] = Setting(key, "0", "the same for an interface that is here already")
     for rest, seconds in CONNTRACK_TIMEOUTS_S.items():
         wanted[NEW_PREFIX + rest] = Setting(NEW_PREFIX + rest, str(seconds), "connection tracking time-out, seconds")
     for key, value in (overrides or {}).items():

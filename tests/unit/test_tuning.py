@@ -78,6 +78,18 @@ def test_check_and_apply(tmp_path: Path) -> None:
     assert not (root / "net/netfilter").exists()
 
 
+def test_interfaces_that_exist_get_their_own_line(tmp_path: Path) -> None:
+    root = tree(tmp_path, net__ipv4__conf__all__rp_filter="0", net__ipv4__conf__eth0__rp_filter="2")
+    vlan = root / "net/ipv4/conf/eth0.7/rp_filter"
+    vlan.parent.mkdir()
+    vlan.write_text("1\n")
+    settings = profile(interfaces=kernel.interfaces(root))
+    wrong = [finding.key for finding in kernel.check(settings, root) if not finding.ok]
+    assert wrong == ["net.ipv4.conf.eth0.rp_filter", "net.ipv4.conf.eth0/7.rp_filter"]
+    kernel.apply(settings, root)
+    assert vlan.read_text() == "0\n"
+
+
 def test_a_refused_write_names_the_key(tmp_path: Path) -> None:
     root = tree(tmp_path, net__ipv4__ip_forward="0")
 
