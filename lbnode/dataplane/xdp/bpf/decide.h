@@ -31,6 +31,7 @@ struct scratch {
 	struct packet packet;
 	struct decision decision;
 	struct bpf_fib_lookup route;
+	struct walk walk;
 	struct new_conn new;
 };
 
@@ -76,13 +77,10 @@ INLINE struct service *find_service(const struct tuple *t)
 }
 
 /* Enter a new connection into the table. 0, or -1: no room. */
-INLINE int enter(const struct packet *p, const struct server *server, __u32 index, __u32 now, __u64 hash)
+INLINE int enter(const struct packet *p, const struct server *server, __u32 index, __u32 now, __u64 hash,
+		 struct new_conn *new)
 {
 	bool masquerade = server->forward == FORWARD_MASQUERADE;
-	struct scratch *memory = get_scratch();
-	if (!memory)
-		return -1;
-	struct new_conn *new = &memory->new;
 	struct conn *c = &new->conn;
 	__builtin_memset(new, 0, sizeof(*new));
 	new->hash = hash;
@@ -111,19 +109,20 @@ INLINE int enter(const struct packet *p, const struct server *server, __u32 inde
 INLINE int decide_new(const struct packet *p, struct decision *d, __u32 now, __u64 hash)
 {
 	struct service *service = find_service(&p->tuple);
-	if (!service)
+	struct scratch *memory = get_scratch();
+	if (!service || !memory)
 		return ACTION_PASS;
 	if (is_tcp(p) && (p->tcp_flags & TCP_FLAG_RST || !(p->tcp_flags & TCP_FLAG_SYN || hash_scheduler(service)))) {
 		count(EVENT_NO_CONNECTION);
 		return ACTION_PASS;
 	}
-	__u32 index = schedule(service, &p->tuple);
+	__u32 index = schedule(service, &p->tuple, &memory->walk);
 	struct server *server = bpf_map_lookup_elem(&servers, &index);
 	if (!server || !server->generation) {
 		count(EVENT_DROP_NO_SERVER);
 		return ACTION_REFUSE;
 	}
-	if (enter(p, server, index, now, hash)) {
+	if (enter(p, server, index, now, hash, &memory->new)) {
 		if (!hash_scheduler(service) || server->forward == FORWARD_MASQUERADE)
 			return drop_counted(EVENT_DROP_TABLE_FULL);
 		count(EVENT_UNTRACKED);

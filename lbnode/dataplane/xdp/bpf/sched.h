@@ -23,6 +23,10 @@ INLINE bool available(__u32 index, __u32 *weight)
 	return server->weight > 0;
 }
 
+/*
+ * State of a walk over a service's list. Not on the stack: Linux 6.1 verifies a callback of bpf_loop for its first round
+ * only, and cuts off branches that the values of that round do not take. Of memory outside the stack it knows nothing.
+ */
 struct walk {
 	__u32 list, len;
 	__u32 at;     /* wrr, rr: position looked at next */
@@ -37,8 +41,9 @@ struct walk {
 };
 
 /* rr: the next available one after the last choice; the last choice itself comes last. */
-static long rr_step(__u32 i, struct walk *w)
+static long rr_step(__u32 i, struct walk **walk)
 {
+	struct walk *w = *walk;
 	__u32 key = w->list + w->at, weight;
 	__u32 *index = bpf_map_lookup_elem(&slots, &key);
 	if (!index)
@@ -57,8 +62,9 @@ static long rr_step(__u32 i, struct walk *w)
  * whole pass that found nobody may let the current weight fall at once to what somebody reaches: the same choice as
  * falling step by step.
  */
-static long wrr_step(__u32 i, struct walk *w)
+static long wrr_step(__u32 i, struct walk **walk)
 {
+	struct walk *w = *walk;
 	if (!w->steps) {
 		__u32 next = w->whole ? (w->below ? w->below - w->gcd + 1 : 0) : (w->cw > w->gcd ? w->cw - w->gcd : 0);
 		if (!next) {
@@ -90,8 +96,9 @@ static long wrr_step(__u32 i, struct walk *w)
 }
 
 /* wlc: least (active * 256 + inactive) / weight; the first one wins a tie. */
-static long wlc_step(__u32 i, struct walk *w)
+static long wlc_step(__u32 i, struct walk **walk)
 {
+	struct walk *w = *walk;
 	__u32 key = w->list + i, weight;
 	__u32 *index = bpf_map_lookup_elem(&slots, &key);
 	if (!index)
@@ -111,56 +118,57 @@ static long wlc_step(__u32 i, struct walk *w)
 	return 0;
 }
 
-INLINE __u32 schedule_cursor(struct service *s)
+INLINE __u32 schedule_cursor(struct service *s, struct walk *w)
 {
 	__u32 index = s->index, len = s->list_len & 0xffff;
 	__u64 *cursor = bpf_map_lookup_elem(&cursors, &index);
 	if (!cursor || !len)
 		return NO_SERVER;
-	struct walk w;
 	for (int try = 0; try < CURSOR_TRIES; try++) {
 		__u64 old = *(volatile __u64 *)cursor;
 		__u32 at = old & 0xffff;
-		__builtin_memset(&w, 0, sizeof(w));
-		w.list = s->list;
-		w.len = len;
-		w.chosen = NO_SERVER;
+		__builtin_memset(w, 0, sizeof(*w));
+		w->list = s->list;
+		w->len = len;
+		w->chosen = NO_SERVER;
 		if (s->scheduler == SCHED_RR) {
 			if ((__u32)(old >> 32) != s->epoch)
 				at = s->start;
-			w.at = at + 1 < len ? at + 1 : 0;
+			w->at = at + 1 < len ? at + 1 : 0;
 			bpf_loop(len, rr_step, &w, 0);
 		} else {
-			w.cw = old >> 16 & 0xffff;
-			w.max = s->max_weight;
-			w.gcd = s->weight_gcd ? s->weight_gcd : 1;
-			if (!w.max)
+			w->cw = old >> 16 & 0xffff;
+			w->max = s->max_weight;
+			w->gcd = s->weight_gcd ? s->weight_gcd : 1;
+			if (!w->max)
 				return NO_SERVER;
 			if ((__u32)(old >> 32) != s->epoch) {
 				at = len; /* as IPVS: from the head again */
-				w.cw = s->start;
+				w->cw = s->start;
 			}
-			if (!w.cw || w.cw > w.max)
-				w.cw = w.max;
-			w.whole = at >= len;
-			w.at = w.whole ? 0 : at + 1;
-			w.steps = len - w.at;
+			if (!w->cw || w->cw > w->max)
+				w->cw = w->max;
+			w->whole = at >= len;
+			w->at = w->whole ? 0 : at + 1;
+			w->steps = len - w->at;
 			bpf_loop(5 * len + 5, wrr_step, &w, 0);
 		}
-		if (w.chosen == NO_SERVER)
+		if (w->chosen == NO_SERVER)
 			return NO_SERVER;
-		__u64 new = (__u64)s->epoch << 32 | (__u64)(w.cw & 0xffff) << 16 | (w.at & 0xffff);
+		__u64 new = (__u64)s->epoch << 32 | (__u64)(w->cw & 0xffff) << 16 | (w->at & 0xffff);
 		if (__sync_val_compare_and_swap(cursor, old, new) == old)
 			break;
 	}
-	return w.chosen;
+	return w->chosen;
 }
 
-INLINE __u32 schedule_wlc(struct service *s)
+INLINE __u32 schedule_wlc(struct service *s, struct walk *w)
 {
-	struct walk w = {.list = s->list, .len = s->list_len & 0xffff, .chosen = NO_SERVER};
-	bpf_loop(w.len, wlc_step, &w, 0);
-	return w.chosen;
+	w->list = s->list;
+	w->len = s->list_len & 0xffff;
+	w->chosen = NO_SERVER;
+	bpf_loop(w->len, wlc_step, &w, 0);
+	return w->chosen;
 }
 
 /* SipHash-1-3 (Aumasson, Bernstein) of one 32-bit word, as the kernel's hsiphash_1u32 on 64-bit machines. */
@@ -250,16 +258,16 @@ INLINE bool hash_scheduler(const struct service *s)
 	return s->scheduler == SCHED_SH || s->scheduler == SCHED_MH;
 }
 
-/* Server for a new connection, or NO_SERVER. */
-GLOBAL int schedule(struct service *s, const struct tuple *t)
+/* Server for a new connection, or NO_SERVER. `w` is working memory. */
+GLOBAL int schedule(struct service *s, const struct tuple *t, struct walk *w)
 {
-	if (!s || !t)
+	if (!s || !t || !w)
 		return NO_SERVER;
 	if (hash_scheduler(s))
 		return schedule_hash(s, t);
 	if (s->scheduler == SCHED_WLC)
-		return schedule_wlc(s);
-	return schedule_cursor(s);
+		return schedule_wlc(s, w);
+	return schedule_cursor(s, w);
 }
 
 #endif
