@@ -57,7 +57,7 @@ Op = PutService | DeleteService | PutServer | DeleteServer | SetTimeouts
 @dataclass(frozen=True, slots=True)
 class InterfaceStatus:
     name: str
-    mode: str  # "xdp" | "xdp-generic" | "tcx" | "-" (IPVS needs none)
+    mode: str  # "xdp" | "tcx" | "tc" | "-" (IPVS needs none)
     reason: str  # why this mode was chosen
     error: str = ""
 

@@ -14,6 +14,7 @@ import pytest
 from lbnode.dataplane.base import DeleteServer, DeleteService, PutServer, PutService
 from lbnode.model import ProgrammedService, ServerId, ServiceId
 from tests.netns.xdp_lab import (
+    AT_TC,
     CLIENT,
     ECHO,
     HTTP,
@@ -33,9 +34,9 @@ pytestmark = pytest.mark.root
 IP_RECVERR = 11  # <linux/in.h>
 
 
-@pytest.fixture(params=["tcx", "xdp"])
+@pytest.fixture(params=["auto", "xdp", "tc"])
 def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
-    with Lab(servers=2, xdp=request.param == "xdp") as lab:
+    with Lab(servers=2, xdp=request.param == "xdp", attach=request.param) as lab:
         yield lab
 
 
@@ -62,7 +63,7 @@ async def test_masquerade_carries_tcp_and_udp_both_ways(lab: Lab, tmp_path: Path
             sock.send(b"two\n")
             assert sock.recv(100).split()[0] == first.split()[0], "a UDP flow stays with its server"
         modes = {one.name: one for one in (await plane.status()).interfaces}
-        assert modes["front"].mode == modes["back"].mode == ("xdp" if lab.xdp else "tcx")
+        assert modes["front"].mode == modes["back"].mode == (AT_TC if lab.plane_attach == "auto" else lab.plane_attach)
         assert modes["front"].reason and not modes["front"].error
 
 
@@ -296,9 +297,9 @@ async def test_a_smaller_mtu_behind_the_gateway_is_reported_to_the_client(lab: L
 class TestBesideTheClient:
     """Direct routing and tunnels: the servers hold the VIP themselves and answer the client without the gateway."""
 
-    @pytest.fixture(params=["tcx", "xdp"])
+    @pytest.fixture(params=["auto", "xdp", "tc"])
     def lab(self, request: pytest.FixtureRequest) -> Iterator[Lab]:
-        with Lab(servers=2, xdp=request.param == "xdp") as lab:
+        with Lab(servers=2, xdp=request.param == "xdp", attach=request.param) as lab:
             for number in (1, 2):
                 name = f"rs{number}"
                 lab.net.plug(name, "front", f"192.0.2.{30 + number}/24", "sw", f"f-{name}", "front")

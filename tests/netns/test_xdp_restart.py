@@ -16,7 +16,7 @@ from lbnode.dataplane.xdp.libbpf import LoadedObject
 from lbnode.dataplane.xdp.maps import Map
 from lbnode.dataplane.xdp.plane import XdpPlane
 from lbnode.errors import DataPlaneError
-from tests.netns.xdp_lab import ECHO, HTTP, Lab, ask, compile_bpf, programmed, server, thread_in_netns, until
+from tests.netns.xdp_lab import AT_TC, ECHO, HTTP, Lab, ask, compile_bpf, programmed, server, thread_in_netns, until
 
 pytestmark = pytest.mark.root
 ROOT = Path(__file__).parents[2]
@@ -25,6 +25,13 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def lab() -> Iterator[Lab]:
     with Lab(servers=2) as lab:
+        yield lab
+
+
+@pytest.fixture(params=["auto", "tc"])
+def tc_lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """Both ways to the tc hook: this kernel's own choice, and clsact as on kernels before 6.6."""
+    with Lab(servers=2, attach=request.param) as lab:
         yield lab
 
 
@@ -81,9 +88,9 @@ def start_process(lab: Lab, run_dir: Path, servers: str, attach: str = "auto") -
     return process
 
 
-@pytest.mark.parametrize("attach", ["tcx", "xdp"])
+@pytest.mark.parametrize("attach", ["auto", "xdp", "tc"])
 async def test_kill_9_loses_nothing_and_a_restart_adopts(tmp_path: Path, attach: str) -> None:
-    with Lab(servers=2, xdp=attach == "xdp") as lab:
+    with Lab(servers=2, xdp=attach == "xdp", attach=attach) as lab:
         process = start_process(lab, tmp_path, "1:3,2:0", attach)
         with lab.connect() as held, Stream(lab) as stream:
             assert ask(held) == "rs1"
@@ -119,10 +126,10 @@ async def test_kill_9_loses_nothing_and_a_restart_adopts(tmp_path: Path, attach:
                 assert stream.lost == 0
 
 
-async def test_swapping_the_program_under_traffic_loses_nothing(lab: Lab, tmp_path: Path) -> None:
-    async with lab.plane(tmp_path) as plane:
+async def test_swapping_the_program_under_traffic_loses_nothing(tc_lab: Lab, tmp_path: Path) -> None:
+    async with tc_lab.plane(tmp_path) as plane:
         await programmed(plane, "rr", server(1))
-        with Stream(lab) as stream:
+        with Stream(tc_lab) as stream:
             for _ in range(3):
                 seen = stream.answered
                 await plane.close()
@@ -134,17 +141,18 @@ async def test_swapping_the_program_under_traffic_loses_nothing(lab: Lab, tmp_pa
 
 async def test_the_hook_can_be_changed_by_a_restart(tmp_path: Path) -> None:
     with Lab(servers=1, xdp=True) as lab:
-        async with lab.plane(tmp_path, attach="tcx") as plane:
+        async with lab.plane(tmp_path, attach=AT_TC) as plane:
             await programmed(plane, "rr", server(1))
             with lab.connect() as held:
                 ask(held)
-                for attach in ("xdp", "tcx"):
+                for attach in ("xdp", "tc", "xdp", AT_TC, "tc", AT_TC):
                     await plane.close()
                     plane = XdpPlane(tmp_path, attach=attach)  # type: ignore[arg-type]
                     await plane.open()
                     try:
                         status = await plane.status()
                         assert status.adopted and {one.mode for one in status.interfaces} == {attach}
+                        assert bool(lab.filters()) == ("tc" in (attach, AT_TC))
                         ask(held, f"at {attach}")
                     finally:
                         await plane.close()
@@ -178,26 +186,29 @@ async def test_a_table_that_is_adopted_keeps_its_size(lab: Lab, tmp_path: Path) 
         await other.close()
 
 
-async def test_unload_leaves_nothing_behind(lab: Lab, tmp_path: Path) -> None:
-    async with lab.plane(tmp_path) as plane:
+async def test_unload_leaves_nothing_behind(tc_lab: Lab, tmp_path: Path) -> None:
+    async with tc_lab.plane(tmp_path) as plane:
         await programmed(plane, "rr", server(1))
-        assert list((tmp_path / "bpf").glob("link-*"))
+        at_clsact = {one.mode for one in (await plane.status()).interfaces} == {"tc"}
+        assert ("lbnode" in tc_lab.filters()) == at_clsact
+        assert bool(list((tmp_path / "bpf").glob("link-*"))) != at_clsact
+    assert tc_lab.filters() == ""
     assert not (tmp_path / "bpf").exists()
     with pytest.raises(ConnectionRefusedError):
-        lab.connect()
-    with lab.udp() as sock:
+        tc_lab.connect()
+    with tc_lab.udp() as sock:
         sock.send(b"x")
         with pytest.raises(ConnectionRefusedError):
             sock.recv(10)
-    async with lab.plane(tmp_path) as plane:
+    async with tc_lab.plane(tmp_path) as plane:
         assert not (await plane.status()).adopted
         assert (await plane.dump()).services == {}
 
 
-async def test_interfaces_that_come_and_go_are_followed(lab: Lab, tmp_path: Path) -> None:
-    async with lab.plane(tmp_path) as plane:
+async def test_interfaces_that_come_and_go_are_followed(tc_lab: Lab, tmp_path: Path) -> None:
+    async with tc_lab.plane(tmp_path) as plane:
         await programmed(plane, "rr", server(1))
-        lab.net.veth("client", "eth9", "192.0.2.129/25", "gw", "hot", "192.0.2.130/25")
+        tc_lab.net.veth("client", "eth9", "192.0.2.129/25", "gw", "hot", "192.0.2.130/25")
 
         async def names() -> set[str]:
             return {one.name for one in (await plane.status()).interfaces if not one.error}
@@ -209,9 +220,9 @@ async def test_interfaces_that_come_and_go_are_followed(lab: Lab, tmp_path: Path
             return await names() == {"front", "back"}
 
         await until(appeared, "the new interface is attached")
-        lab.net.run("client", "ip", "link", "del", "eth9")
+        tc_lab.net.run("client", "ip", "link", "del", "eth9")
         await until(gone, "the removed interface is dropped")
-        with lab.connect() as sock:
+        with tc_lab.connect() as sock:
             ask(sock)
 
 
@@ -249,7 +260,7 @@ async def test_named_interfaces_only(lab: Lab, tmp_path: Path) -> None:
     async with lab.plane(tmp_path, interfaces=("front", "nosuch0")) as plane:
         found = {one.name: one for one in (await plane.status()).interfaces}
         assert set(found) == {"front", "nosuch0"}
-        assert found["front"].mode == "tcx" and "veth" in found["front"].reason
+        assert found["front"].mode == AT_TC and "veth" in found["front"].reason
         assert "nosuch0" in found["nosuch0"].error and found["nosuch0"].mode == "-"
 
 
@@ -261,10 +272,26 @@ async def test_native_xdp_that_is_refused_falls_back_to_tcx_with_the_reason(lab:
         await plane.open()
         try:
             (found,) = (await plane.status()).interfaces
-            assert found.mode == "tcx"
+            assert found.mode == AT_TC
             assert "native XDP" in found.reason
         finally:
             await plane.close(unload=True)
+
+
+async def test_filters_of_others_are_left_alone(lab: Lab, tmp_path: Path) -> None:
+    theirs = ["tc", "filter", "add", "dev", "front", "ingress", "prio", "7", "protocol", "all", "bpf", "bytecode"]
+    lab.net.run("gw", "tc", "qdisc", "add", "dev", "front", "clsact")
+    lab.net.run("gw", *theirs, "1,6 0 0 0")  # matches nothing
+    async with lab.plane(tmp_path, attach="tc") as plane:
+        await programmed(plane, "rr", server(1))
+        with lab.connect() as sock:
+            ask(sock)
+        async with lab.plane(tmp_path / "second", attach="tc") as second:
+            for one in (await second.status()).interfaces:
+                assert one.mode == "-" and "tc filter show" in one.error
+        with lab.connect() as sock:
+            ask(sock, "after another data plane came and went")
+    assert "pref 7 bpf" in lab.filters() and "lbnode" not in lab.filters()
 
 
 async def test_missing_object_says_how_to_build_it(lab: Lab, tmp_path: Path) -> None:

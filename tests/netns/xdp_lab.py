@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import itertools
 import os
+import platform
 import socket
 import subprocess
 import sys
@@ -33,6 +34,8 @@ PORT = 8000
 CLIENT = "192.0.2.100"
 HTTP = ServiceId.of("tcp", VIP, PORT)
 ECHO = ServiceId.of("udp", VIP, PORT)
+# How the data plane attaches at the tc hook when it may choose: tcx links came with Linux 6.6.
+AT_TC = "tcx" if tuple(map(int, platform.release().split(".")[:2])) >= (6, 6) else "tc"
 _serial = itertools.count()
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -61,11 +64,12 @@ def server(number: int, *, weight: int = 1, forward: str = "masquerade", port: i
 class Lab:
     """Namespaces client, gw (and gw2), sw, rs1.. with routes for masquerading through the gateway."""
 
-    def __init__(self, *, servers: int = 2, gateways: int = 1, xdp: bool = False) -> None:
+    def __init__(self, *, servers: int = 2, gateways: int = 1, xdp: bool = False, attach: str = "auto") -> None:
         self.net = Net(f"lbt-xdp{os.getpid()}-{next(_serial)}")
         self.servers = servers
         self.gateways = ["gw", "gw2"][:gateways]
         self.xdp = xdp
+        self.plane_attach = "xdp" if xdp else attach
         self._ends: LoadedObject | None = None
         self._links: list[int] = []
         self._run_dirs: list[Path] = []
@@ -89,6 +93,13 @@ class Lab:
         self.net.close()
         for run_dir in self._run_dirs:  # left by a test that failed half-way
             unmount_bpffs(run_dir / "bpf")
+
+    def filters(self, gateway: str = "gw") -> str:
+        """What `tc` tells of clsact in a gateway; empty: nothing is there."""
+        found = [self.net.run(gateway, "tc", "qdisc", "show", "clsact")]
+        for interface in ("front", "back"):
+            found.append(self.net.run(gateway, "tc", "filter", "show", "dev", interface, "ingress"))
+        return "".join(found)
 
     def uses(self, run_dir: Path) -> Path:
         """Remember to unmount what a plane mounts in this directory."""
@@ -166,7 +177,7 @@ class Lab:
     async def plane(self, run_dir: Path, gateway: str = "gw", **options: object) -> AsyncIterator[XdpPlane]:
         """An open plane in a gateway; unloaded at the end."""
         with thread_in_netns(self.net.ns(gateway)):
-            settings = {"attach": "xdp" if self.xdp else "auto", **options}
+            settings = {"attach": self.plane_attach, **options}
             plane = XdpPlane(self.uses(run_dir), **settings)  # type: ignore[arg-type]
             await plane.open()
             try:

@@ -36,6 +36,7 @@ def test_the_hook_follows_from_where_packets_are_born(found: Interface, mode: st
 def test_a_forced_hook_wins() -> None:
     assert choose(interface(kind="veth"), "xdp")[0] == "xdp"
     assert choose(interface(driver="ixgbe"), "tcx")[0] == "tcx"
+    assert choose(interface(driver="ixgbe"), "tc") == ("tcx", "set to tc by configuration")
 
 
 def test_all_ethernet_interfaces_that_are_up_or_just_the_named_ones() -> None:

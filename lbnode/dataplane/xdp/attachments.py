@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import platform
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 from lbnode.dataplane.base import InterfaceStatus
 from lbnode.dataplane.xdp import syscall
 from lbnode.dataplane.xdp.interfaces import Attach, Interface, choose, wanted
-from lbnode.dataplane.xdp.links import Link, adopt, attach
+from lbnode.dataplane.xdp.links import Kind, Link, adopt, attach, has_tcx
 from lbnode.errors import DataPlaneError
 
 _log = logging.getLogger(__name__)
@@ -29,7 +30,11 @@ class Attachments:
         self._names = names
         self._mode = mode
         self._programs = programs
-        self._links: dict[tuple[str, int], Link] = {}
+        self._links: dict[tuple[Kind, int], Link] = {}
+        old = not has_tcx(programs["tcx"])
+        # How a program gets to the hook "tcx" here, and why not by a tcx link.
+        self._tc: Kind = "tc" if old or mode == "tc" else "tcx"
+        self._no_tcx = f"; Linux {'.'.join(platform.release().split('.')[:2])} has no tcx (needs 6.6)" if old else ""
         self._status: dict[str, InterfaceStatus] = {}
         self._ids = {program: syscall.prog_info(program).id for program in programs.values()}
         self._refused: dict[int, str] = {}  # by ifindex: why native XDP does not work there
@@ -38,7 +43,8 @@ class Attachments:
         """Take over what is pinned; every link then runs the new programs, without a packet in between unserved."""
         self._links = adopt(self._directory)
         for kind, ifindex in self._links:
-            self._ensure(kind, ifindex, "xdp+tcx" if kind == "tcx" and ("xdp", ifindex) in self._links else kind)
+            at_tc = "xdp+tcx" if ("xdp", ifindex) in self._links else "tcx"
+            self._ensure(kind, ifindex, "xdp" if kind == "xdp" else at_tc)
 
     def update(self, interfaces: Iterable[Interface]) -> None:
         """Attach to what is wanted and not attached yet, let go of what is not wanted or not there any more."""
@@ -76,21 +82,24 @@ class Attachments:
         try:
             if mode == "xdp":
                 self._ensure("xdp", interface.index, "xdp")
-                self._ensure("tcx", interface.index, "xdp+tcx")
+                self._ensure(self._tc, interface.index, "xdp+tcx")
             else:
-                self._ensure("tcx", interface.index, "tcx")
+                self._ensure(self._tc, interface.index, "tcx")
                 self._drop("xdp", interface.index)
+            self._drop("tc" if self._tc == "tcx" else "tcx", interface.index)  # of a process that chose the other
         except DataPlaneError as error:
             if mode == "tcx":
-                return InterfaceStatus(interface.name, "-", reason, str(error))
+                return InterfaceStatus(interface.name, "-", reason + self._no_tcx, str(error))
             self._refused[interface.index] = str(error)
             for one in all_of_them:  # those that got XDP already change to tcx
                 if one is not interface and one.name in self._status:
                     self._status[one.name] = self._attach(one, all_of_them)
             return self._attach(interface, all_of_them)
+        if mode == "tcx":
+            return InterfaceStatus(interface.name, self._tc, reason + self._no_tcx)
         return InterfaceStatus(interface.name, mode, reason)
 
-    def _ensure(self, kind: str, ifindex: int, use: str) -> None:
+    def _ensure(self, kind: Kind, ifindex: int, use: str) -> None:
         """Make the link run the program for this use; a new link if there is none."""
         try:
             self._put(kind, ifindex, self._programs[use])
@@ -99,14 +108,14 @@ class Attachments:
                 raise
             self._put(kind, ifindex, self._programs["xdp-frags"])
 
-    def _put(self, kind: str, ifindex: int, program: int) -> None:
+    def _put(self, kind: Kind, ifindex: int, program: int) -> None:
         link = self._links.get((kind, ifindex))
         if link is not None and link.prog_id != self._ids[program]:
             link.swap(program)
         elif link is None:
             self._links[kind, ifindex] = attach(kind, program, ifindex, self._directory)
 
-    def _drop(self, kind: str, ifindex: int) -> None:
+    def _drop(self, kind: Kind, ifindex: int) -> None:
         if link := self._links.pop((kind, ifindex), None):
             link.detach()
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Attach = Literal["auto", "xdp", "tcx"]
+Attach = Literal["auto", "xdp", "tcx", "tc"]  # "tc": the hook tcx, by clsact as on kernels before 6.6
 
 _ARPHRD_ETHER = 1
 _IFF_UP = 1
@@ -87,7 +87,7 @@ def wanted(interface: Interface, names: Sequence[str]) -> bool:
 def choose(interface: Interface, attach: Attach) -> tuple[Literal["xdp", "tcx"], str]:
     """(hook, why)."""
     if attach != "auto":
-        return attach, f"set to {attach} by configuration"
+        return "xdp" if attach == "xdp" else "tcx", f"set to {attach} by configuration"
     if not interface.ether:
         return "tcx", "has no Ethernet header, XDP would not understand it"
     if interface.kind == "veth":

@@ -1,6 +1,7 @@
-"""BPF links: a program attached to an interface, pinned so that it outlives this process.
+"""A program attached to an interface so that it outlives this process: a pinned BPF link, or a clsact filter.
 
-A pinned link keeps its program attached whoever dies; `swap` replaces the program without a gap.
+Both keep their program attached whoever dies; `swap` replaces the program without a gap. There are three kinds: "xdp";
+"tcx"; "tc", the filter, which stands in for tcx on kernels that have none.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ import os
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
+from typing import Literal, Protocol
 
-from lbnode.dataplane.xdp import syscall
+from lbnode.dataplane.xdp import clsact, syscall
 from lbnode.errors import DataPlaneError
 
 
@@ -32,23 +34,39 @@ class LinkType(IntEnum):
 XDP_FLAGS_DRV_MODE = 1 << 2  # native: the driver runs the program, or the attach fails
 
 
-@dataclass(slots=True)
-class Link:
-    """An open, pinned link. `kind` is "xdp" or "tcx"."""
+Kind = Literal["xdp", "tcx", "tc"]
 
-    fd: int
-    pin: Path
-    kind: str
+
+class Link(Protocol):
+    """A program on an interface of the current network namespace."""
+
     ifindex: int
     prog_id: int
 
     def swap(self, prog_fd: int) -> None:
         """Replace the program atomically."""
+
+    def detach(self) -> None:
+        """Take the program off the interface and forget the link."""
+
+    def close(self) -> None:
+        """Let go of it; the program stays attached."""
+
+
+@dataclass(slots=True)
+class PinnedLink:
+    """An open, pinned BPF link: kinds "xdp" and "tcx"."""
+
+    fd: int
+    pin: Path
+    ifindex: int
+    prog_id: int
+
+    def swap(self, prog_fd: int) -> None:
         syscall.link_update(self.fd, prog_fd)
         self.prog_id = syscall.prog_info(prog_fd).id
 
     def detach(self) -> None:
-        """Take the program off the interface and forget the link."""
         self.pin.unlink(missing_ok=True)
         try:
             syscall.link_detach(self.fd)
@@ -64,44 +82,60 @@ class Link:
             self.fd = -1
 
 
-def pin_name(kind: str, ifindex: int) -> str:
-    return f"link-{kind}-{ifindex}"
-
-
-def attach(kind: str, prog_fd: int, ifindex: int, directory: Path) -> Link:
-    """Attach a program to an interface and pin the link in `directory`. DataPlaneError says what to do."""
-    attach_type, flags = (AttachType.XDP, XDP_FLAGS_DRV_MODE) if kind == "xdp" else (AttachType.TCX_INGRESS, 0)
+def has_tcx(prog_fd: int) -> bool:
+    """Whether the kernel knows tcx (Linux 6.6): it then misses interface 0, and does not refuse the attach type."""
     try:
-        fd = syscall.link_create(prog_fd, ifindex, attach_type, flags)
+        os.close(syscall.link_create(prog_fd, 0, AttachType.TCX_INGRESS))
+    except DataPlaneError as error:
+        return error.errno != errno.EINVAL
+    return True
+
+
+def attach(kind: Kind, prog_fd: int, ifindex: int, directory: Path) -> Link:
+    """Attach a program to an interface; links are pinned in `directory`. DataPlaneError says what to do."""
+    try:
+        if kind == "tc":
+            return clsact.attach(prog_fd, ifindex, directory)
+        return _attach_pinned(kind, prog_fd, ifindex, directory)
     except DataPlaneError as error:
         raise DataPlaneError(_why(kind, error), error.errno) from error
-    pin = directory / pin_name(kind, ifindex)
+
+
+def _attach_pinned(kind: Kind, prog_fd: int, ifindex: int, directory: Path) -> PinnedLink:
+    attach_type, flags = (AttachType.XDP, XDP_FLAGS_DRV_MODE) if kind == "xdp" else (AttachType.TCX_INGRESS, 0)
+    fd = syscall.link_create(prog_fd, ifindex, attach_type, flags)
+    pin = directory / f"link-{kind}-{ifindex}"
     try:
         pin.unlink(missing_ok=True)
         syscall.obj_pin(fd, str(pin))
     except BaseException:
         os.close(fd)  # the last descriptor of an unpinned link: the kernel detaches it
         raise
-    return Link(fd, pin, kind, ifindex, syscall.link_info(fd).prog_id)
+    return PinnedLink(fd, pin, ifindex, syscall.link_info(fd).prog_id)
 
 
-def _why(kind: str, error: DataPlaneError) -> str:
-    if kind == "tcx" and error.errno == errno.EINVAL:
-        return "tcx was refused (it needs Linux 6.6 or newer)"
+def _why(kind: Kind, error: DataPlaneError) -> str:
+    if error.errno == errno.ENODEV:
+        return "the interface is gone"
+    if kind == "tc" and error.errno == errno.EEXIST:
+        return (
+            f"another filter has handle {clsact.HANDLE:#x} at priority {clsact.PRIORITY}; "
+            "`tc filter show dev INTERFACE ingress` names its owner"
+        )
+    if kind == "tc" and error.errno in (errno.ENOENT, errno.EOPNOTSUPP):
+        return f"the kernel lacks the clsact qdisc or cls_bpf (CONFIG_NET_SCH_INGRESS, CONFIG_NET_CLS_BPF): {error}"
     if error.errno == errno.EBUSY:
         return f"another {kind} program is attached to the interface; detach it first (`bpftool net`)"
     if error.errno in (errno.EOPNOTSUPP, errno.EINVAL) and kind == "xdp":
         return "the driver has no native XDP"
     if error.errno == errno.ERANGE:
         return "the interface's MTU is too large for native XDP"
-    if error.errno == errno.ENODEV:
-        return "the interface is gone"
     return str(error)
 
 
-def adopt(directory: Path) -> dict[tuple[str, int], Link]:
-    """The live links pinned in `directory`, by (kind, ifindex). Links whose interface is gone are removed."""
-    found: dict[tuple[str, int], Link] = {}
+def adopt(directory: Path) -> dict[tuple[Kind, int], Link]:
+    """What is attached for this data plane, by (kind, ifindex). Links whose interface is gone are removed."""
+    found: dict[tuple[Kind, int], Link] = {("tc", index): one for index, one in clsact.adopt(directory).items()}
     for pin in sorted(directory.glob("link-*")):
         fd = syscall.obj_get(str(pin))
         info = syscall.link_info(fd)
@@ -109,6 +143,7 @@ def adopt(directory: Path) -> dict[tuple[str, int], Link]:
             os.close(fd)
             pin.unlink()
             continue
-        kind = "tcx" if info.type == LinkType.TCX else "xdp"
-        found[kind, info.ifindex] = Link(fd, pin, kind, info.ifindex, info.prog_id)
+        found["tcx" if info.type == LinkType.TCX else "xdp", info.ifindex] = PinnedLink(
+            fd, pin, info.ifindex, info.prog_id
+        )
     return found

@@ -53,7 +53,7 @@ class XdpPlane:
 
     run_dir: holds the bpffs; the same directory finds the same data plane again.
     interfaces: names; empty = every Ethernet interface that is up, also those that appear later.
-    attach: "auto" decides per interface (interfaces.choose), "xdp" and "tcx" force the hook.
+    attach: "auto" decides per interface (interfaces.choose), "xdp" and "tcx" force the hook, "tc" clsact.
     connections: size of the connection table, rounded up to a power of two; a table that is adopted keeps its size.
     """
 
