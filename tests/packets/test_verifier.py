@@ -21,6 +21,8 @@ FRAME_ROUNDED_TO = 32  # kernel/bpf/verifier.c, check_max_stack_depth; kernels f
 MAX_INSTRUCTIONS = 300_000  # of the 1 000 000 that the verifier is willing to walk through
 _LOG_STATS = 4  # BPF_LOG_STATS
 _CALL, _LOAD_IMM64 = 0x85, 0x18
+_JUMP, _EXIT = 0x05, 0x95
+_JUMP_CLASSES = (0x05, 0x06)  # BPF_JMP, BPF_JMP32
 _PSEUDO_CALL, _PSEUDO_FUNC = 1, 4  # src_reg of a call of a subprogram, and of a callback's address
 
 
@@ -29,6 +31,7 @@ class Verified:
     instructions: int  # that the verifier walked through
     frames: tuple[int, ...]  # bytes of stack, by subprogram in the order of the code
     calls: tuple[frozenset[int], ...]  # by subprogram: those that it calls or passes as a callback
+    bad_loops: tuple[int, ...]  # instructions that fall through to the beginning of a loop
 
     def deepest(self, subprogram: int = 0) -> int:
         """Bytes of the worst chain of calls. A timer's callback counts as called, though it has a stack of its own."""
@@ -71,7 +74,9 @@ def verified(path: Path) -> dict[str, Verified]:
             assert depth and walked, text
             code = lib.bpf_program__insns(program)[: lib.bpf_program__insn_cnt(program)]
             frames = tuple(int(frame) for frame in depth[1].split("+"))
-            result[lib.bpf_program__name(program).decode()] = Verified(int(walked[1]), frames, _calls(code))
+            result[lib.bpf_program__name(program).decode()] = Verified(
+                int(walked[1]), frames, _calls(code), tuple(_bad_loops(code))
+            )
             assert len(frames) == len(_calls(code))
         return result
     finally:
@@ -94,6 +99,41 @@ def _calls(code: list[_Instruction]) -> tuple[frozenset[int], ...]:
     return tuple(frozenset(one) for one in calls)
 
 
+def _successors(code: list[_Instruction], at: int) -> list[tuple[int, bool]]:
+    """(place, whether the edge may lead back into a loop), in the order in which check_cfg of Linux 6.1 walks them."""
+    one = code[at]
+    if one.code == _EXIT:
+        return []
+    if one.code == _CALL:
+        called = [(at + 1 + one.immediate, False)] if one.registers >> 4 == _PSEUDO_CALL else []
+        return [(at + 1, False), *called]
+    if one.code == _LOAD_IMM64:  # takes two places
+        called = [(at + 1 + one.immediate, False)] if one.registers >> 4 == _PSEUDO_FUNC else []
+        return [(at + 1, False), *called]
+    if one.code == _JUMP:
+        return [(at + 1 + one.offset, True)]
+    if one.code & 7 in _JUMP_CLASSES:
+        return [(at + 1, True), (at + 1 + one.offset, True)]
+    return [(at + 1, False)]
+
+
+def _bad_loops(code: list[_Instruction]) -> Iterator[int]:
+    """Linux 6.1 (push_insn) calls a loop a "back-edge" whose last instruction falls through to its first one."""
+    explored: set[int] = set()
+    path = {0: iter(_successors(code, 0))}
+    while path:
+        at = next(reversed(path))
+        for target, may_loop in path[at]:
+            if target in path and not may_loop:
+                yield at
+            if target not in path and target not in explored:
+                path[target] = iter(_successors(code, target))
+                break
+        else:
+            del path[at]
+            explored.add(at)
+
+
 @pytest.fixture(scope="module")
 def programs() -> dict[str, Verified]:
     return verified(OBJECT)
@@ -108,3 +148,7 @@ def test_every_chain_of_calls_fits_the_stack_as_the_oldest_kernel_counts(program
 def test_verification_stays_far_from_its_limit(programs: dict[str, Verified]) -> None:
     walked = {name: program.instructions for name, program in programs.items()}
     assert {name: count for name, count in walked.items() if count > MAX_INSTRUCTIONS} == {}
+
+
+def test_no_loop_falls_through_to_its_beginning(programs: dict[str, Verified]) -> None:
+    assert {name: program.bad_loops for name, program in programs.items() if program.bad_loops} == {}

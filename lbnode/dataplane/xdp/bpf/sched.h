@@ -37,6 +37,7 @@ struct walk {
 	__u32 wraps;
 	__u32 chosen; /* index of the server, or NO_SERVER */
 	__u32 weight; /* wlc: of the one chosen so far */
+	__u32 lost;   /* wrr, rr: another CPU moved the cursor meanwhile */
 	__u64 overhead;
 };
 
@@ -118,48 +119,60 @@ static long wlc_step(__u32 i, struct walk **walk)
 	return 0;
 }
 
-INLINE __u32 schedule_cursor(struct service *s, struct walk *w)
+/* One try; *w says whether another CPU moved the cursor meanwhile. */
+GLOBAL int choose_by_cursor(struct service *s, struct walk *w)
 {
+	if (!s || !w)
+		return NO_SERVER;
 	__u32 index = s->index, len = s->list_len & 0xffff;
 	__u64 *cursor = bpf_map_lookup_elem(&cursors, &index);
+	__builtin_memset(w, 0, sizeof(*w));
 	if (!cursor || !len)
 		return NO_SERVER;
-	for (int try = 0; try < CURSOR_TRIES; try++) {
-		__u64 old = *(volatile __u64 *)cursor;
-		__u32 at = old & 0xffff;
-		__builtin_memset(w, 0, sizeof(*w));
-		w->list = s->list;
-		w->len = len;
-		w->chosen = NO_SERVER;
-		if (s->scheduler == SCHED_RR) {
-			if ((__u32)(old >> 32) != s->epoch)
-				at = s->start;
-			w->at = at + 1 < len ? at + 1 : 0;
-			bpf_loop(len, rr_step, &w, 0);
-		} else {
-			w->cw = old >> 16 & 0xffff;
-			w->max = s->max_weight;
-			w->gcd = s->weight_gcd ? s->weight_gcd : 1;
-			if (!w->max)
-				return NO_SERVER;
-			if ((__u32)(old >> 32) != s->epoch) {
-				at = len; /* as IPVS: from the head again */
-				w->cw = s->start;
-			}
-			if (!w->cw || w->cw > w->max)
-				w->cw = w->max;
-			w->whole = at >= len;
-			w->at = w->whole ? 0 : at + 1;
-			w->steps = len - w->at;
-			bpf_loop(5 * len + 5, wrr_step, &w, 0);
-		}
-		if (w->chosen == NO_SERVER)
+	__u64 old = *(volatile __u64 *)cursor;
+	__u32 at = old & 0xffff;
+	w->list = s->list;
+	w->len = len;
+	w->chosen = NO_SERVER;
+	if (s->scheduler == SCHED_RR) {
+		if ((__u32)(old >> 32) != s->epoch)
+			at = s->start;
+		w->at = at + 1 < len ? at + 1 : 0;
+		bpf_loop(len, rr_step, &w, 0);
+	} else {
+		w->cw = old >> 16 & 0xffff;
+		w->max = s->max_weight;
+		w->gcd = s->weight_gcd ? s->weight_gcd : 1;
+		if (!w->max)
 			return NO_SERVER;
-		__u64 new = (__u64)s->epoch << 32 | (__u64)(w->cw & 0xffff) << 16 | (w->at & 0xffff);
-		if (__sync_val_compare_and_swap(cursor, old, new) == old)
+		if ((__u32)(old >> 32) != s->epoch) {
+			at = len; /* as IPVS: from the head again */
+			w->cw = s->start;
+		}
+		if (!w->cw || w->cw > w->max)
+			w->cw = w->max;
+		w->whole = at >= len;
+		w->at = w->whole ? 0 : at + 1;
+		w->steps = len - w->at;
+		bpf_loop(5 * len + 5, wrr_step, &w, 0);
+	}
+	if (w->chosen == NO_SERVER)
+		return NO_SERVER;
+	__u64 new = (__u64)s->epoch << 32 | (__u64)(w->cw & 0xffff) << 16 | (w->at & 0xffff);
+	w->lost = __sync_val_compare_and_swap(cursor, old, new) != old;
+	return w->chosen;
+}
+
+INLINE __u32 schedule_cursor(struct service *s, struct walk *w)
+{
+	__u32 chosen = NO_SERVER;
+#pragma unroll
+	for (int try = 0; try < CURSOR_TRIES; try++) {
+		chosen = choose_by_cursor(s, w);
+		if (!w->lost)
 			break;
 	}
-	return w->chosen;
+	return chosen;
 }
 
 INLINE __u32 schedule_wlc(struct service *s, struct walk *w)
