@@ -48,7 +48,7 @@ class SyncConfig:
 class DataPlaneConfig:
     kind: str = "auto"  # auto | xdp | ipvs | fake
     interfaces: tuple[str, ...] = ()  # none: all that carry traffic
-    attach: Literal["auto", "xdp", "tcx"] = "auto"
+    attach: Literal["auto", "xdp", "tcx", "tc"] = "auto"  # "tc": by clsact, as before Linux 6.6
     connections: int = 1 << 18  # size of the connection table
 
 
@@ -125,7 +125,7 @@ class _Sync(Document):
 class _DataPlane(Document):
     kind: Literal["auto", "xdp", "ipvs", "fake"] = "auto"
     interfaces: Annotated[tuple[str, ...], Field(strict=False)] = ()
-    attach: Literal["auto", "xdp", "tcx"] = "auto"
+    attach: Literal["auto", "xdp", "tcx", "tc"] = "auto"
     connections: Annotated[int, Field(ge=1024, le=1 << 26)] = 1 << 18
 
 
