@@ -15,7 +15,7 @@ TEST_PACKAGES := $(LAB_PACKAGES) keepalived chromium ethtool iputils-arping tcpd
 BENCH_PACKAGES := $(LAB_PACKAGES) haproxy nftables wrk
 
 .DEFAULT_GOAL := help
-.PHONY: help check test test-reference unit root-test demo lab bench clean packages-lab packages-test packages-bench
+.PHONY: help check test test-reference demo lab bench clean packages-lab packages-test packages-bench
 
 help:
 	@echo "make demo         the two-gateway lab, a failover under load, then the web UI (root); ONCE=1 exits afterwards"
