@@ -71,7 +71,7 @@ class NodeInfo:
     programmed_revision: int
     problems: int
     settled_revision: int = 0  # newest revision of which every object was tried, successfully or not
-    reachable: bool = True  # False: its lease ran out and the sync peer is silent
+    reachable: bool = True  # False: its key is gone from the store, its lease ran out
     seen: float = 0.0  # Unix time when this was last known to be true
 
 

@@ -33,7 +33,6 @@ class ConfigFeed:
         self, store: Store, cache: ConfigCache, journal: Journal, observe: Callable[[View], None] = lambda _: None
     ) -> None:
         self.resolution: Watched[Resolution | None] = Watched(None)
-        self.store_revision: Watched[int] = Watched(0)
         self._store = store
         self._cache = cache
         self._journal = journal
@@ -78,7 +77,6 @@ class ConfigFeed:
     async def _follow(self) -> None:
         async for view in self._store.watch():
             self._observe(view)
-            self.store_revision.set(view.revision)
             await self._take(view)
 
     async def _take(self, view: View, *, unless_known: bool = False) -> None:

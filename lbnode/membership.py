@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from ipaddress import ip_address
 from typing import Any
@@ -83,14 +83,10 @@ class Membership:
                 present[name] = replace(info, reachable=False)
         self._others = present
 
-    def nodes(self, silent: Iterable[str] = ()) -> tuple[NodeInfo, ...]:
-        """This node first, then the others by name. `silent`: names of peers whose sync link is silent."""
+    def nodes(self) -> tuple[NodeInfo, ...]:
+        """This node first, then the others by name."""
         others = sorted(self._others.values(), key=lambda node: node.name)
-        quiet = set(silent)
-        return (
-            replace(self._me.value, seen=time.time()),
-            *(replace(node, reachable=node.reachable and node.name not in quiet) for node in others),
-        )
+        return (replace(self._me.value, seen=time.time()), *others)
 
     async def run(self) -> None:
         """Publish until cancelled; a store that does not answer is tried again."""
