@@ -21,7 +21,7 @@ from collections import Counter
 from typing import Protocol
 
 from lbnode.election import messages
-from lbnode.election.machine import Announce, Changed, Claim, Event, Machine, Send, Withdraw
+from lbnode.election.machine import Announce, Changed, Claim, Event, Lease, Machine, Send, Withdraw
 from lbnode.election.member import Member
 from lbnode.election.netlink import open_monitor
 from lbnode.election.packet import Reason, Rejected, vrid_of
@@ -42,15 +42,24 @@ class HasFileno(Protocol):
     def fileno(self) -> int: ...
 
 
+class LeaseTable(Protocol):
+    """The kernel's side of the leases, which ends them when this process cannot."""
+
+    def set(self, group: VipGroup, until: int) -> None:
+        """Serve the group's addresses until `until` (ns of CLOCK_BOOTTIME; 0 = stop now). Called with each
+        advertisement: a few microseconds, never blocking; OSError when the kernel refuses."""
+
+
 def now_ns() -> int:
-    """CLOCK_BOOTTIME: monotonic, and it goes on while the machine is suspended."""
+    """CLOCK_BOOTTIME: monotonic, and it goes on while the machine is suspended. bpf_ktime_get_boot_ns() is the same."""
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
 class Driver:
-    def __init__(self, parent: socket.socket, node: str) -> None:
+    def __init__(self, parent: socket.socket, node: str, lease: LeaseTable | None = None) -> None:
         self._parent = Parent(parent)
         self._node = node
+        self._lease = lease
         self._members: dict[str, Member] = {}
         self._sockets: dict[int, VrrpSocket] = {}  # by interface index
         self._vips = Vips()
@@ -140,6 +149,8 @@ class Driver:
         match event:
             case Send(datagram):
                 self._send(member, datagram)
+            case Lease(until):
+                self._set_lease(member, until)
             case Claim():
                 self._claim(member)
             case Withdraw():
@@ -168,6 +179,15 @@ class Driver:
             member.send_problem = f"cannot send advertisements on {vrrp.link.name}: {error.strerror}"
         else:
             member.send_problem = ""
+
+    def _set_lease(self, member: Member, until: int) -> None:
+        """An advertisement that could not be sent extends nothing: the peers did not hear it either."""
+        if self._lease is None or (until and member.send_problem and member.peers):
+            return
+        try:
+            self._lease.set(member.group, until)
+        except OSError as error:
+            member.other_problems = (f"cannot set the lease of the addresses: {error.strerror}",)
 
     # --- interfaces and configuration -----------------------------------------------------------------------
 

@@ -32,6 +32,7 @@ ANNOUNCE_COUNT = 5  # gratuitous ARPs per address and round: they have no acknow
 # The first round comes at takeover; switches and hosts that were not ready get another chance at these ages.
 ANNOUNCE_AFTER = (SECOND // 10, SECOND // 2, SECOND, 5 * SECOND)
 ANNOUNCE_REFRESH = 60 * SECOND
+FOREVER = (1 << 63) - 1  # a lease that does not end: of a sole member, since nobody else will serve
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,17 @@ class Withdraw:
 
 
 @dataclass(frozen=True, slots=True)
+class Lease:
+    """The data plane may serve the group's addresses until `until` (ns on the machine's clock; 0 = not any more).
+
+    Follows the Send it is due to, 2.5 intervals after it, while a peer waits 3 at least: whatever stops this process,
+    the node stops serving before another starts. A sole member's lease is FOREVER.
+    """
+
+    until: int
+
+
+@dataclass(frozen=True, slots=True)
 class Announce:
     """Send `count` gratuitous ARPs for each address."""
 
@@ -93,7 +105,7 @@ class Changed:
     reason: str
 
 
-Event = Send | Claim | Withdraw | Announce | Changed
+Event = Send | Lease | Claim | Withdraw | Announce | Changed
 
 
 class Input(Enum):
@@ -214,7 +226,7 @@ class Machine:
         if not self.router.peers:
             self._take_over(now, f"{reason}: sole member", None)
             return
-        self._events.append(Withdraw())  # what a predecessor that was killed left behind
+        self._withdraw()  # what a predecessor that was killed left behind
         self._active_interval = self.router.interval
         self._become_backup(now, reason)
 
@@ -237,23 +249,23 @@ class Machine:
 
     def _yield_role(self, now: int, reason: str, advert: Advert | None) -> None:
         assert advert is not None
-        self._events.append(Withdraw())
+        self._withdraw()
         self._send(self.router.priority, now)  # makes the winner announce itself after us
         self._become_backup(now, reason)
         self._follow(now, reason, advert)
 
     def _step_down(self, now: int, reason: str, _: Advert | None) -> None:
-        self._events.append(Withdraw())
+        self._withdraw()
         self._active_interval = self.router.interval
         self._become_backup(now, reason)
 
     def _release(self, now: int, reason: str, _: Advert | None) -> None:
-        self._events.append(Withdraw())
+        self._withdraw()
         self._send(RELEASE_PRIORITY, now)
         self._leave(now, reason, None)
 
     def _hand_over(self, now: int, reason: str, _: Advert | None) -> None:
-        self._events.append(Withdraw())
+        self._withdraw()
         self._send(RELEASE_PRIORITY, now)
         self._gave_way, self._active_interval = True, self.router.interval
         self._become_backup(now, reason)
@@ -319,7 +331,11 @@ class Machine:
 
     def _advertise_now(self, now: int) -> None:
         self._send(self.router.priority, now)
+        self._events.append(Lease(now + self.router.dark_after if self.router.peers else FOREVER))
         self._adver_at = now + self.router.interval
+
+    def _withdraw(self) -> None:
+        self._events += (Lease(0), Withdraw())
 
     def _send(self, priority: int, now: int) -> None:
         router = self.router

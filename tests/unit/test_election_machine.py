@@ -10,11 +10,13 @@ import pytest
 
 from lbnode.election.machine import (
     CENTISECOND,
+    FOREVER,
     SECOND,
     TRANSITIONS,
     Announce,
     Event,
     Input,
+    Lease,
     Machine,
     Send,
     VirtualRouter,
@@ -71,7 +73,7 @@ def hear(machine: Machine, now: int, priority: int, *, source: IPv4Address = THE
 def test_start_removes_leftovers_and_waits_the_active_down_interval() -> None:
     machine = Machine(ROUTER)
     machine.start(T0)
-    assert kinds(machine) == ["Withdraw", "Changed"]
+    assert kinds(machine) == ["Lease", "Withdraw", "Changed"]
     assert machine.get_timer() == T0 + 3 * I + (256 - 150) * I // 256
 
 
@@ -79,14 +81,14 @@ def test_takeover_advertises_then_claims_then_announces() -> None:
     machine = backup()
     now = machine.get_timer() or 0
     machine.handle_timer(now)
-    assert kinds(machine) == ["advert 150", "Claim", "Announce", "Changed"]
+    assert kinds(machine) == ["advert 150", "Lease", "Claim", "Announce", "Changed"]
     assert machine.get_timer() == now + I
 
 
 def test_a_sole_member_is_active_at_once_without_touching_what_it_adopts() -> None:
     machine = Machine(replace(ROUTER, peers=()))
     machine.start(T0)
-    assert kinds(machine) == ["advert 150", "Claim", "Announce", "Changed"]
+    assert kinds(machine) == ["advert 150", "Lease", "Claim", "Announce", "Changed"]
 
 
 @pytest.mark.parametrize("priority", [250, 150, 50])
@@ -126,7 +128,7 @@ def test_the_best_remaining_member_takes_a_released_group_at_once() -> None:
     hear(machine, T0 + 2 * I, 0)
     assert machine.get_timer() == T0 + 2 * I
     machine.handle_timer(T0 + 2 * I)
-    assert kinds(machine)[:2] == ["advert 150", "Claim"]
+    assert kinds(machine)[:2] == ["advert 150", "Lease"]
 
 
 def test_a_release_is_void_when_what_was_received_after_it_shows_a_successor() -> None:
@@ -161,7 +163,7 @@ def test_advertisements_keep_an_absolute_schedule_and_never_burst() -> None:
 def test_active_yields_to_a_superior_one_with_a_last_advertisement(priority: int, source: str) -> None:
     machine, t = active()
     hear(machine, t + 1, priority, source=IPv4Address(source))
-    assert kinds(machine) == ["Withdraw", "advert 150", "Changed"]
+    assert kinds(machine) == ["Lease", "Withdraw", "advert 150", "Changed"]
     assert (machine.state, machine.active_address) == (VrrpState.BACKUP, IPv4Address(source))
 
 
@@ -171,14 +173,48 @@ def test_active_yields_to_a_superior_one_with_a_last_advertisement(priority: int
 def test_active_asserts_itself_and_announces_again_on_any_other_contact(priority: int, source: str) -> None:
     machine, t = active()
     hear(machine, t + 1, priority, source=IPv4Address(source))
-    assert kinds(machine) == ["advert 150", "Announce"]
+    assert kinds(machine) == ["advert 150", "Lease", "Announce"]
     assert machine.get_timer() == t + 1 + I
+
+
+def leases(machine: Machine) -> list[int]:
+    return [event.until for event in events(machine) if isinstance(event, Lease)]
+
+
+def test_each_advertisement_of_an_active_extends_the_lease_by_less_than_a_peer_waits() -> None:
+    machine = backup()
+    t = machine.get_timer() or 0
+    machine.handle_timer(t)
+    machine.handle_timer(t + I)
+    hear(machine, t + I + 1, 50)
+    assert leases(machine) == [at + 5 * I // 2 for at in (t, t + I, t + I + 1)]
+
+
+def test_the_lease_of_a_sole_member_does_not_end_with_its_process() -> None:
+    machine, t = active(replace(ROUTER, peers=()))
+    machine.handle_timer(t + I)
+    assert leases(machine) == [FOREVER]
+
+
+@pytest.mark.parametrize("leave", ["stop", "handover", "yield", "dark"])
+def test_whoever_leaves_the_role_revokes_the_lease_first(leave: str) -> None:
+    machine, t = active()
+    match leave:
+        case "stop":
+            machine.stop(t + 1, "test")
+        case "handover":
+            machine.handover(t + 1)
+        case "yield":
+            hear(machine, t + 1, 250)
+        case "dark":
+            machine.handle_timer(t + 9 * I)
+    assert events(machine)[0] == Lease(0)
 
 
 def test_stop_withdraws_before_it_releases() -> None:
     machine, t = active()
     machine.stop(t + 1, "test")
-    assert kinds(machine) == ["Withdraw", "advert 0", "Changed"]
+    assert kinds(machine) == ["Lease", "Withdraw", "advert 0", "Changed"]
     assert machine.get_timer() is None
 
 
@@ -201,21 +237,21 @@ def test_announcements_follow_their_schedule_and_are_refreshed() -> None:
 def test_an_active_that_was_dark_steps_down_before_it_advertises() -> None:
     machine, t = active()
     machine.handle_timer(t + ROUTER.dark_after + 1)
-    assert kinds(machine) == ["Withdraw", "Changed"]
+    assert kinds(machine) == ["Lease", "Withdraw", "Changed"]
     assert machine.state is VrrpState.BACKUP
 
 
 def test_an_active_that_was_dark_does_not_fight_the_peer_it_hears_first() -> None:
     machine, t = active()
     hear(machine, t + 10 * I, 50)
-    assert kinds(machine) == ["Withdraw", "Changed"]
+    assert kinds(machine) == ["Lease", "Withdraw", "Changed"]
     assert (machine.state, machine.active_address) == (VrrpState.BACKUP, THEIRS)
 
 
 def test_an_active_that_was_only_late_carries_on() -> None:
     machine, t = active()
     machine.handle_timer(t + ROUTER.dark_after)
-    assert kinds(machine) == ["advert 150", "Announce"]
+    assert kinds(machine) == ["advert 150", "Lease", "Announce"]
 
 
 def test_a_backup_that_was_paused_listens_once_more_before_it_takes_over() -> None:
@@ -230,7 +266,7 @@ def test_a_backup_that_was_paused_listens_once_more_before_it_takes_over() -> No
 def test_handover_releases_and_does_not_preempt_the_successor() -> None:
     machine, t = active(replace(ROUTER, preempt=True))
     machine.handover(t + 1)
-    assert kinds(machine) == ["Withdraw", "advert 0", "Changed"]
+    assert kinds(machine) == ["Lease", "Withdraw", "advert 0", "Changed"]
     for step in range(1, 50):
         hear(machine, t + step * I, 50)
         machine.handle_timer(t + step * I)
@@ -246,7 +282,7 @@ def test_a_sole_member_does_not_hand_over() -> None:
 def test_reconfiguration_keeps_the_active_active_and_tells_at_once() -> None:
     machine, t = active()
     machine.reconfigure(replace(ROUTER, priority=140, interval_cs=20, addresses=(VIP, THEIRS)), t + 1)
-    assert kinds(machine) == ["advert 140", "Announce"]
+    assert kinds(machine) == ["advert 140", "Lease", "Announce"]
     assert machine.get_timer() == t + 1 + 10 * CENTISECOND  # announcement round; advertisement after 20
 
 
