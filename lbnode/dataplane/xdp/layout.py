@@ -15,7 +15,7 @@ from typing import Self
 
 from lbnode.model import Address, Counters, ForwardingMethod, L4Protocol, ServiceId, Timeouts
 
-LAYOUT_VERSION = 2
+LAYOUT_VERSION = 3
 BUCKET_WAYS = 4
 SLOT_EMPTY = 0xFFFFFFFF
 MAX_SERVERS_PER_SERVICE = 65535

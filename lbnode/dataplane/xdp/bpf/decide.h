@@ -3,7 +3,7 @@
 #ifndef LBNODE_DECIDE_H
 #define LBNODE_DECIDE_H
 
-#include "packet.h"
+#include "hook.h"
 #include "sched.h"
 #include "track.h"
 
@@ -23,6 +23,23 @@ struct decision {
 	__u16 reserved[3];
 };
 
+/* To the sender of a packet that cannot go on: an ICMP error. */
+struct answer {
+	struct addr from;
+	__u32 reason; /* enum reason */
+	__u32 mtu;    /* REASON_TOO_BIG */
+};
+
+enum reason { REASON_NONE, REASON_TTL, REASON_TOO_BIG, REASON_NO_SERVER };
+
+/* Network address translation of one end. */
+struct rewrite {
+	struct addr address;
+	__be16 port;
+	__u16 source; /* not 0: of the source, else of the target */
+	__u32 reserved;
+};
+
 /*
  * Working memory of the packet that this CPU is busy with (its stack is too small). Both hooks run with bottom halves
  * off, so there is one packet at a time; programs that user space runs do not use it.
@@ -30,6 +47,10 @@ struct decision {
 struct scratch {
 	struct packet packet;
 	struct decision decision;
+	__u32 action; /* enum action: what `decision` is about */
+	struct hop hop;
+	struct answer answer;
+	struct rewrite rewrite;
 	struct bpf_fib_lookup route;
 	struct walk walk;
 	struct new_conn new;
@@ -69,10 +90,11 @@ INLINE int drop_counted(__u32 event)
 	return ACTION_DROP;
 }
 
-INLINE struct service *find_service(const struct tuple *t)
+INLINE struct service *find_service(const struct packet *p)
 {
+	const struct tuple *t = &p->tuple;
 	struct service_key key = {
-		.address = t->target, .port = t->target_port, .protocol = t->protocol, .family = 4};
+		.address = t->target, .port = t->target_port, .protocol = t->protocol, .family = p->family};
 	return bpf_map_lookup_elem(&services, &key);
 }
 
@@ -108,7 +130,7 @@ INLINE int enter(const struct packet *p, const struct server *server, __u32 inde
  */
 INLINE int decide_new(const struct packet *p, struct decision *d, __u32 now, __u64 hash)
 {
-	struct service *service = find_service(&p->tuple);
+	struct service *service = find_service(p);
 	struct scratch *memory = get_scratch();
 	if (!service || !memory)
 		return ACTION_PASS;

@@ -6,76 +6,76 @@
 #include "decide.h"
 #include "icmp.h"
 
+#define OUTER_TTL 64
 #define TCP_CHECK_AT 16 /* offsetof(struct tcphdr, check) */
 #define UDP_CHECK_AT 6
 
-/* UDP's checksum 0 means that there is none (RFC 768): it stays, and none becomes it. */
-INLINE void udp_replace(struct udphdr *udp, __be32 old, __be32 new, __be16 old_port, __be16 new_port)
+/*
+ * Network address translation of the source or the target, with TTL. 0, or -1: the packet cannot be written. UDP's
+ * checksum 0 means that there is none (RFC 768): it stays, and none becomes it.
+ */
+INLINE int translate(void *ctx, const int hook, const struct packet *p, bool source, const struct addr *new,
+		     __be16 new_port, const int family)
 {
-	if (!udp->check)
-		return;
-	csum_replace4(&udp->check, old, new);
-	csum_replace2(&udp->check, old_port, new_port);
-	if (!udp->check)
-		udp->check = 0xffff;
-}
-
-/* Network address translation of the source or the target, with TTL. 0, or -1: the packet cannot be written. */
-INLINE int translate(void *ctx, const int hook, const struct packet *p, bool source, __be32 new, __be16 new_port)
-{
-	__be32 old = source ? p->tuple.source.word[3] : p->tuple.target.word[3];
 	__be16 old_port = source ? p->tuple.source_port : p->tuple.target_port;
 	bool tcp = p->tuple.protocol == IPPROTO_TCP;
-	__u32 header = header_length(p);
+	__u32 header = header_length(p, family);
+	__u32 delta = addr_delta(source ? &p->tuple.source : &p->tuple.target, new, family);
 	if (hook == HOOK_TC) {
 		__u32 at = ETH_HLEN + header + (tcp ? TCP_CHECK_AT : UDP_CHECK_AT);
 		__u64 flags = tcp ? 0 : BPF_F_MARK_MANGLED_0;
-		if (bpf_l4_csum_replace(ctx, at, old, new, flags | BPF_F_PSEUDO_HDR | 4))
+		if (bpf_l4_csum_replace(ctx, at, 0, delta, flags | BPF_F_PSEUDO_HDR))
 			return -1;
 		if (old_port != new_port && bpf_l4_csum_replace(ctx, at, old_port, new_port, flags | 2))
 			return -1;
 	}
 	void *end = frame_end(ctx, hook);
-	struct iphdr *ip = frame(ctx, hook) + ETH_HLEN;
-	if ((void *)(ip + 1) > end)
+	void *ip = frame(ctx, hook) + ETH_HLEN;
+	if (ip + (family == 6 ? IP6_HEADER : IP_HEADER) > end)
 		return -1;
-	void *l4 = (void *)ip + header;
+	__be16 *l4 = ip + header;
+	if ((void *)(l4 + 4) > end)
+		return -1;
 	if (is_xdp(hook)) {
+		__u64 change = (__u64)delta + (__u16)~old_port + new_port;
 		if (tcp) {
-			struct tcphdr *th = l4;
-			if ((void *)(th + 1) > end)
+			if ((void *)(l4 + 9) > end)
 				return -1;
-			csum_replace4(&th->check, old, new);
-			csum_replace2(&th->check, old_port, new_port);
-		} else {
-			struct udphdr *uh = l4;
-			if ((void *)(uh + 1) > end)
-				return -1;
-			udp_replace(uh, old, new, old_port, new_port);
+			csum_add(&l4[TCP_CHECK_AT / 2], change);
+		} else if (l4[UDP_CHECK_AT / 2]) {
+			csum_add(&l4[UDP_CHECK_AT / 2], change);
+			if (!l4[UDP_CHECK_AT / 2])
+				l4[UDP_CHECK_AT / 2] = 0xffff;
 		}
 	}
-	__be16 *port = l4;
-	if ((void *)(port + 2) > end)
-		return -1;
-	port[source ? 0 : 1] = new_port;
-	ip_set_addr(ip, source, new);
-	ip_decrement_ttl(ip);
+	l4[source ? 0 : 1] = new_port;
+	if (family == 6) {
+		struct ipv6hdr *ip6 = ip;
+		__builtin_memcpy(source ? &ip6->saddr : &ip6->daddr, new, sizeof(ip6->saddr));
+		ip6->hop_limit--;
+	} else {
+		ip_set_addr(ip, source, new->word[3]);
+		ip_decrement_ttl(ip);
+	}
 	return 0;
 }
 
-INLINE int decrement_ttl(void *ctx, const int hook)
+INLINE int decrement_ttl(void *ctx, const int hook, const int family)
 {
-	struct iphdr *ip = frame(ctx, hook) + ETH_HLEN;
-	if ((void *)(ip + 1) > frame_end(ctx, hook))
+	void *ip = frame(ctx, hook) + ETH_HLEN;
+	if (ip + (family == 6 ? IP6_HEADER : IP_HEADER) > frame_end(ctx, hook))
 		return -1;
-	ip_decrement_ttl(ip);
+	if (family == 6)
+		((struct ipv6hdr *)ip)->hop_limit--;
+	else
+		ip_decrement_ttl(ip);
 	return 0;
 }
 
 /* IP in IP (RFC 2003). The outer header takes TOS, DF and identification from the inner one. */
 INLINE int encapsulate(void *ctx, const int hook, const struct packet *p, const struct server *server)
 {
-	if (decrement_ttl(ctx, hook))
+	if (decrement_ttl(ctx, hook, 4))
 		return -1;
 	struct iphdr *ip = frame(ctx, hook) + ETH_HLEN;
 	if ((void *)(ip + 1) > frame_end(ctx, hook))
@@ -103,7 +103,7 @@ INLINE int encapsulate(void *ctx, const int hook, const struct packet *p, const 
 	ip->tot_len = bpf_htons(p->length + IP_HEADER);
 	ip->id = id;
 	ip->frag_off = p->dont_fragment ? bpf_htons(IP_DF) : 0;
-	ip->ttl = IPIP_TTL;
+	ip->ttl = OUTER_TTL;
 	ip->protocol = IPPROTO_IPIP;
 	ip->saddr = server->tunnel_source.word[3] ? server->tunnel_source.word[3] : p->tuple.source.word[3];
 	ip->daddr = server->address.word[3];
@@ -113,9 +113,10 @@ INLINE int encapsulate(void *ctx, const int hook, const struct packet *p, const 
 
 /* The next hop of a server: what the control plane found, or what the kernel says now. */
 INLINE void server_hop(void *ctx, const int hook, struct scratch *memory, const struct server *server, __u32 length,
-		       struct hop *hop)
+		       const int family)
 {
 	const struct packet *p = &memory->packet;
+	struct hop *hop = &memory->hop;
 	if (likely(server->flags & SERVER_HOP)) {
 		__u32 mtu = server->mtu;
 		hop->result = HOP_OK;
@@ -128,66 +129,78 @@ INLINE void server_hop(void *ctx, const int hook, struct scratch *memory, const 
 		}
 		return;
 	}
-	__be32 source = server->forward == FORWARD_TUNNEL ? server->tunnel_source.word[3] : p->tuple.source.word[3];
-	find_hop(ctx, hook, &memory->route, hop, source, server->address.word[3], p->tos, length);
+	const struct addr *source =
+		server->forward == FORWARD_TUNNEL ? &server->tunnel_source : &p->tuple.source;
+	find_hop(ctx, hook, &memory->route, hop, source, &server->address, p->tos, length, family);
 }
 
-/* The packet cannot go on: the sender shall hear why. */
-INLINE int refuse(const int hook, struct answer *answer, __be32 from, __u8 type, __u8 code, __u16 mtu)
-{
-	answer->from = from;
-	answer->type = type;
-	answer->code = code;
-	answer->mtu = mtu;
-	return is_xdp(hook) ? XDP_DROP : TC_DROP;
-}
-
-/*
- * Send a packet where the decision says. `server` NULL: a masqueraded server's reply (or an error about what the server got)
- * to the client, its source becomes the VIP again.
- */
-INLINE int forward(void *ctx, const int hook, struct scratch *memory, const struct server *server,
-		   struct answer *answer)
+/* Give the packet its new addresses; `server` NULL: the client's side. */
+INLINE int masquerade(void *ctx, const int hook, struct scratch *memory, const struct server *server, const int family)
 {
 	const struct packet *p = &memory->packet;
 	const struct decision *d = &memory->decision;
+	const struct addr *new = server ? &server->address : &d->vip;
+	__be16 new_port = server ? server->port : d->vip_port;
+	if (likely(p->kind == KIND_L4))
+		return translate(ctx, hook, p, !server, new, new_port, family);
+	memory->rewrite.address = *new;
+	memory->rewrite.port = new_port;
+	memory->rewrite.source = server != NULL;
+	return call_translate_error(ctx, hook, memory);
+}
+
+/*
+ * Send a packet where the decision says: to a server, or what a masqueraded server said (or an error about what it got) to
+ * the client, where its source becomes the VIP again.
+ */
+INLINE int forward(void *ctx, const int hook, struct scratch *memory, const int family)
+{
+	const struct packet *p = &memory->packet;
+	const struct decision *d = &memory->decision;
+	struct hop *hop = &memory->hop;
+	struct server *server = NULL;
+	if (memory->action == ACTION_TO_SERVER) {
+		server = get_server(d->server, d->generation);
+		if (!server)
+			return drop(hook, EVENT_DROP_SERVER_GONE);
+	}
+	asm volatile("" : "+r"(server)); /* or the compiler asks for the action again, which tells the verifier nothing */
 	__u32 method = server ? server->forward : FORWARD_MASQUERADE;
-	__u32 overhead = method == FORWARD_TUNNEL ? IP_HEADER : 0;
-	__be32 vip = server ? p->tuple.target.word[3] : d->vip.word[3];
-	struct hop hop = {}; /* Linux 6.1 refuses to read what nobody wrote, also where it means nothing */
+	__u32 overhead = method == FORWARD_TUNNEL ? IP_HEADER : 0, length = wire_length(ctx, hook, p) + overhead;
+	const struct addr *vip = server ? &p->tuple.target : &d->vip;
 	if (unlikely(p->ttl <= 1)) {
 		count(EVENT_DROP_TTL);
-		return refuse(hook, answer, vip, ICMP_TIME_EXCEEDED, 0, 0);
+		return refuse(hook, memory, vip, REASON_TTL, 0);
 	}
 	if (server)
-		server_hop(ctx, hook, memory, server, wire_length(ctx, hook, p) + overhead, &hop);
+		server_hop(ctx, hook, memory, server, length, family);
 	else
-		find_hop(ctx, hook, &memory->route, &hop, vip, p->tuple.target.word[3], p->tos,
-			 wire_length(ctx, hook, p));
-	if (unlikely(hop.result == HOP_TOO_BIG)) {
-		if (!p->dont_fragment || hop.mtu <= overhead)
-			return drop(hook, EVENT_DROP_TOO_BIG);
+		find_hop(ctx, hook, &memory->route, hop, vip, &p->tuple.target, p->tos, length, family);
+	if (unlikely(hop->result == HOP_TOO_BIG)) {
 		count(EVENT_DROP_TOO_BIG);
-		return refuse(hook, answer, vip, ICMP_DEST_UNREACH, ICMP_FRAG_NEEDED, hop.mtu - overhead);
+		if (!p->dont_fragment || hop->mtu <= overhead)
+			return dropped(hook);
+		return refuse(hook, memory, vip, REASON_TOO_BIG, hop->mtu - overhead);
 	}
 	int failed;
-	if (method == FORWARD_MASQUERADE) {
-		__be32 new = server ? server->address.word[3] : vip;
-		__be16 new_port = server ? server->port : d->vip_port;
-		if (p->kind == KIND_L4)
-			failed = translate(ctx, hook, p, !server, new, new_port);
-		else
-			failed = translate_error(ctx, hook, p, server, new, new_port);
-	} else if (method == FORWARD_TUNNEL) {
+	if (method == FORWARD_MASQUERADE)
+		failed = masquerade(ctx, hook, memory, server, family);
+	else if (method == FORWARD_TUNNEL)
 		failed = encapsulate(ctx, hook, p, server);
-	} else {
-		failed = hop.result == HOP_STACK ? 0 : decrement_ttl(ctx, hook);
-	}
+	else
+		failed = hop->result == HOP_STACK ? 0 : decrement_ttl(ctx, hook, family);
 	if (unlikely(failed))
 		return drop(hook, EVENT_DROP_ERROR);
 	if (p->kind == KIND_ICMP_ERROR)
 		count(EVENT_ICMP_TRANSLATED);
-	return emit(ctx, hook, &hop, method != FORWARD_DIRECT);
+	return emit(ctx, hook, hop, method != FORWARD_DIRECT);
 }
+
+INLINE int forward6(void *ctx, const int hook, struct scratch *memory)
+{
+	return forward(ctx, hook, memory, 6);
+}
+
+RARE(forward6)
 
 #endif

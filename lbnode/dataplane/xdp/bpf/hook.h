@@ -18,10 +18,28 @@ INLINE bool is_xdp(const int hook)
 }
 
 #define AF_INET 2
+#define AF_INET6 10
 #define TC_NEXT (-1) /* TCX_NEXT, TC_ACT_UNSPEC: go on as if the program had not been there */
 #define TC_DROP 2    /* TCX_DROP */
 #define PACKET_HOST 0
-#define IPIP_TTL 64
+
+/*
+ * Work that few packets need is a function of its own per hook, verified apart from its callers and with a frame of its
+ * own on the stack: `call_NAME`. It finds everything in the working memory.
+ */
+#define RARE(name)                                                                                                     \
+	GLOBAL int name##_xdp(struct xdp_md *ctx, struct scratch *memory)                                              \
+	{                                                                                                              \
+		return memory ? name(ctx, HOOK_XDP_FRAGS, memory) : XDP_ABORTED;                                       \
+	}                                                                                                              \
+	GLOBAL int name##_tc(struct __sk_buff *ctx, struct scratch *memory)                                            \
+	{                                                                                                              \
+		return memory ? name(ctx, HOOK_TC, memory) : TC_DROP;                                                  \
+	}                                                                                                              \
+	INLINE int call_##name(void *ctx, const int hook, struct scratch *memory)                                      \
+	{                                                                                                              \
+		return is_xdp(hook) ? name##_xdp(ctx, memory) : name##_tc(ctx, memory);                                \
+	}
 
 /*
  * The verifier wants these fields read at a constant offset from the context itself; the compiler, left alone, likes to
@@ -55,6 +73,12 @@ INLINE __u32 frame_len(void *ctx, const int hook)
 	return length;
 }
 
+/* Bytes from anywhere in the frame, also from buffers that cannot be looked into. 0, or a negative errno. */
+INLINE long load_bytes(void *ctx, const int hook, __u32 at, void *to, const __u32 length)
+{
+	return is_xdp(hook) ? bpf_xdp_load_bytes(ctx, at, to, length) : bpf_skb_load_bytes(ctx, at, to, length);
+}
+
 INLINE __u32 ingress(void *ctx, const int hook)
 {
 	if (is_xdp(hook))
@@ -78,10 +102,16 @@ INLINE int pass(const int hook)
 	return is_xdp(hook) ? XDP_PASS : TC_NEXT;
 }
 
+/* The packet's end; whoever decided so has counted it. */
+INLINE int dropped(const int hook)
+{
+	return is_xdp(hook) ? XDP_DROP : TC_DROP;
+}
+
 INLINE int drop(const int hook, __u32 event)
 {
 	count(event);
-	return is_xdp(hook) ? XDP_DROP : TC_DROP;
+	return dropped(hook);
 }
 
 INLINE int send(void *ctx, const int hook, __u32 ifindex)
@@ -133,16 +163,25 @@ struct hop {
 	__u8 source_mac[ETH_ALEN];
 };
 
-/* Ask the kernel's routes and neighbours. `length` counts with what is going to be put in front; `fib` is working memory. */
-INLINE void find_hop(void *ctx, const int hook, struct bpf_fib_lookup *fib, struct hop *hop, __be32 source,
-		     __be32 target, __u8 tos, __u32 length)
+/*
+ * Ask the kernel's routes and neighbours, in the target's family. `length` counts with what is going to be put in front;
+ * `fib` is working memory.
+ */
+INLINE void find_hop(void *ctx, const int hook, struct bpf_fib_lookup *fib, struct hop *hop, const struct addr *source,
+		     const struct addr *target, __u8 tos, __u32 length, const int family)
 {
 	__builtin_memset(fib, 0, sizeof(*fib));
-	fib->family = AF_INET;
 	fib->ifindex = ingress(ctx, hook);
-	fib->ipv4_src = source;
-	fib->ipv4_dst = target;
-	fib->tos = tos & 0x1c;
+	if (family == 6) {
+		fib->family = AF_INET6;
+		__builtin_memcpy(fib->ipv6_src, source, sizeof(fib->ipv6_src));
+		__builtin_memcpy(fib->ipv6_dst, target, sizeof(fib->ipv6_dst));
+	} else {
+		fib->family = AF_INET;
+		fib->ipv4_src = source->word[3];
+		fib->ipv4_dst = target->word[3];
+		fib->tos = tos & 0x1c;
+	}
 	if (length <= 0xffff)
 		fib->tot_len = length;
 	long result = bpf_fib_lookup(ctx, fib, sizeof(*fib), 0);

@@ -4,12 +4,13 @@
 #define LBNODE_ICMP_H
 
 #include "icmp_send.h"
+#include "icmp6.h"
 
-INLINE int echo_reply(void *ctx, const int hook, const struct packet *p)
+INLINE int echo_reply4(void *ctx, const int hook, const struct packet *p)
 {
 	void *data = frame(ctx, hook);
 	struct iphdr *ip = data + ETH_HLEN;
-	struct icmp_header *icmp = data + ETH_HLEN + header_length(p);
+	struct icmp_header *icmp = data + ETH_HLEN + header_length(p, 4);
 	if ((void *)(ip + 1) > frame_end(ctx, hook) || (void *)(icmp + 1) > frame_end(ctx, hook))
 		return pass(hook);
 	icmp->type = ICMP_ECHO_REPLY;
@@ -24,6 +25,14 @@ INLINE int echo_reply(void *ctx, const int hook, const struct packet *p)
 	count(EVENT_ECHO);
 	return reflect(ctx, hook);
 }
+
+INLINE int echo_reply(void *ctx, const int hook, struct scratch *memory)
+{
+	const struct packet *p = &memory->packet;
+	return p->family == 6 ? echo_reply6(ctx, hook, p) : echo_reply4(ctx, hook, p);
+}
+
+RARE(echo_reply)
 
 /*
  * The quoted header of an ICMP error; only ports of TCP and UDP are needed, which are within the first 8 bytes. Options in
@@ -60,18 +69,20 @@ INLINE void quote_replace2(struct icmp_header *icmp, __u16 *at, __u16 new)
 }
 
 /*
- * Translate the quoted packet's source (`source`) or target, and the error's own target (then `source`) or source: the
+ * Translate the quoted packet's source or target (`to->source`), and the error's own other end to the same address: the
  * quoted packet runs against the error. The quoted L4 checksum is mended where it is quoted.
  */
-INLINE int translate_error(void *ctx, const int hook, const struct packet *p, bool source, __be32 new, __be16 new_port)
+INLINE int translate_error4(void *ctx, const int hook, const struct packet *p, const struct rewrite *to)
 {
+	const bool source = to->source;
+	const __be32 new = to->address.word[3];
 	void *data = frame(ctx, hook), *end = frame_end(ctx, hook);
 	struct iphdr *ip = data + ETH_HLEN;
-	struct icmp_header *icmp = data + ETH_HLEN + header_length(p);
+	struct icmp_header *icmp = data + ETH_HLEN + header_length(p, 4);
 	struct iphdr *inner = (void *)(icmp + 1);
 	if ((void *)(ip + 1) > end || (void *)(icmp + 1) > end || (void *)(inner + 1) > end)
 		return -1;
-	__be16 *l4 = (void *)inner + (p->quoted_header & 0x3c);
+	__be16 *l4 = (void *)inner + safe_length(&p->quoted_header, 4);
 	if ((void *)(l4 + 4) > end)
 		return -1;
 	const struct tuple *t = &p->quoted;
@@ -79,7 +90,7 @@ INLINE int translate_error(void *ctx, const int hook, const struct packet *p, bo
 	__be16 old_port = source ? t->source_port : t->target_port;
 	/* address and header checksum change together: their sum, and so the ICMP checksum, stays */
 	ip_set_addr(inner, source, new);
-	quote_replace2(icmp, &l4[source ? 0 : 1], new_port);
+	quote_replace2(icmp, &l4[source ? 0 : 1], to->port);
 	__u16 *check = NULL;
 	if (t->protocol == IPPROTO_UDP)
 		check = l4[3] ? (__u16 *)&l4[3] : NULL;
@@ -89,7 +100,7 @@ INLINE int translate_error(void *ctx, const int hook, const struct packet *p, bo
 	if (check) {
 		__u16 sum = *check;
 		csum_replace4(&sum, old, new);
-		csum_replace2(&sum, old_port, new_port);
+		csum_replace2(&sum, old_port, to->port);
 		if (!sum && t->protocol == IPPROTO_UDP)
 			sum = 0xffff;
 		quote_replace2(icmp, check, sum);
@@ -99,10 +110,19 @@ INLINE int translate_error(void *ctx, const int hook, const struct packet *p, bo
 	return 0;
 }
 
+INLINE int translate_error(void *ctx, const int hook, struct scratch *memory)
+{
+	const struct packet *p = &memory->packet;
+	return p->family == 6 ? translate_error6(ctx, hook, p, &memory->rewrite)
+			      : translate_error4(ctx, hook, p, &memory->rewrite);
+}
+
+RARE(translate_error)
+
 /* What kind of ICMP packet it is. */
 INLINE int parse_icmp(struct iphdr *ip, void *end, struct packet *p)
 {
-	struct icmp_header *icmp = (void *)ip + header_length(p);
+	struct icmp_header *icmp = (void *)ip + header_length(p, 4);
 	if (p->length < p->header + ICMP_HEADER || (void *)(icmp + 1) > end)
 		return KIND_OTHER;
 	switch (icmp->type) {

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * ICMP errors that the gateway itself sends: fragmentation needed, port unreachable, time exceeded (RFC 792, RFC 1812
- * 4.3.2). The packet is turned into the answer in place: cut to its header and 8 bytes, 28 bytes put in front. Packets
- * with IP options get no answer.
+ * ICMP errors that the gateway itself sends: packet too big, port unreachable, time exceeded (RFC 792, RFC 1812 4.3.2;
+ * RFC 4443). The packet is turned into the answer in place: cut to its header and 8 bytes, IP and ICMP headers put in
+ * front. Packets with IP options or extension headers get no answer.
  */
 #ifndef LBNODE_ICMP_SEND_H
 #define LBNODE_ICMP_SEND_H
 
-#include "hook.h"
+#include "decide.h"
 
 #define ICMP_ECHO_REPLY 0
 #define ICMP_DEST_UNREACH 3
@@ -17,10 +17,16 @@
 #define ICMP_PORT_UNREACH 3
 #define ICMP_FRAG_NEEDED 4
 
+#define ICMP6_DEST_UNREACH 1
+#define ICMP6_TOO_BIG 2
+#define ICMP6_TIME_EXCEEDED 3
+#define ICMP6_PARAMETER_PROBLEM 4
+#define ICMP6_ECHO 128
+#define ICMP6_ECHO_REPLY 129
+#define ICMP6_PORT_UNREACH 4
+
 #define ICMP_HEADER 8
 #define QUOTED_L4 8
-#define FRONT (IP_HEADER + ICMP_HEADER)
-#define L4_AT (ETH_HLEN + IP_HEADER)
 
 /* At most `icmp_rate` per second: the sweeper's tick refills. */
 INLINE bool icmp_allowed(void)
@@ -31,98 +37,159 @@ INLINE bool icmp_allowed(void)
 	return (__s32)__sync_fetch_and_add(&clock->icmp_tokens, -1) > 0;
 }
 
+/* Remember what the sender shall hear; the caller counts the packet. */
+INLINE int refuse(const int hook, struct scratch *memory, const struct addr *from, __u32 reason, __u32 mtu)
+{
+	memory->answer.from = *from;
+	memory->answer.reason = reason;
+	memory->answer.mtu = mtu;
+	return dropped(hook);
+}
+
 /*
  * A socket buffer may leave its L4 checksum to the device: then the bytes that we quote change after we summed them up. The
  * final ones sum up to the complement of what stands in the checksum field now (the pseudo header's sum). That it is
  * so cannot be read, but such a buffer refuses to be cut before the end of its checksum field. Cuts the packet to the quote;
  * *pending: 0, or that sum. *quoted: length of the L4 part.
  */
-INLINE int quote_tc(struct __sk_buff *skb, const struct packet *p, __u32 *quoted, __u16 *pending)
+INLINE int quote_tc(struct __sk_buff *skb, const struct packet *p, const __u32 l4_at, __u32 *quoted, __u16 *pending)
 {
 	bool tcp = p->tuple.protocol == IPPROTO_TCP;
 	__u8 last;
 	*quoted = QUOTED_L4;
-	if (bpf_skb_load_bytes(skb, L4_AT + QUOTED_L4 - 1, &last, 1))
+	if (bpf_skb_load_bytes(skb, l4_at + QUOTED_L4 - 1, &last, 1))
 		return -1;
-	if (bpf_skb_change_tail(skb, L4_AT + QUOTED_L4 - 1, 0) == 0) {
-		if (bpf_skb_change_tail(skb, L4_AT + QUOTED_L4, 0))
+	if (bpf_skb_change_tail(skb, l4_at + QUOTED_L4 - 1, 0) == 0) {
+		if (bpf_skb_change_tail(skb, l4_at + QUOTED_L4, 0))
 			return -1;
-		return bpf_skb_store_bytes(skb, L4_AT + QUOTED_L4 - 1, &last, 1, 0);
+		return bpf_skb_store_bytes(skb, l4_at + QUOTED_L4 - 1, &last, 1, 0);
 	}
 	*quoted = tcp ? sizeof(struct tcphdr) : QUOTED_L4;
-	if (bpf_skb_load_bytes(skb, L4_AT + (tcp ? 16 : 6), pending, sizeof(*pending)))
+	if (bpf_skb_load_bytes(skb, l4_at + (tcp ? 16 : 6), pending, sizeof(*pending)))
 		return -1;
-	return bpf_skb_change_tail(skb, L4_AT + *quoted, 0);
+	return bpf_skb_change_tail(skb, l4_at + *quoted, 0);
 }
 
-struct answer {
-	__be32 from;
-	__u8 type; /* 0: none */
-	__u8 code;
-	__u16 mtu;
-};
-
-/* Answer the sender of `p`; the packet itself is dropped and was counted by the caller. */
-INLINE int icmp_send(void *ctx, const int hook, const struct packet *p, const struct answer *answer)
+/* Cut to headers and quote, then make room for `front` bytes between Ethernet and the quoted header. */
+INLINE int make_room(void *ctx, const int hook, const struct packet *p, const __u32 header, __u32 *quoted,
+		     __u16 *pending)
 {
-	const int dropped = is_xdp(hook) ? XDP_DROP : TC_DROP;
-	__u32 quoted = QUOTED_L4;
+	const __u32 l4_at = ETH_HLEN + header, front = header + ICMP_HEADER;
+	if (hook == HOOK_TC)
+		return quote_tc(ctx, p, l4_at, quoted, pending) || bpf_skb_adjust_room(ctx, front, BPF_ADJ_ROOM_MAC, 0);
+	int surplus = frame_len(ctx, hook) - (l4_at + QUOTED_L4);
+	*quoted = QUOTED_L4;
+	if (surplus < 0 || bpf_xdp_adjust_tail(ctx, -surplus))
+		return -1;
+	struct ethhdr *eth = frame(ctx, hook);
+	if ((void *)(eth + 1) > frame_end(ctx, hook))
+		return -1;
+	struct ethhdr saved = *eth;
+	if (bpf_xdp_adjust_head(ctx, -(int)front))
+		return -1;
+	eth = frame(ctx, hook);
+	if ((void *)(eth + 1) > frame_end(ctx, hook))
+		return -1;
+	*eth = saved;
+	return 0;
+}
+
+/* Of the quoted bytes behind the quoted IP header. */
+INLINE __u32 quote_sum(const __u16 *l4, __u16 pending)
+{
+	__u32 sum = 0;
+	if (pending)
+		return (__u16)~pending;
+#pragma unroll
+	for (int i = 0; i < QUOTED_L4 / 2; i++)
+		sum += l4[i];
+	return sum;
+}
+
+/* Answer the sender; the packet itself is dropped and was counted by the caller. */
+INLINE int send_icmp4(void *ctx, const int hook, const struct packet *p, const struct answer *answer)
+{
+	__u32 quoted = 0;
 	__u16 pending = 0;
-	if (p->kind != KIND_L4 || p->header != IP_HEADER || !icmp_allowed())
-		return dropped;
-	if (is_xdp(hook)) {
-		int surplus = frame_len(ctx, hook) - (L4_AT + QUOTED_L4);
-		if (surplus < 0 || bpf_xdp_adjust_tail(ctx, -surplus))
-			return dropped;
-		struct ethhdr *eth = frame(ctx, hook);
-		if ((void *)(eth + 1) > frame_end(ctx, hook))
-			return dropped;
-		struct ethhdr saved = *eth;
-		if (bpf_xdp_adjust_head(ctx, -FRONT))
-			return dropped;
-		eth = frame(ctx, hook);
-		if ((void *)(eth + 1) > frame_end(ctx, hook))
-			return dropped;
-		*eth = saved;
-	} else {
-		if (quote_tc(ctx, p, &quoted, &pending))
-			return dropped;
-		if (bpf_skb_adjust_room(ctx, FRONT, BPF_ADJ_ROOM_MAC, 0))
-			return dropped;
-	}
-	void *data = frame(ctx, hook), *end = frame_end(ctx, hook);
-	struct iphdr *ip = data + ETH_HLEN, *inner = data + ETH_HLEN + FRONT;
-	struct icmp_header *icmp = data + ETH_HLEN + IP_HEADER;
+	if (make_room(ctx, hook, p, IP_HEADER, &quoted, &pending))
+		return dropped(hook);
+	struct iphdr *ip = frame(ctx, hook) + ETH_HLEN;
+	struct icmp_header *icmp = (void *)(ip + 1);
+	struct iphdr *inner = (void *)(icmp + 1);
 	__u16 *l4 = (void *)(inner + 1);
-	if ((void *)(l4 + QUOTED_L4 / 2) > end)
-		return dropped;
+	if ((void *)(l4 + QUOTED_L4 / 2) > frame_end(ctx, hook))
+		return dropped(hook);
 	ip->version = 4;
 	ip->ihl = IP_HEADER / 4;
 	ip->tos = 0;
-	ip->tot_len = bpf_htons(FRONT + IP_HEADER + quoted);
+	ip->tot_len = bpf_htons(IP_HEADER + ICMP_HEADER + IP_HEADER + quoted);
 	ip->id = 0;
 	ip->frag_off = bpf_htons(IP_DF);
 	ip->ttl = 64;
 	ip->protocol = IPPROTO_ICMP;
-	ip->saddr = answer->from;
+	ip->saddr = answer->from.word[3];
 	ip->daddr = p->tuple.source.word[3];
 	ip_set_checksum(ip);
-	icmp->type = answer->type;
-	icmp->code = answer->code;
+	icmp->type = answer->reason == REASON_TTL ? ICMP_TIME_EXCEEDED : ICMP_DEST_UNREACH;
+	icmp->code = answer->reason == REASON_TOO_BIG	? ICMP_FRAG_NEEDED
+		     : answer->reason == REASON_NO_SERVER ? ICMP_PORT_UNREACH
+							  : 0;
+	icmp->value = bpf_htonl(answer->mtu);
 	icmp->checksum = 0;
-	icmp->unused = 0;
-	icmp->mtu = bpf_htons(answer->mtu);
-	__u32 sum = ip_sum(inner) + bpf_htons(answer->type << 8 | answer->code) + icmp->mtu;
-	if (pending) {
-		sum += (__u16)~pending;
-	} else {
-#pragma unroll
-		for (int i = 0; i < QUOTED_L4 / 2; i++)
-			sum += l4[i];
-	}
+	__u32 sum = ip_sum(inner) + bpf_htons(icmp->type << 8 | icmp->code) + (icmp->value & 0xffff) +
+		    (icmp->value >> 16) + quote_sum(l4, pending);
 	icmp->checksum = ~csum_fold(sum);
 	count(EVENT_ICMP_SENT);
 	return reflect(ctx, hook);
 }
+
+INLINE int send_icmp6(void *ctx, const int hook, const struct packet *p, const struct answer *answer)
+{
+	__u32 quoted = 0;
+	__u16 pending = 0;
+	if (make_room(ctx, hook, p, IP6_HEADER, &quoted, &pending))
+		return dropped(hook);
+	struct ipv6hdr *ip = frame(ctx, hook) + ETH_HLEN;
+	struct icmp_header *icmp = (void *)(ip + 1);
+	struct ipv6hdr *inner = (void *)(icmp + 1);
+	__u16 *l4 = (void *)(inner + 1);
+	if ((void *)(l4 + QUOTED_L4 / 2) > frame_end(ctx, hook))
+		return dropped(hook);
+	__u32 length = ICMP_HEADER + IP6_HEADER + quoted, sum = 0;
+	__builtin_memset(ip, 0, 4);
+	ip->version = 6;
+	ip->payload_len = bpf_htons(length);
+	ip->nexthdr = IPPROTO_ICMPV6;
+	ip->hop_limit = 64;
+	__builtin_memcpy(&ip->saddr, &answer->from, sizeof(ip->saddr));
+	__builtin_memcpy(&ip->daddr, &p->tuple.source, sizeof(ip->daddr));
+	icmp->type = answer->reason == REASON_TTL	? ICMP6_TIME_EXCEEDED
+		     : answer->reason == REASON_TOO_BIG ? ICMP6_TOO_BIG
+							: ICMP6_DEST_UNREACH;
+	icmp->code = answer->reason == REASON_NO_SERVER ? ICMP6_PORT_UNREACH : 0;
+	icmp->value = bpf_htonl(answer->mtu);
+	icmp->checksum = 0;
+	/* RFC 4443 2.3: with a pseudo header of both addresses, the length and the protocol */
+	const __u16 *word = (const void *)&ip->saddr;
+#pragma unroll
+	for (__u32 i = 0; i < (IP6_HEADER - 8 + ICMP_HEADER + IP6_HEADER) / 2; i++)
+		sum += word[i];
+	sum += bpf_htons(length) + bpf_htons(IPPROTO_ICMPV6) + quote_sum(l4, pending);
+	icmp->checksum = ~csum_fold(sum);
+	count(EVENT_ICMP_SENT);
+	return reflect(ctx, hook);
+}
+
+INLINE int send_answer(void *ctx, const int hook, struct scratch *memory)
+{
+	const struct packet *p = &memory->packet;
+	if (p->kind != KIND_L4 || !icmp_allowed())
+		return dropped(hook);
+	if (p->family == 6)
+		return p->header == IP6_HEADER ? send_icmp6(ctx, hook, p, &memory->answer) : dropped(hook);
+	return p->header == IP_HEADER ? send_icmp4(ctx, hook, p, &memory->answer) : dropped(hook);
+}
+
+RARE(send_answer)
 
 #endif

@@ -1,39 +1,45 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /* The balancer: one core, entered from XDP and from tcx. Maps, programs and their arguments: lb.h. */
 #include "forward.h"
+#include "packet6.h"
 #include "sweep.h"
 #include "sync.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
+/* What kind of packet the frame carries; memory->packet is filled. */
+INLINE int read_packet(void *ctx, const int hook, struct scratch *memory)
+{
+	struct ethhdr *eth = frame(ctx, hook);
+	void *end = frame_end(ctx, hook);
+	struct packet *p = &memory->packet;
+	struct iphdr *ip = (void *)(eth + 1);
+	if ((void *)(ip + 1) > end)
+		return KIND_OTHER;
+	if (unlikely(eth->h_proto != bpf_htons(ETH_P_IP)))
+		return eth->h_proto == bpf_htons(ETH_P_IPV6) ? call_read_ip6(ctx, hook, memory) : KIND_OTHER;
+	int kind = parse_ip(ip, end, frame_len(ctx, hook) - ETH_HLEN, p);
+	if (likely(kind == KIND_L4))
+		kind = parse_l4(ip, end, p, 4);
+	return kind == KIND_ICMP ? parse_icmp(ip, end, p) : kind;
+}
+
 INLINE int process(void *ctx, const int hook)
 {
-	void *data = frame(ctx, hook), *end = frame_end(ctx, hook);
-	struct ethhdr *eth = data;
-	struct iphdr *ip = (void *)(eth + 1);
-	if ((void *)(ip + 1) > end || eth->h_proto != bpf_htons(ETH_P_IP))
-		return pass(hook);
 	struct scratch *memory = get_scratch();
 	if (!memory)
 		return pass(hook);
 	struct packet *p = &memory->packet;
-	p->kind = parse_ip(ip, end, frame_len(ctx, hook) - ETH_HLEN, p);
-	if (likely(p->kind == KIND_L4))
-		p->kind = parse_l4(ip, end, p);
-	if (p->kind == KIND_ICMP)
-		p->kind = parse_icmp(ip, end, p);
-
-	struct decision *d = &memory->decision;
-	int action;
+	p->kind = read_packet(ctx, hook, memory);
 	switch (p->kind) {
 	case KIND_L4:
-		action = decide(p, d);
+		memory->action = decide(p, &memory->decision);
 		break;
 	case KIND_ICMP_ERROR:
-		action = decide_error(p, d);
+		memory->action = decide_error(p, &memory->decision);
 		break;
 	case KIND_ICMP_ECHO:
-		return is_vip(&p->tuple.target) ? echo_reply(ctx, hook, p) : pass(hook);
+		return is_vip(&p->tuple.target) ? call_echo_reply(ctx, hook, memory) : pass(hook);
 	case KIND_FRAGMENT:
 		if (is_vip(&p->tuple.target))
 			count(EVENT_FRAGMENT);
@@ -44,28 +50,22 @@ INLINE int process(void *ctx, const int hook)
 		return pass(hook);
 	}
 
-	struct answer answer = {};
-	struct server *server = NULL;
 	int verdict;
-	switch (action) {
+	memory->answer.reason = REASON_NONE;
+	switch (memory->action) {
 	case ACTION_TO_SERVER:
-		server = get_server(d->server, d->generation);
-		if (!server)
-			return drop(hook, EVENT_DROP_SERVER_GONE);
-		verdict = forward(ctx, hook, memory, server, &answer);
-		break;
 	case ACTION_TO_CLIENT:
-		verdict = forward(ctx, hook, memory, NULL, &answer);
+		verdict = likely(p->family == 4) ? forward(ctx, hook, memory, 4) : call_forward6(ctx, hook, memory);
 		break;
 	case ACTION_REFUSE:
-		verdict = refuse(hook, &answer, p->tuple.target.word[3], ICMP_DEST_UNREACH, ICMP_PORT_UNREACH, 0);
+		verdict = refuse(hook, memory, &p->tuple.target, REASON_NO_SERVER, 0);
 		break;
 	case ACTION_DROP:
-		return is_xdp(hook) ? XDP_DROP : TC_DROP;
+		return dropped(hook);
 	default:
 		return pass(hook);
 	}
-	return unlikely(answer.type) ? icmp_send(ctx, hook, p, &answer) : verdict;
+	return unlikely(memory->answer.reason) ? call_send_answer(ctx, hook, memory) : verdict;
 }
 
 /* Whether a frame is for this host is left to the NIC's address filter; at tcx the kernel has looked (pkt_type). */

@@ -10,6 +10,7 @@
 #include <linux/if_ether.h>
 #include <linux/in.h>
 #include <linux/ip.h>
+#include <linux/ipv6.h>
 #include <linux/tcp.h>
 #include <linux/udp.h>
 #include <bpf/bpf_endian.h>
@@ -202,6 +203,11 @@ INLINE void count_entries(__s64 change)
 INLINE bool addr_equal(const struct addr *a, const struct addr *b)
 {
 	return a->half[0] == b->half[0] && a->half[1] == b->half[1];
+}
+
+INLINE bool addr_is_v4(const struct addr *a)
+{
+	return !a->half[0] && a->word[2] == bpf_htonl(0xffff);
 }
 
 INLINE void addr_set_v4(struct addr *a, __be32 v4)

@@ -9,11 +9,13 @@
 #define IP_MF 0x2000
 #define IP_OFFSET 0x1fff
 #define IP_HEADER 20
+#define IP6_HEADER 40
+#define HEADERS_MAX 248 /* IPv6 header and extension headers: longer ones are left to the stack */
 
 enum kind {
 	KIND_OTHER,	/* nothing for us */
 	KIND_L4,	/* whole TCP or UDP packet: `tuple` is filled */
-	KIND_ICMP,	/* whole ICMP packet: addresses of `tuple` are filled */
+	KIND_ICMP,	/* whole ICMP or ICMPv6 packet: addresses of `tuple` are filled */
 	KIND_ICMP_ECHO,	/* ... an echo request */
 	KIND_ICMP_ERROR, /* ... an error about a TCP or UDP packet: `quoted` is filled */
 	KIND_FRAGMENT,
@@ -23,24 +25,25 @@ enum kind {
 struct packet {
 	struct tuple tuple;
 	__u32 length;	   /* of the IP packet, header included */
-	__u32 header;	   /* of the IP header, 20 to 60 */
+	__u32 header;	   /* of the IP header: IPv4 20 to 60, IPv6 with its extension headers 40 to HEADERS_MAX */
 	__u32 quoted_header; /* of the quoted IP header */
 	__u8 kind;
 	__u8 tcp_flags;
-	__u8 ttl;
-	__u8 tos;
+	__u8 ttl; /* IPv6: hop limit */
+	__u8 tos; /* IPv6: traffic class */
 	bool dont_fragment;
 	__u8 l4_header; /* length of the TCP or UDP header; 0 for others */
-	__u8 reserved[2];
+	__u8 family;	/* 4 or 6 */
+	__u8 reserved;
 	struct tuple quoted;
 };
 
+/* ICMP and ICMPv6; what the second half means depends on the type. */
 struct icmp_header {
 	__u8 type;
 	__u8 code;
 	__be16 checksum;
-	__be16 unused;
-	__be16 mtu;
+	__be32 value;
 };
 
 INLINE __u16 csum_fold(__u32 sum)
@@ -56,10 +59,29 @@ INLINE void csum_replace2(__u16 *check, __u16 old, __u16 new)
 	*check = ~csum_fold((__u16)~*check + (__u16)~old + new);
 }
 
+/* The same for many words at once: `delta` is the sum of ~m + m' over all of them. */
+INLINE void csum_add(__u16 *check, __u64 delta)
+{
+	__u64 sum = (__u16)~*check + delta;
+	sum = (sum & 0xffffffff) + (sum >> 32);
+	*check = ~csum_fold(csum_fold(sum));
+}
+
 INLINE void csum_replace4(__u16 *check, __u32 old, __u32 new)
 {
 	*check = ~csum_fold((__u16)~*check + (__u16)~(old & 0xffff) + (__u16)~(old >> 16) + (new & 0xffff) +
 			    (new >> 16));
+}
+
+/* What an address that takes another's place does to the checksums over it. */
+INLINE __u32 addr_delta(const struct addr *old, const struct addr *new, const int family)
+{
+	__u64 sum = (__u64)(__u32)~old->word[3] + new->word[3];
+	if (family == 6)
+		sum += (__u64)(__u32)~old->word[0] + new->word[0] + (__u32)~old->word[1] + new->word[1] +
+		       (__u32)~old->word[2] + new->word[2];
+	sum = (sum & 0xffffffff) + (sum >> 32);
+	return (sum & 0xffffffff) + (sum >> 32);
 }
 
 INLINE __u16 ip_sum(const struct iphdr *ip)
@@ -109,12 +131,13 @@ INLINE int options_sum(const struct iphdr *ip, void *end, __u32 header)
 /*
  * Reads an Ethernet frame with IPv4. `available`: bytes of the frame behind the Ethernet header, of which the first ones
  * lie before `end`. What a host or router must check, is checked (RFC 1122 3.2.1, RFC 1812 5.2.2): version, lengths, the
- * header's checksum. `addresses`: false for a header quoted by an ICMP error, which may be cut short.
+ * header's checksum.
  */
 INLINE int parse_ip(struct iphdr *ip, void *end, __u32 available, struct packet *p)
 {
 	if ((void *)(ip + 1) > end)
 		return KIND_OTHER;
+	p->family = 4;
 	p->header = ip->ihl * 4;
 	p->length = bpf_ntohs(ip->tot_len);
 	p->ttl = ip->ttl;
@@ -142,17 +165,23 @@ INLINE int parse_ip(struct iphdr *ip, void *end, __u32 available, struct packet 
 }
 
 /*
- * Bytes of the IP header, as an offset that is safe to use. Read anew: where the compiler remembers it, Linux 6.1 has
+ * A length of IP headers, as an offset that is safe to use. Read anew: where the compiler remembers it, Linux 6.1 has
  * drawn conclusions from comparisons that contradict each other, and gives up the pointer that it is added to.
  */
-INLINE __u32 header_length(const struct packet *p)
+INLINE __u32 safe_length(const __u32 *length, const int family)
 {
-	return *(const volatile __u32 *)&p->header & 0x3c;
+	return *(const volatile __u32 *)length & (family == 6 ? HEADERS_MAX : 0x3c);
 }
 
-INLINE int parse_l4(struct iphdr *ip, void *end, struct packet *p)
+INLINE __u32 header_length(const struct packet *p, const int family)
 {
-	void *l4 = (void *)ip + header_length(p);
+	return safe_length(&p->header, family);
+}
+
+/* What stands behind the IP headers at `ip`; `tuple.protocol` says what it is. */
+INLINE int parse_l4(void *ip, void *end, struct packet *p, const int family)
+{
+	void *l4 = ip + header_length(p, family);
 	__u32 payload = p->length - p->header;
 	p->tcp_flags = 0;
 	p->l4_header = 0;
@@ -183,7 +212,7 @@ INLINE int parse_l4(struct iphdr *ip, void *end, struct packet *p)
 		p->tuple.target_port = udp->dest;
 		return KIND_L4;
 	}
-	return p->tuple.protocol == IPPROTO_ICMP ? KIND_ICMP : KIND_OTHER;
+	return p->tuple.protocol == (family == 6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP) ? KIND_ICMP : KIND_OTHER;
 }
 
 INLINE void tuple_reverse(struct tuple *to, const struct tuple *from)

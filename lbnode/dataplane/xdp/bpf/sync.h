@@ -158,8 +158,10 @@ GLOBAL int merge_one(struct record *r)
 		return MERGE_FULL;
 	if (!record_valid(r))
 		return MERGE_INVALID;
-	struct service_key key = {
-		.address = r->in.target, .port = r->in.target_port, .protocol = r->in.protocol, .family = 4};
+	struct service_key key = {.address = r->in.target,
+				  .port = r->in.target_port,
+				  .protocol = r->in.protocol,
+				  .family = addr_is_v4(&r->in.target) ? 4 : 6};
 	struct service *service = bpf_map_lookup_elem(&services, &key);
 	struct search search = {.record = r, .found = NO_SERVER};
 	if (!service)
