@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BPF_SOURCES := $(wildcard lbnode/dataplane/xdp/bpf/*.c lbnode/dataplane/xdp/bpf/*.h)
-BPF_OBJECT := lbnode/dataplane/xdp/bpf/lb.bpf.o
+BPF_OBJECTS := $(patsubst %.c,%.o,$(wildcard lbnode/dataplane/xdp/bpf/*.bpf.c))
 PROTO := lbnode/store/etcd_pb2.py
 
 BUILD_PACKAGES := clang libbpf-dev libbpf1 python3-venv
@@ -56,13 +56,13 @@ $(STAMP): pyproject.toml | packages-build
 	@$(BIN)/pip install -q --disable-pip-version-check -e . --group dev
 	@touch $@
 
-$(BPF_OBJECT) $(PROTO) &: $(BPF_SOURCES) lbnode/store/etcd.proto lbnode/build_hook.py $(STAMP)
+$(BPF_OBJECTS) $(PROTO) &: $(BPF_SOURCES) lbnode/store/etcd.proto lbnode/build_hook.py $(STAMP)
 	@echo "compiling the BPF object and the etcd messages"
 	@$(BIN)/python -P lbnode/build_hook.py
-	@touch -c $(BPF_OBJECT) $(PROTO)
+	@touch -c $(BPF_OBJECTS) $(PROTO)
 
 .PHONY: built
-built: $(STAMP) $(BPF_OBJECT) $(PROTO)
+built: $(STAMP) $(BPF_OBJECTS) $(PROTO)
 
 check: built
 	$(BIN)/ruff check .
@@ -92,4 +92,4 @@ bench: packages-bench built
 	$(BIN)/python -m tests.bench
 
 clean:
-	rm -rf $(VENV) $(BPF_OBJECT) lbnode/store/etcd_pb2.py lbnode/store/etcd_pb2.pyi .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(BPF_OBJECTS) lbnode/store/etcd_pb2.py lbnode/store/etcd_pb2.pyi .mypy_cache .ruff_cache .pytest_cache

@@ -6,11 +6,12 @@ service never disturb another, and changing a weight never breaks an established
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from lbnode.model import (
+    Address,
     Connection,
     Programmed,
     ProgrammedServer,
@@ -74,6 +75,14 @@ class Capabilities:
 
 
 @dataclass(frozen=True, slots=True)
+class LeaseStatus:
+    """How long the addresses of a VIP group are still served here if nobody extends their lease."""
+
+    group: str
+    remaining_s: float | None  # not above 0: dark since then; None: dark since the data plane was loaded
+
+
+@dataclass(frozen=True, slots=True)
 class PlaneStatus:
     """For `lbctl status` and the UI."""
 
@@ -83,6 +92,8 @@ class PlaneStatus:
     connections_max: int
     drops: Mapping[str, int]  # reason -> packets, since load
     adopted: bool  # True if this process found the data plane already loaded and took it over
+    leases: Sequence[LeaseStatus] = ()  # of the VIP groups that have one
+    lease_problem: str = ""  # why VIP groups have none here, though they should
 
 
 class DataPlane(Protocol):
@@ -114,6 +125,20 @@ class DataPlane(Protocol):
 
     def connections(self) -> AsyncIterator[Sequence[Connection]]:
         """All tracked connections in chunks (one entry per connection, both NAT directions together)."""
+        ...
+
+    # VIP leases. The data plane drops what is for an address without lease, also ARP and neighbour solicitations.
+
+    async def set_leases(self, groups: Mapping[str, Collection[Address]]) -> Mapping[str, int]:
+        """Serve the addresses of these VIP groups only while their lease runs, all other addresses always.
+
+        Returns each group's index in `lease_map`; {} where there is none.
+        """
+        ...
+
+    def lease_map(self) -> int | None:
+        """Descriptor of a BPF array that can be mapped into memory: one u64 per lease, until when it runs in ns of
+        CLOCK_BOOTTIME. Whoever has it extends leases by writing there. None: this data plane has no leases."""
         ...
 
     # Connection synchronisation. A record is opaque to the sync layer: `record_size` bytes, portable between nodes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import struct
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address
 
@@ -154,6 +154,12 @@ class FakePlane:
         if service is None:
             raise DataPlaneError(f"server {put.id}: there is no service {service_id}; put the service first")
         self.kernel.services[service_id] = replace(service, servers={**service.servers, put.id: put})
+
+    async def set_leases(self, groups: Mapping[str, Collection[Address]]) -> Mapping[str, int]:  # noqa: ARG002
+        return {}
+
+    def lease_map(self) -> int | None:
+        return None
 
     async def counters(self) -> Mapping[ServiceId, ServiceCounters]:
         return {

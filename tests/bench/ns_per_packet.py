@@ -13,6 +13,7 @@ import sysconfig
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 
 from scapy.layers.inet import IP, TCP
@@ -20,6 +21,7 @@ from scapy.layers.inet import IP, TCP
 from lbnode.dataplane.xdp import syscall
 from lbnode.dataplane.xdp.libbpf import LoadedObject
 from lbnode.dataplane.xdp.maps import Map
+from lbnode.election.machine import FOREVER
 from lbnode.model import ForwardingMethod
 from tests.packets.bench import VIP, Bench, Machine, Wire, ether
 
@@ -93,6 +95,8 @@ class Harness:
         for method, port in PORTS.items():
             server_port = 8000 + port if method is ForwardingMethod.MASQUERADE else port
             bench.server(bench.service(f"tcp:{VIP}:{port}"), f"{SERVER}:{server_port}", method)
+        lease = bench.tables.set_leases({"front": {ip_address(VIP)}})["front"]
+        bench.maps["leases"].put_index(lease, struct.pack("=Q", FOREVER))
         return bench
 
     def close(self) -> None:

@@ -258,10 +258,10 @@ class Machine:
 
     def wipe(self) -> None:
         self.exchange.changed(1 << 20)
-        for name in ("services", "vips"):
+        for name in ("services", "vips", "leased"):
             for key in [key for key, _ in self.maps[name].items()]:
                 self.maps[name].delete(key)
-        for name in ("conns", "replies", "events", "clock"):
+        for name in ("conns", "replies", "events", "clock", "leases"):
             array = self.maps[name]
             array.put_range(0, bytes(array.value_size * array.info.max_entries))
         for name in ("servers", "gauges", "cursors", "server_stats", "service_stats"):

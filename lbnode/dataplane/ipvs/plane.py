@@ -12,7 +12,7 @@ import errno
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from io import FileIO
@@ -47,6 +47,7 @@ from lbnode.dataplane.ipvs.translate import (
 )
 from lbnode.errors import DataPlaneError
 from lbnode.model import (
+    Address,
     Connection,
     ForwardingMethod,
     L4Protocol,
@@ -187,6 +188,12 @@ class IpvsPlane:
                 return []
             raise explain_request("reading ip_vs", error.errno or 0) from None
         return found
+
+    async def set_leases(self, groups: Mapping[str, Collection[Address]]) -> Mapping[str, int]:  # noqa: ARG002
+        return {}
+
+    def lease_map(self) -> int | None:
+        return None
 
     # --- counters and connections ---------------------------------------------------------------------------
 

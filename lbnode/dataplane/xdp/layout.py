@@ -20,6 +20,8 @@ BUCKET_WAYS = 4
 SLOT_EMPTY = 0xFFFFFFFF
 MAX_SERVERS_PER_SERVICE = 65535
 SH_SLOTS = 256
+LEASES_MAX = 1024
+LEASE_OF_TARGET = 0xFFFF
 
 SERVICE_KEY_SIZE = 24
 SERVICE_SIZE = 56
@@ -99,6 +101,8 @@ class Event(IntEnum):
     DROP_NO_ROUTE = 21
     DROP_TTL = 22
     DROP_ERROR = 23
+    DROP_NO_LEASE = 24
+    DROP_SOLICITATION = 25
 
 
 FIRST_DROP = 16
@@ -222,8 +226,9 @@ class Server:
     lower_threshold: int = 0
     hop: Hop | None = None
     tunnel_source: Address | None = None  # None: the client's address is the outer source
+    lease: int = 0  # of its service's address; 0 = none needed, LEASE_OF_TARGET = the packet's target tells
 
-    _FORMAT = struct.Struct("=16s2sBBIIIII6sH6sHIB3x16s")
+    _FORMAT = struct.Struct("=16s2sBBIIIII6sH6sHIBxH16s")
 
     def pack(self) -> bytes:
         hop = self.hop or Hop(0, bytes(6), bytes(6), 0)
@@ -243,6 +248,7 @@ class Server:
             0,
             hop.ifindex,
             0,
+            self.lease,
             NO_ADDRESS if self.tunnel_source is None else pack_address(self.tunnel_source),
         )
 
@@ -250,7 +256,7 @@ class Server:
     def unpack(cls, data: bytes) -> Self | None:
         """None if the index is unused."""
         (address, port, forward, flags, generation, service, weight, upper, lower) = cls._FORMAT.unpack(data)[:9]
-        target, mtu, source, _, ifindex, _, tunnel_source = cls._FORMAT.unpack(data)[9:]
+        target, mtu, source, _, ifindex, _, lease, tunnel_source = cls._FORMAT.unpack(data)[9:]
         if generation == 0:
             return None
         return cls(
@@ -264,6 +270,7 @@ class Server:
             lower,
             Hop(ifindex, source, target, mtu) if flags & ServerFlag.HOP else None,
             None if tunnel_source == NO_ADDRESS else unpack_address(tunnel_source),
+            lease,
         )
 
 
@@ -272,12 +279,12 @@ UNUSED_SERVER = bytes(SERVER_SIZE)
 
 def pack_vip(services: int) -> bytes:
     """Value of map `vips`; its key is `pack_address(address)`."""
-    return struct.pack("=IIQ", services, 0, 0)
+    return struct.pack("=I12x", services)
 
 
 def unpack_vip(data: bytes) -> int:
     """How many services have the address."""
-    return int(struct.unpack("=IIQ", data)[0])
+    return int(struct.unpack("=I12x", data)[0])
 
 
 # IPVS's defaults in seconds (net/netfilter/ipvs/ip_vs_proto_tcp.c, _udp.c); three of them can be set.

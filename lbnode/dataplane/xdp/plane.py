@@ -12,7 +12,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -245,7 +245,15 @@ class XdpPlane:
             connections_max=self._maps["conns"].info.max_entries * layout.BUCKET_WAYS,
             drops=drops,
             adopted=self._adopted,
+            leases=self._tables.leases.status(),
         )
+
+    async def set_leases(self, groups: Mapping[str, Collection[Address]]) -> Mapping[str, int]:
+        self._opened()
+        return self._tables.set_leases(groups)
+
+    def lease_map(self) -> int | None:
+        return self._tables.leases.map_fd
 
     # --- counters and connections ----------------------------------------------------------------------------
 

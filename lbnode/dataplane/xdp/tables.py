@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from lbnode.dataplane.xdp import layout, slots
 from lbnode.dataplane.xdp.allocate import IndexPool, RangePool
+from lbnode.dataplane.xdp.leases import Leases
 from lbnode.dataplane.xdp.maps import Map
 from lbnode.dataplane.xdp.neighbours import Neighbours
 from lbnode.errors import DataPlaneError
@@ -52,6 +53,7 @@ class Tables:
         )
         self._ranges = RangePool(maps["slots"].info.max_entries)
         self._generation = 0
+        self.leases = Leases(maps)
 
     def programmed(self, timeouts: Timeouts) -> Programmed:
         return Programmed(
@@ -225,6 +227,15 @@ class Tables:
         for service, server in self._behind.get(address, {}).values():
             self._write_server(service, server)
 
+    def set_leases(self, groups: Mapping[str, Collection[Address]]) -> Mapping[str, int]:
+        """Serve the addresses of these VIP groups under a lease each; returns the groups' indexes in map `leases`."""
+        changed = self.leases.set_groups(groups)
+        for service in self.services.values():
+            if service.programmed.id.address in changed:
+                for server in service.servers.values():
+                    self._write_server(service, server)
+        return self.leases.groups
+
     # --- maps ------------------------------------------------------------------------------------------------
 
     def _remember(self, service: Service, server: Server) -> None:
@@ -257,6 +268,7 @@ class Tables:
             one.lower_threshold,
             hop.hop if hop else None,
             hop.source if hop else None,
+            self.leases.of(service.programmed.id.address),
         )
         self._maps["servers"].put_index(server.index, entry.pack())
 

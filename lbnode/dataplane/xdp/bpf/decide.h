@@ -45,6 +45,7 @@ struct rewrite {
  * off, so there is one packet at a time; programs that user space runs do not use it.
  */
 struct scratch {
+	struct lease_clock clock;
 	struct packet packet;
 	struct decision decision;
 	__u32 action; /* enum action: what `decision` is about */
@@ -72,6 +73,14 @@ INLINE struct scratch *get_scratch(void)
 INLINE bool is_vip(const struct addr *address)
 {
 	return bpf_map_lookup_elem(&vips, address) != NULL;
+}
+
+/* Packets of a connection: its server knows the lease of its service's address. */
+INLINE bool served(const struct server *server, const struct packet *p)
+{
+	if (unlikely(server->lease == LEASE_OF_TARGET))
+		return !is_dark(&p->tuple.target, p->now);
+	return lease_runs(server->lease, p->now);
 }
 
 INLINE bool is_tcp(const struct packet *p)
@@ -132,6 +141,8 @@ INLINE int decide_new(const struct packet *p, struct decision *d, __u32 now, __u
 {
 	struct service *service = find_service(p);
 	struct scratch *memory = get_scratch();
+	if (is_dark(&p->tuple.target, p->now))
+		return drop_counted(EVENT_DROP_NO_LEASE);
 	if (!service || !memory)
 		return ACTION_PASS;
 	if (is_tcp(p) && (p->tcp_flags & TCP_FLAG_RST || !(p->tcp_flags & TCP_FLAG_SYN || hash_scheduler(service)))) {
@@ -170,6 +181,8 @@ GLOBAL int decide(const struct packet *p, struct decision *d)
 		struct server *server = get_server(place.server, place.generation);
 		bool reuse = syn && word_state(place.word) == STATE_TIME_WAIT; /* IPVS: conn_reuse_mode 1 */
 		if (likely(server && !reuse && !conn_expired(config, place_conn(&place), place.word, now))) {
+			if (unlikely(!served(server, p)))
+				return drop_counted(EVENT_DROP_NO_LEASE);
 			__u32 direction = word_flags(place.word) & CONN_NO_OUTPUT ? DIRECTION_IN_ONLY : DIRECTION_IN;
 			track(&place, config, server, direction, event_of(p), now);
 			account(place.server, server, true, p->length, 0);

@@ -24,13 +24,32 @@ INLINE int read_packet(void *ctx, const int hook, struct scratch *memory)
 	return kind == KIND_ICMP ? parse_icmp(ip, end, p) : kind;
 }
 
+/* A packet that is not balanced, while it is before the network stack: is it about a VIP without lease? */
+INLINE int guard(void *ctx, const int hook, struct scratch *memory)
+{
+	struct ethhdr *eth = frame(ctx, hook);
+	void *end = frame_end(ctx, hook);
+	if ((void *)(eth + 1) > end)
+		return pass(hook);
+	if (asks_for_dark(eth, end, memory->packet.now))
+		return drop(hook, EVENT_DROP_SOLICITATION);
+	return goes_to_dark(eth, end, memory->packet.now) ? drop(hook, EVENT_DROP_NO_LEASE) : pass(hook);
+}
+RARE(guard)
+
 INLINE int process(void *ctx, const int hook)
 {
 	struct scratch *memory = get_scratch();
 	if (!memory)
 		return pass(hook);
 	struct packet *p = &memory->packet;
+	p->now = lease_now(&memory->clock);
 	p->kind = read_packet(ctx, hook, memory);
+	if (unlikely(p->kind != KIND_L4)) {
+		int verdict = call_guard(ctx, hook, memory);
+		if (verdict != pass(hook))
+			return verdict;
+	}
 	switch (p->kind) {
 	case KIND_L4:
 		memory->action = decide(p, &memory->decision);
@@ -84,10 +103,20 @@ int xdp_lb_frags(struct xdp_md *ctx)
 /* Headers must lie in the linear part of the buffer: Ethernet, IP with options, ICMP, a quoted IP header, its L4. */
 #define LINEAR (ETH_HLEN + 60 + 8 + 60 + 20)
 
+/* To everybody, so nothing to balance; but it may ask for a VIP. */
+INLINE int asked_for(struct __sk_buff *skb)
+{
+	struct ethhdr *eth = frame(skb, HOOK_TC);
+	void *end = frame_end(skb, HOOK_TC);
+	if ((void *)(eth + 1) > end || !asks_for_dark(eth, end, bpf_ktime_get_boot_ns()))
+		return TC_NEXT;
+	return drop(HOOK_TC, EVENT_DROP_SOLICITATION);
+}
+
 SEC("tc")
 int tc_lb(struct __sk_buff *skb)
 {
-	if (skb->pkt_type != PACKET_HOST || skb->vlan_present)
+	if (skb->vlan_present)
 		return TC_NEXT;
 	void *data = frame(skb, HOOK_TC), *end = frame_end(skb, HOOK_TC);
 	if (data + LINEAR > end) {
@@ -95,7 +124,7 @@ int tc_lb(struct __sk_buff *skb)
 		if (data + want > end && bpf_skb_pull_data(skb, want))
 			return TC_NEXT;
 	}
-	return process(skb, HOOK_TC);
+	return skb->pkt_type == PACKET_HOST ? process(skb, HOOK_TC) : asked_for(skb);
 }
 
 SEC("tc")

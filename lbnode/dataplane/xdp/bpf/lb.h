@@ -173,17 +173,27 @@ struct server {
 	__u16 tunnel_port; /* reserved: GUE */
 	__u32 ifindex;	/* next hop */
 	__u8 tunnel;	/* enum tunnel */
-	__u8 reserved[3];
+	__u8 reserved;
+	__u16 lease;	/* of its service's address: index of `leases`, 0 = none needed; LEASE_OF_TARGET */
 	struct addr tunnel_source; /* outer source address of FORWARD_TUNNEL: preferred source of the route to the server.
 				      All zero: the client's address is the outer source (then nothing to configure) */
 };
 
 /* map `vips` HASH: key struct addr; addresses that answer ICMP echo: those of all services. */
 struct vip {
-	__u32 services;	   /* how many services have the address; user space's own bookkeeping */
-	__u32 reserved;
-	__u64 lease_until; /* reserved: VIP lease; 0 = no lease needed */
+	__u32 services; /* how many services have the address; user space's own bookkeeping */
+	__u32 reserved[3];
 };
+
+/*
+ * map `leases` ARRAY[LEASES_MAX], BPF_F_MMAPABLE: __u64 per lease, until when (ns of CLOCK_BOOTTIME) the addresses of a VIP
+ * group are served. Written by the election process alone; index 0 is not used.
+ *
+ * map `leased` HASH: key struct addr; value __u32 index of `leases`. The addresses of VIP groups with other members; any
+ * other address is served always. Written by user space when the groups change.
+ */
+#define LEASES_MAX 1024
+#define LEASE_OF_TARGET 0xffff /* in struct server: look the packet's target up in `leased` */
 
 /* --- counters: written by the programs -------------------------------------------------------------------------- */
 
@@ -232,6 +242,8 @@ enum event {
 	EVENT_DROP_NO_ROUTE,	 /* direct routing without a usable route to the server */
 	EVENT_DROP_TTL,		 /* time to live ran out */
 	EVENT_DROP_ERROR,	 /* a helper failed: out of memory, headroom missing */
+	EVENT_DROP_NO_LEASE,	 /* to a VIP whose lease has ended: another node may serve it now */
+	EVENT_DROP_SOLICITATION, /* ARP request or neighbour solicitation for such a VIP */
 	EVENT_MAX = 32,
 };
 

@@ -16,7 +16,9 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+#include "events.h"
 #include "lb.h"
+#include "lease.h"
 
 #define INLINE static __always_inline
 /* Verified once, apart from its callers, which knows nothing about the values that they pass or get back. */
@@ -101,13 +103,6 @@ struct {
 } cursors SEC(".maps");
 
 struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, EVENT_MAX);
-	__type(key, __u32);
-	__type(value, __u64);
-} events SEC(".maps");
-
-struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, 1 << 16);
@@ -183,13 +178,6 @@ INLINE struct clock *get_clock(void)
 {
 	__u32 zero = 0;
 	return bpf_map_lookup_elem(&clock, &zero);
-}
-
-INLINE void count(__u32 event)
-{
-	__u64 *counter = bpf_map_lookup_elem(&events, &event);
-	if (counter)
-		*counter += 1;
 }
 
 INLINE void count_entries(__s64 change)

@@ -24,6 +24,7 @@ enum kind {
 
 struct packet {
 	struct tuple tuple;
+	__u64 now;	   /* of the leases */
 	__u32 length;	   /* of the IP packet, header included */
 	__u32 header;	   /* of the IP header: IPv4 20 to 60, IPv6 with its extension headers 40 to HEADERS_MAX */
 	__u32 quoted_header; /* of the quoted IP header */
