@@ -11,6 +11,8 @@ What it adds to the RFC, and why (field evidence: keepalived issues 166, 1884, 2
 - a Backup whose timer is served more than an interval late did not listen either: it waits one interval more;
 - an Active that yields says so with one last advertisement, and whoever stays Active after meeting another one
   announces its addresses again: else the loser's gratuitous ARP may be the last that clients heard;
+- a Backup that preempts does so right after an advertisement that came in time, not when a timer runs out: an Active
+  that is paused just then could not give way, while its kernel goes on serving until its lease ends;
 - the best of the remaining members takes over a released group without waiting for Skew_Time: nobody is better;
 - a release by somebody else than the Active we follow is ignored: packets of two senders may change their order.
 """
@@ -133,6 +135,8 @@ class Machine:
         self._active_priority = 0  # of the Active we follow
         self._down_at = 0  # Active_Down_Timer, while Backup
         self._down_reason = ""
+        self._heard_at = 0  # the last advertisement of the Active we follow
+        self._preempt_at = 0  # until then somebody with a higher claim may speak up
         self._heard_out = False  # a late Active_Down_Timer was prolonged once already
         self._adver_at = 0  # Adver_Timer, while Active
         self._sent_at = 0  # our last advertisement
@@ -276,18 +280,21 @@ class Machine:
 
     def _follow(self, now: int, _reason: str, advert: Advert | None) -> None:
         assert advert is not None
-        self.active_address, self._active_priority = advert.source, advert.priority
-        self._active_interval = advert.interval_cs * CENTISECOND
-        self._arm_down(now, self._down_interval(), f"nothing heard from {advert.source} in time")
+        self._listen_to(advert, now)
+        self._preempt_at = self._down_at
 
-    def _follow_unless_preempting(self, now: int, reason: str, advert: Advert | None) -> None:
+    def _follow_unless_preempting(self, now: int, _reason: str, advert: Advert | None) -> None:
         assert advert is not None
-        if self.router.preempt and not self._gave_way:
-            # The timer keeps running; who is Active is known nevertheless.
-            self.active_address, self._active_priority = advert.source, advert.priority
-            self._down_reason = f"preempted priority {advert.priority} of {advert.source}"
-        else:
-            self._follow(now, reason, advert)
+        since_last = now - self._heard_at
+        self._listen_to(advert, now)
+        in_time = self._active_interval < 2 * since_last < 3 * self._active_interval  # it runs now, and so did we
+        if self.router.preempt and not self._gave_way and in_time and now >= self._preempt_at:
+            self._arm_down(now, 0, f"preempted priority {advert.priority} of {advert.source}")
+
+    def _listen_to(self, advert: Advert, now: int) -> None:
+        self.active_address, self._active_priority = advert.source, advert.priority
+        self._active_interval, self._heard_at = advert.interval_cs * CENTISECOND, now
+        self._arm_down(now, self._down_interval(), f"nothing heard from {advert.source} in time")
 
     def _hear_release(self, now: int, _reason: str, advert: Advert | None) -> None:
         assert advert is not None
@@ -324,6 +331,7 @@ class Machine:
     def _become_backup(self, now: int, reason: str) -> None:
         self.state, self.active_address = VrrpState.BACKUP, None
         self._arm_down(now, self._down_interval(), "nobody was heard")
+        self._preempt_at = self._down_at
         self._events.append(Changed(self.state, reason))
 
     def _arm_down(self, now: int, after: int, reason: str) -> None:

@@ -99,13 +99,34 @@ def test_a_backup_that_does_not_preempt_follows_every_active(priority: int) -> N
     assert machine.active_address == THEIRS
 
 
-def test_a_preempting_backup_lets_its_timer_run_against_a_lower_priority() -> None:
+def test_a_preempting_backup_takes_over_after_an_advertisement_in_time_once_it_has_listened_long_enough() -> None:
     machine = backup(replace(ROUTER, preempt=True))
-    before = machine.get_timer()
-    hear(machine, T0 + I, 50)
-    assert machine.get_timer() == before
-    hear(machine, T0 + I, 150)
-    assert machine.get_timer() != before
+    for n in (1, 2, 3):
+        hear(machine, T0 + n * I, 50)
+        assert machine.get_timer() > T0 + (n + 1) * I
+    hear(machine, T0 + 4 * I, 50)
+    machine.handle_timer(T0 + 4 * I)
+    assert kinds(machine)[-1] == "Changed" and machine.state is VrrpState.ACTIVE
+
+
+@pytest.mark.parametrize("gap", [I // 4, 2 * I], ids=["from the queue of a paused process", "after a pause"])
+def test_a_preempting_backup_waits_for_an_active_that_may_be_paused(gap: int) -> None:
+    machine = backup(replace(ROUTER, preempt=True))
+    hear(machine, T0 + 10 * I, 50)
+    hear(machine, T0 + 10 * I + gap, 50)
+    assert machine.get_timer() > T0 + 11 * I + gap
+    hear(machine, T0 + 11 * I + gap, 50)
+    assert machine.get_timer() == T0 + 11 * I + gap
+
+
+def test_a_preempting_backup_listens_anew_after_a_higher_priority() -> None:
+    machine = backup(replace(ROUTER, preempt=True))
+    hear(machine, T0 + 10 * I, 250)
+    for n in (11, 12, 13):
+        hear(machine, T0 + n * I, 50)
+        assert machine.get_timer() > T0 + (n + 1) * I
+    hear(machine, T0 + 14 * I, 50)
+    assert machine.get_timer() == T0 + 14 * I
 
 
 def test_a_release_that_the_successors_advertisement_has_overtaken_is_ignored() -> None:
