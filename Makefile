@@ -15,13 +15,15 @@ TEST_PACKAGES := $(LAB_PACKAGES) keepalived chromium ethtool iputils-arping tcpd
 BENCH_PACKAGES := $(LAB_PACKAGES) haproxy nftables wrk
 
 .DEFAULT_GOAL := help
-.PHONY: help check test test-reference demo lab bench clean packages-lab packages-test packages-bench
+.PHONY: help check test test-reference sim soak demo lab bench clean packages-lab packages-test packages-bench
 
 help:
 	@echo "make demo         the two-gateway lab, a failover under load, then the web UI (root); ONCE=1 exits afterwards"
 	@echo "make test         everything; without root it runs what needs none and names what it skipped"
 	@echo "make test-reference  lbadm and the schedulers beside captures of ipvsadm and IPVS (LBNODE_REFERENCE: another folder)"
 	@echo "make check        lint, format, types, import direction, unit and simulation tests (seconds, no root)"
+	@echo "make sim          elections under random faults, as figures: CLUSTER_SECONDS=200000 SEED=1; PROFILE= NUMBER= tell one"
+	@echo "make soak         the same for 50 million cluster-seconds (hours on all cores)"
 	@echo "make lab          the lab, until Ctrl-C (root)"
 	@echo "make bench        performance beside a floor and peers, as ratios (root)"
 	@echo "make clean        remove .venv and everything built"
@@ -69,7 +71,7 @@ check: built
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -q tests/unit tests/sim
+	$(BIN)/pytest -q -m "not campaign" tests/unit tests/sim
 
 test: packages-test built
 	$(BIN)/ruff check .
@@ -81,6 +83,15 @@ test: packages-test built
 test-reference: built
 	$(BIN)/python -m tests.reference
 	$(BIN)/pytest -q tests/packets/test_schedulers.py
+
+SEED ?= 1
+CLUSTER_SECONDS ?= 200000
+sim: built
+	$(BIN)/python -m tests.sim.election --cluster-seconds $(CLUSTER_SECONDS) --seed $(SEED) \
+	  $(if $(PROFILE),--profile $(PROFILE)) $(if $(NUMBER),--number $(NUMBER))
+
+soak: CLUSTER_SECONDS = 50000000
+soak: sim
 
 demo: packages-lab built
 	$(BIN)/lbnode demo $(if $(ONCE),--once)

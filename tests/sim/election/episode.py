@@ -1,0 +1,167 @@
+"""One seeded cluster through rounds of faults. (profile, seed, number) name an episode and replay it."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tests.sim.election import faults
+from tests.sim.election.cluster import Cluster
+from tests.sim.election.faults import Fault
+from tests.sim.election.figures import MS, Figures, Limits
+
+INTERVALS_CS = (1, 2, 3, 5, 10, 20, 50, 100)
+SETTLED = 5.0  # intervals after the last fault's end
+SPACED = (250, 200, 150, 100, 50)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Which faults, one after the other or (`storm`) several at once, and what must hold meanwhile."""
+
+    name: str
+    faults: Mapping[str, Fault]
+    limits: Limits
+    storm: bool = False
+    preempt: bool = False
+    rounds: int = 12
+
+    @property
+    def settled(self) -> float:
+        """Intervals after the last fault's end. Nodes that preempt do so one after the other, until the best has it."""
+        return SETTLED * (2 if self.preempt else 1)
+
+
+class Episode:
+    def __init__(self, profile: Profile, seed: int, number: int) -> None:
+        self.profile = profile
+        self.name = f"{profile.name} SEED={seed} NUMBER={number}"
+        self.chance = chance = random.Random(f"{profile.name} {seed} {number}")
+        count = chance.randint(2, 5)
+        self.cluster = Cluster(
+            chance.getrandbits(63),
+            chance.choice((SPACED[:count], SPACED[-count:], range(100, 100 + count), (100,) * count)),
+            interval_cs=chance.choice(INTERVALS_CS),
+            preempt=profile.preempt,
+        )
+        self.figures = Figures()
+
+    def run(self) -> Figures:
+        cluster, figures = self.cluster, self.figures
+        cluster.run(self.profile.settled + 1)
+        for _ in range(self.profile.rounds):
+            self._quiet()
+            self._storm() if self.profile.storm else self._single()
+        figures.seconds = cluster.now / 1e9
+        figures.intervals = cluster.now / cluster.interval
+        figures.events, figures.takeovers, figures.digest = cluster.events, cluster.takeovers, cluster.digest
+        return figures
+
+    # --- rounds -------------------------------------------------------------------------------------------------
+
+    def _quiet(self) -> None:
+        """Nothing is wrong, so nothing may happen."""
+        cluster, judge = self.cluster, self.cluster.judge
+        judge.reset()
+        before = len(cluster.trace)
+        cluster.run(self.chance.uniform(1, 10))
+        judge.close()
+        if len(cluster.trace) > before or judge.unsettled.total:
+            self.figures.flaps += 1
+            self._violation("roles moved while nothing was wrong")
+
+    def _single(self) -> None:
+        cluster = self.cluster
+        cluster.judge.reset()
+        end = self._begin_fault()
+        cluster.run(self._duration())
+        end()
+        self._recover()
+
+    def _storm(self) -> None:
+        cluster, chance = self.cluster, self.chance
+        cluster.judge.reset()
+        for _ in range(chance.randint(2, 5)):
+            end = self._begin_fault()
+            if chance.random() < 0.7:
+                cluster.at(int(self._duration() * cluster.interval), end)
+            cluster.run(chance.uniform(0.1, 8))
+        cluster.heal()
+        self._recover()
+
+    def _begin_fault(self) -> faults.End:
+        """On any node, but on the Active one more often."""
+        cluster, chance = self.cluster, self.chance
+        self.figures.faults += 1
+        name = chance.choice(list(self.profile.faults))
+        active = cluster.actives()
+        node = (
+            cluster.nodes[chance.choice(active)] if active and chance.random() < 0.6 else chance.choice(cluster.nodes)
+        )
+        cluster.note(node, name)
+        return self.profile.faults[name](cluster, node, chance)
+
+    def _duration(self) -> float:
+        """0.1 to 100 intervals, short ones as likely as long ones."""
+        return math.exp(self.chance.uniform(math.log(0.1), math.log(100)))
+
+    def _recover(self) -> None:
+        cluster, judge, figures, limits = self.cluster, self.cluster.judge, self.figures, self.profile.limits
+        healed, interval = cluster.now, cluster.interval
+        cluster.trace.append((cluster.now, -1, "healed"))
+        cluster.run(self.profile.settled)
+        settled, astray = judge.unsettled.since is None, judge.astray.since is not None
+        judge.close()
+        double, dark = judge.double.longest / interval, judge.dark.longest / interval
+        heal = max(0, judge.unsettled.ended - healed) / interval
+        figures.double, figures.dark = max(figures.double, double), max(figures.dark, dark)
+        figures.heal = max(figures.heal, heal)
+        figures.astray += astray
+        figures.double_over_1 += double > 1
+        figures.double_total += judge.double.total / interval
+        figures.dark_total += judge.dark.total / interval
+        if limits.double is not None and double > limits.double:
+            self._violation(f"two nodes served for {double:.3f} intervals")
+        skew = max((256 - node.router.priority) / 256 for node in cluster.nodes)
+        if limits.dark is not None and dark > limits.dark + skew + 50 * MS / interval:
+            self._violation(f"dark for {dark:.2f} intervals")
+        if limits.heal is not None and not settled:
+            self._violation(f"{len(cluster.serving())} nodes serve {self.profile.settled} intervals after the heal")
+        if astray and not limits.astray:
+            self._violation(
+                f"clients look for the VIP at the wrong node {self.profile.settled} intervals after the heal"
+            )
+        figures.needless += len(judge.needless)
+        for wrong in (*judge.wrong, *(() if limits.needless else judge.needless)):
+            self._violation(wrong)
+        judge.wrong.clear()
+        judge.needless.clear()
+
+    def _violation(self, what: str) -> None:
+        cluster = self.cluster
+        recent = [f"{at / cluster.interval:10.3f} {node} {text}" for at, node, text in cluster.trace[-14:]]
+        setting = f"{cluster.interval // MS} ms, priorities {[n.router.priority for n in cluster.nodes]}"
+        self.figures.violations.append("\n    ".join([f"{self.name} ({setting}): {what}", *recent]))
+
+
+PROFILES = {
+    profile.name: profile
+    for profile in (
+        Profile("local", faults.LOCAL, Limits(double=0.1, needless=False)),
+        Profile("preempt", faults.LOCAL, Limits(double=0.1), preempt=True),
+        Profile("local-storm", faults.LOCAL, Limits(double=0.1, dark=None, needless=False), storm=True),
+        Profile("preempt-storm", faults.LOCAL, Limits(double=0.1, dark=None), storm=True, preempt=True),
+        Profile("stun", {"stun": faults.stun}, Limits(double=1.05)),
+        *(
+            Profile(name, {name: faults.NETWORK[name]}, Limits(double=0.1, needless=False))
+            for name in ("duplication", "reordering")
+        ),
+        *(
+            Profile(name, {name: faults.NETWORK[name]}, Limits(double=None, astray=name == "loss"))
+            for name in ("isolation", "multicast", "partition", "one-way", "loss")
+        ),
+        Profile("storm", faults.ALL, Limits(double=None, dark=None, astray=True), storm=True),
+    )
+}

@@ -1,0 +1,69 @@
+"""Deliberate bugs. A simulation that does not find each of them proves nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import pytest
+
+from lbnode.election import machine
+from lbnode.election.machine import Input, Machine, VirtualRouter
+from lbnode.election.packet import RELEASE_PRIORITY, Advert
+from lbnode.model import VrrpState
+from tests.sim.election.cluster import Cluster
+
+Patch = pytest.MonkeyPatch
+
+
+def lease_of_four_intervals(patch: Patch) -> None:
+    patch.setattr(VirtualRouter, "dark_after", property(lambda router: 4 * router.interval))
+
+
+def no_socket_drain(patch: Patch) -> None:
+    """The timer first, then what was heard."""
+    patch.setattr(Cluster, "drains", False)
+
+
+def no_announcement_on_contact(patch: Patch) -> None:
+    def assert_role(self: Machine, now: int, _reason: str, _: Advert | None) -> None:
+        self._advertise_now(now)
+
+    for kind in (Input.EQUAL, Input.INFERIOR):
+        patch.setitem(machine.TRANSITIONS, (VrrpState.ACTIVE, kind), assert_role)
+
+
+def loser_says_nothing(patch: Patch) -> None:
+    """keepalived's default: whoever yields does so without a last advertisement."""
+
+    def yield_role(self: Machine, now: int, reason: str, advert: Advert | None) -> None:
+        self._withdraw()
+        self._become_backup(now, reason)
+        self._follow(now, reason, advert)
+
+    patch.setitem(machine.TRANSITIONS, (VrrpState.ACTIVE, Input.SUPERIOR), yield_role)
+
+
+def inverted_tie_rule(patch: Patch) -> None:
+    def classify(self: Machine, advert: Advert) -> Input:
+        if advert.priority == RELEASE_PRIORITY:
+            return Input.RELEASE
+        if advert.priority == self.router.priority:
+            return Input.SUPERIOR if advert.source < self.router.source else Input.EQUAL
+        return Input.SUPERIOR if advert.priority > self.router.priority else Input.INFERIOR
+
+    patch.setattr(Machine, "_classify", classify)
+
+
+def two_intervals_of_patience(patch: Patch) -> None:
+    patch.setattr(Machine, "_down_interval", lambda self: 2 * self._active_interval + self._skew_time())
+
+
+# Each with the profile that is to catch it.
+MUTANTS: Mapping[str, tuple[Callable[[Patch], None], str]] = {
+    "lease of 4 intervals": (lease_of_four_intervals, "local"),
+    "no socket drain": (no_socket_drain, "local"),
+    "no announcement on contact": (no_announcement_on_contact, "isolation"),
+    "loser says nothing": (loser_says_nothing, "isolation"),
+    "tie rule inverted": (inverted_tie_rule, "isolation"),
+    "two intervals of patience": (two_intervals_of_patience, "local"),
+}

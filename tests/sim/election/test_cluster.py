@@ -1,0 +1,163 @@
+"""The election under faults, one story each. The many random ones are in test_campaign."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.sim.election.cluster import Cluster, Node
+from tests.sim.election.faults import isolation, multicast
+
+SETTLED = 5.0  # intervals
+LEASE = 2.5  # intervals
+SEEDS = range(10)
+
+
+def settled(seed: int, priorities: tuple[int, ...] = (250, 200, 150), *, preempt: bool = False) -> tuple[Cluster, Node]:
+    """A cluster and its Active node."""
+    cluster = Cluster(seed, priorities, preempt=preempt)
+    cluster.run(SETTLED + 1)
+    (active,) = cluster.actives()
+    assert cluster.serving() == [active] and cluster.arp == active
+    cluster.judge.reset()
+    return cluster, cluster.nodes[active]
+
+
+def others(cluster: Cluster, node: Node) -> list[Node]:
+    """Best first."""
+    return sorted((n for n in cluster.nodes if n is not node), key=lambda n: -n.router.priority)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_without_faults_the_role_never_moves(seed: int) -> None:
+    cluster = Cluster(seed)
+    cluster.run(1000)
+    assert [what.split(":")[0] for _, _, what in cluster.trace] == ["backup", "backup", "backup", "active"]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_single_lost_and_doubled_datagrams_move_nothing(seed: int) -> None:
+    cluster, _ = settled(seed)
+    cluster.loss, cluster.duplicates, cluster.reorder = 0.01, 0.3, 0.3  # three lost in a row: one in a million
+    before = len(cluster.trace)
+    cluster.run(1000)
+    assert cluster.trace[before:] == [] and cluster.judge.unsettled.total == 0
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_stopped_node_hands_over_within_a_datagrams_time(seed: int) -> None:
+    cluster, active = settled(seed)
+    cluster.kill_daemon(active)
+    cluster.run(0.03)
+    assert cluster.actives() == cluster.serving() == [others(cluster, active)[0].number]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_power_loss_is_taken_over_within_three_intervals_and_skew(seed: int) -> None:
+    cluster, active = settled(seed)
+    cluster.power_off(active)
+    cluster.run(1.9)
+    assert cluster.serving() == []
+    cluster.run(1.6)
+    assert len(cluster.serving()) == 1
+
+
+@pytest.mark.parametrize("kill", ["pause", "kill_everything"])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_paused_or_killed_node_stops_serving_before_another_starts(seed: int, kill: str) -> None:
+    cluster, active = settled(seed)
+    getattr(cluster, kill)(active)
+    assert cluster.serving() == [active.number] and active.holds  # its kernel goes on
+    cluster.run(LEASE + 0.1)
+    assert active.number not in cluster.serving() and active.holds
+    cluster.run(1.5)
+    assert len(cluster.serving()) == 1
+    assert cluster.judge.double.total == 0 and cluster.judge.dark.longest < 1.5 * cluster.interval
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_late_active_gives_way_instead_of_fighting(seed: int) -> None:
+    cluster, active = settled(seed)
+    cluster.pause(active)
+    cluster.run(10)
+    cluster.resume(active)
+    (successor,) = cluster.actives()
+    assert successor != active.number
+    cluster.run(50)
+    assert cluster.actives() == [successor] and not active.holds  # it does not take back what it lost
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_late_backup_hears_what_waits_in_its_socket_before_it_acts(seed: int) -> None:
+    cluster, active = settled(seed)
+    for late in (3.3, 4.0, 50):
+        for backup in others(cluster, active):
+            cluster.pause(backup)
+        cluster.run(late)
+        for backup in others(cluster, active):
+            cluster.resume(backup)
+        cluster.run(1)
+    assert cluster.takeovers == 1 and cluster.judge.unsettled.total == 0
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_after_an_isolation_heals_clients_reach_the_winner(seed: int) -> None:
+    """keepalived issue 166: the loser's gratuitous ARP was the last one that clients heard."""
+    cluster, old = settled(seed, (250, 150))
+    end = isolation(cluster, old, cluster.random)
+    cluster.run(20)
+    assert cluster.actives() == [0, 1] and cluster.arp == 1 - old.number
+    end()
+    cluster.run(2)
+    assert cluster.actives() == cluster.serving() == [0] and cluster.arp == 0
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_an_active_whose_multicast_is_lost_meets_the_other_one_only_at_the_heal(seed: int) -> None:
+    """What plain VRRP cannot know."""
+    cluster, old = settled(seed, (250, 150))
+    end = multicast(cluster, old, cluster.random)
+    cluster.run(20)
+    assert cluster.serving() == [0, 1]
+    end()
+    cluster.run(2)
+    assert cluster.serving() == [0] and cluster.arp == 0
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_nobody_preempts_a_paused_active_while_its_kernel_serves(seed: int) -> None:
+    """The returning node's time to preempt comes while the Active is paused, within its lease."""
+    cluster, best = settled(seed, (200, 100), preempt=True)
+    cluster.power_off(best)
+    cluster.run(SETTLED)
+    (other,) = (cluster.nodes[n] for n in cluster.serving())
+    cluster.power_on(best)
+    cluster.run(2.9)
+    cluster.pause(other)
+    cluster.run(2.3)
+    cluster.resume(other)
+    cluster.run(SETTLED)
+    assert cluster.serving() == [best.number]
+    assert cluster.judge.double.longest <= 0.02 * cluster.interval
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_stopped_virtual_machine_serves_for_less_than_an_interval_when_it_goes_on(seed: int) -> None:
+    """Its clock stood still, so its lease still runs."""
+    cluster, old = settled(seed)
+    cluster.stun(old)
+    cluster.run(10)
+    assert old.number not in cluster.serving()
+    cluster.wake_machine(old)
+    assert old.number in cluster.serving()
+    cluster.run(1.02)
+    assert len(cluster.serving()) == 1
+
+
+def test_equal_seeds_replay_bit_by_bit() -> None:
+    def run(seed: int) -> tuple[int, list[tuple[int, int, str]]]:
+        cluster, active = settled(seed)
+        cluster.pause(active)
+        cluster.run(20)
+        return cluster.digest, cluster.trace
+
+    assert run(1) == run(1) != run(2)

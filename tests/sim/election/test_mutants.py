@@ -1,0 +1,29 @@
+"""Deliberate bugs are caught, and by the figure that is meant to catch them."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.sim.election.episode import PROFILES, Episode
+from tests.sim.election.mutants import MUTANTS
+
+CAUGHT_BY = {
+    "lease of 4 intervals": "two nodes served for",
+    "no socket drain": "took over from",
+    "no announcement on contact": "clients look for the VIP at the wrong node",
+    "loser says nothing": "clients look for the VIP at the wrong node",
+    "tie rule inverted": "yielded to the lesser claim",
+    "two intervals of patience": "two nodes served for",
+}
+EPISODES = 30
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_deliberate_bug_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    break_it, profile = MUTANTS[name]
+    assert [Episode(PROFILES[profile], 7, number).run().violations for number in range(5)] == [[]] * 5
+    break_it(monkeypatch)
+    found = (
+        violation for number in range(EPISODES) for violation in Episode(PROFILES[profile], 7, number).run().violations
+    )
+    assert any(CAUGHT_BY[name] in violation for violation in found), f"{name} was not caught in {EPISODES} episodes"
