@@ -221,7 +221,8 @@ class VipAddress:
 
 @dataclass(frozen=True, slots=True)
 class VipGroup:
-    """Addresses that move together: one VRRP instance. `priorities` names the nodes that take part (1..254)."""
+    """Addresses that move together: one VRRP instance of each family. `priorities` names the nodes that take part
+    (1..254)."""
 
     name: str
     vrid: int
@@ -230,6 +231,10 @@ class VipGroup:
     interface: str | None = None  # None: where the first address is on-link
     advert_interval_s: float = 0.1  # VRRPv3 carries centiseconds: multiples of 0.01
     preempt: bool = False
+    version: int = 3  # of VRRP, as sent; 2 only while routers of version 2 take part
+    checksum: str = "auto"  # of version 3 over IPv4: auto (as the peer) | rfc9568 | pseudo-header (keepalived, FRR)
+    unicast_peers: tuple[Address, ...] = ()  # VRRP addresses of the members; (): multicast
+    authentication: str = "auto"  # auto (enforce between nodes with a common key) | off | receive-only | ...
     revision: int = 0
 
 

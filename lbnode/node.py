@@ -31,6 +31,8 @@ from lbnode.dataplane.base import DataPlane
 from lbnode.dataplane.fake import FakePlane
 from lbnode.dataplane.ipvs.plane import IpvsPlane
 from lbnode.dataplane.xdp.plane import XdpPlane
+from lbnode.election.authentication import cluster_key
+from lbnode.election.messages import Setup
 from lbnode.election.supervisor import Election
 from lbnode.errors import ConfigError
 from lbnode.feed import ConfigFeed
@@ -102,7 +104,7 @@ class Node:
         )
         self._runner = Runner(self._verdicts_changed)
         self._verdicts: Watched[Mapping[str, Verdict]] = Watched({})
-        self._election = Election(config.node, self.journal)
+        self._election = Election(config.node, self.journal, self._election_setup())
         self._desired: Watched[Desired | None] = Watched(None)
         self._reconciler = Reconciler(self._plane, self.journal)
         self._collector = Collector(self._plane)
@@ -110,6 +112,13 @@ class Node:
         self._sync = self._make_sync()
         self._services: Watched[tuple[ServiceInfo, ...]] = Watched(())
         self._status: Watched[NodeStatus | None] = Watched(None)
+
+    def _election_setup(self) -> Setup:
+        """The nodes that synchronise connections with each other are those that share a key."""
+        sync, keys = self._config.sync, self._config.election.keys
+        if not keys and sync.key:
+            keys = {1: cluster_key(sync.key)}
+        return Setup(keys, frozenset({self._config.node, *sync.peers}))
 
     def _make_sync(self) -> ConnectionSync | None:
         sync = self._config.sync

@@ -45,6 +45,13 @@ class SyncConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ElectionConfig:
+    keys: Mapping[int, bytes] = field(
+        default_factory=dict, repr=False
+    )  # of VRRP's authentication trailer; the first signs
+
+
+@dataclass(frozen=True, slots=True)
 class DataPlaneConfig:
     kind: str = "auto"  # auto | xdp | ipvs | fake
     interfaces: tuple[str, ...] = ()  # none: all that carry traffic
@@ -61,6 +68,7 @@ class NodeConfig:
     store: StoreConfig = field(default_factory=StoreConfig)
     web: WebConfig = field(default_factory=WebConfig)
     sync: SyncConfig = field(default_factory=SyncConfig)
+    election: ElectionConfig = field(default_factory=ElectionConfig)
     dataplane: DataPlaneConfig = field(default_factory=DataPlaneConfig)
 
 
@@ -122,6 +130,11 @@ class _Sync(Document):
     key_file: str = ""
 
 
+class _Election(Document):
+    keys: str = ""
+    keys_file: str = ""
+
+
 class _DataPlane(Document):
     kind: Literal["auto", "xdp", "ipvs", "fake"] = "auto"
     interfaces: Annotated[tuple[str, ...], Field(strict=False)] = ()
@@ -137,10 +150,17 @@ class _Node(Document):
     store: _Store = _Store()
     web: _Web = _Web()
     sync: _Sync = _Sync()
+    election: _Election = _Election()
     dataplane: _DataPlane = _DataPlane()
 
 
-_SECTIONS: Mapping[str, type[Document]] = {"store": _Store, "web": _Web, "sync": _Sync, "dataplane": _DataPlane}
+_SECTIONS: Mapping[str, type[Document]] = {
+    "store": _Store,
+    "web": _Web,
+    "sync": _Sync,
+    "election": _Election,
+    "dataplane": _DataPlane,
+}
 
 
 def load_node_config(path: str | Path) -> NodeConfig:
@@ -220,6 +240,13 @@ def _node_config(
         report(("store",), "there is no etcd to use this for", 'set etcd = ["http://HOST:2379"], or remove it')
     token = secret("web", web.token, web.token_file, "token")
     key = secret("sync", sync.key, sync.key_file, "key")
+    keys: dict[int, bytes] = {}
+    try:
+        keys = parse_keys(secret("election", node.election.keys, node.election.keys_file, "keys"))
+    except ValueError as error:
+        report(
+            ("election", "keys"), str(error), 'one key a line, "ID HEX": ID 1 to 255, 32 to 64 bytes; the first signs'
+        )
     if sync.listen and not (sync.key or sync.key_file):
         report(("sync", "listen"), "connection synchronisation needs a key that the peers share", "set key_file")
     if sync.peers and not sync.listen:
@@ -235,8 +262,26 @@ def _node_config(
         StoreConfig(store.etcd, store.user, password, store.ca_file, store.cert_file, store.key_file),
         WebConfig(web.listen, token or None),
         SyncConfig(sync.listen, dict(sync.peers), key),
+        ElectionConfig(keys),
         DataPlaneConfig(plane.kind, plane.interfaces, plane.attach, plane.connections),
     )
+
+
+def parse_keys(text: str) -> dict[int, bytes]:
+    """Lines "ID HEX". ValueError for anything else; it never quotes a key."""
+    keys: dict[int, bytes] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        words = line.split()
+        if not words or words[0].startswith("#"):
+            continue
+        if len(words) != 2 or not words[0].isdecimal() or not 1 <= int(words[0]) <= 255:
+            raise ValueError(f"key {number}: not an ID from 1 to 255 and a key")
+        if int(words[0]) in keys:
+            raise ValueError(f"key {number}: the ID {words[0]} twice")
+        if re.fullmatch(r"(?:[0-9a-fA-F]{2}){32,64}", words[1]) is None:
+            raise ValueError(f"key {number}: not 32 to 64 bytes in hexadecimal")
+        keys[int(words[0])] = bytes.fromhex(words[1])
+    return keys
 
 
 def _known_fields(path: FieldPath) -> tuple[str, ...]:

@@ -102,6 +102,10 @@ def vip_group(name: str, document: VipGroupDocument, revision: int) -> VipGroup:
         interface=document.interface,
         advert_interval_s=round(document.advert_interval, 2),
         preempt=document.preempt,
+        version=document.version,
+        checksum=document.checksum,
+        unicast_peers=tuple(ip_address(text) for text in document.unicast_peers),
+        authentication=document.authentication,
         revision=revision,
     )
 

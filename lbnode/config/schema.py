@@ -206,6 +206,10 @@ class VipGroupDocument(Document):
     interface: str | None = None
     advert_interval: Annotated[float, Field(ge=0.01, le=40.95)] = 0.1
     preempt: bool = False
+    version: Literal[2, 3] = 3
+    checksum: Literal["auto", "rfc9568", "pseudo-header"] = "auto"
+    unicast_peers: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    authentication: Literal["auto", "off", "receive-only", "permissive", "enforce"] = "auto"
 
     @field_validator("addresses", mode="before")
     @classmethod
@@ -215,9 +219,6 @@ class VipGroupDocument(Document):
         parsed = [vip_address(item) for item in value]
         if len({vip.address for vip in parsed}) < len(parsed):
             raise invalid("the same address twice")
-        if len({vip.address.version for vip in parsed}) > 1:
-            # RFC 9568 section 5.2.9: one VRRP instance is about addresses of one family.
-            raise invalid("IPv4 and IPv6 addresses in one group", "make two groups; they may have the same vrid")
         return tuple(value)
 
     @field_validator("interface")
@@ -231,6 +232,25 @@ class VipGroupDocument(Document):
         if abs(value * 100 - round(value * 100)) > 1e-6:  # RFC 9568 section 5.2.7: Max Advertise Interval
             raise invalid(f"{value!r} is not a multiple of 0.01", "VRRP carries hundredths of a second")
         return value
+
+    @field_validator("unicast_peers")
+    @classmethod
+    def _peers_are_addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            try:
+                ip_address(text)
+            except ValueError as error:
+                raise invalid(str(error), "the addresses from which the members send: [192.0.2.2, 192.0.2.3]") from None
+        return value
+
+    @model_validator(mode="after")
+    def _version_2_has_its_limits(self) -> VipGroupDocument:
+        if self.version == 2:  # RFC 3768
+            if self.advert_interval % 1 or self.advert_interval < 1:
+                raise invalid("version 2 with an interval of less than a second", "set advert_interval to 1")
+            if any(":" in address for address in self.addresses):
+                raise invalid("version 2 with IPv6 addresses", "put those into a group of their own with version 3")
+        return self
 
 
 def _interface(name: str) -> str:

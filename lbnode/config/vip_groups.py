@@ -100,6 +100,8 @@ def _clashes(candidates: Mapping[str, _Candidate]) -> Iterator[tuple[_Candidate,
         one, other = first.group, second.group
         # Without a name the interface is found on the node, so it may be the same one.
         same_link = one.interface is None or other.interface is None or one.interface == other.interface
-        same_family = one.addresses[0].address.version == other.addresses[0].address.version
+        same_family = not {v.address.version for v in one.addresses}.isdisjoint(
+            v.address.version for v in other.addresses
+        )
         if one.vrid == other.vrid and same_link and same_family:
             yield first, second, "vrid", f"duplicate VRID {one.vrid} on one link"

@@ -15,6 +15,9 @@ What it adds to the RFC, and why (field evidence: keepalived issues 166, 1884, 2
   that is paused just then could not give way, while its kernel goes on serving until its lease ends;
 - the best of the remaining members takes over a released group without waiting for Skew_Time: nobody is better;
 - a release by somebody else than the Active we follow is ignored: packets of two senders may change their order.
+
+A group with addresses of both families has one machine: the first family (that of `source`) carries the election, and
+what is heard in the second counts only while the first is silent. Else one node would look like two senders.
 """
 
 from __future__ import annotations
@@ -23,10 +26,9 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
-from ipaddress import IPv4Address
 
-from lbnode.election.packet import MAX_INTERVAL_CS, RELEASE_PRIORITY, Advert, ChecksumForm, encode, parse_ipv4
-from lbnode.model import VrrpState
+from lbnode.election.packet import MAX_INTERVAL_CS, RELEASE_PRIORITY, Advert, encode, parse_ipv4
+from lbnode.model import Address, VrrpState
 
 CENTISECOND = 10_000_000  # ns
 SECOND = 100 * CENTISECOND
@@ -44,10 +46,11 @@ class VirtualRouter:
     vrid: int
     priority: int  # 1..254; 255 (address owner) does not exist here: VIPs float
     interval_cs: int  # centiseconds, 1..4095
-    addresses: tuple[IPv4Address, ...]  # those that the advertisement lists
-    source: IPv4Address  # our primary address on the VRRP interface
+    addresses: tuple[Address, ...]  # those that the advertisements list, of both families
+    source: Address  # our primary address on the VRRP interface; IPv6: the link-local one
     preempt: bool = False
     peers: tuple[int, ...] = ()
+    second_source: Address | None = None  # that of the other family, when the group has both
 
     def __post_init__(self) -> None:
         if not (1 <= self.vrid <= 255 and 1 <= self.priority <= 254 and 1 <= self.interval_cs <= MAX_INTERVAL_CS):
@@ -66,9 +69,16 @@ class VirtualRouter:
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send this VRRP message to the multicast group."""
+    """Send this advertisement, in each family of the group and to each peer (see endpoint.Endpoint.datagrams)."""
 
-    datagram: bytes
+    __match_args__ = ("datagram",)
+
+    advert: Advert
+
+    @property
+    def datagram(self) -> bytes:
+        """As one VRRP message to the multicast group of the first family."""
+        return encode(self.advert)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,9 +138,9 @@ class Machine:
     def __init__(self, router: VirtualRouter) -> None:
         self.router = router
         self.state = VrrpState.INITIALIZE
-        self.active_address: IPv4Address | None = None  # the current Active, when it is another node
+        self.active_address: Address | None = None  # the current Active, when it is another node
         self.alarm = ""  # what the last advertisement says that does not fit our configuration
-        self._form = ChecksumForm.PSEUDO_HEADER  # what we send; follows the peer's
+        self._first_heard_at: int | None = None  # an advertisement in the first family
         self._active_interval = router.interval  # Active_Adver_Interval, ns
         self._active_priority = 0  # of the Active we follow
         self._down_at = 0  # Active_Down_Timer, while Backup
@@ -162,11 +172,17 @@ class Machine:
 
     def receive_datagram(self, packet: bytes, now: int) -> None:
         """An IPv4 packet with its header. Raises packet.Rejected when it is invalid; then no state has changed."""
-        advert = parse_ipv4(packet, self.router.vrid, self.router.source)
+        self.receive(parse_ipv4(packet, self.router.vrid, self.router.source), now)
+
+    def receive(self, advert: Advert, now: int) -> None:
+        """A valid advertisement of this virtual router, of either family."""
         if self.state is VrrpState.INITIALIZE:
             return
         self._step_down_if_dark(now)
-        self._form = advert.form
+        if advert.source.version == self.router.source.version:
+            self._first_heard_at = now
+        elif self._first_heard_at is not None and now - self._first_heard_at < 2 * self._active_interval:
+            return
         self.alarm = self._mismatch(advert)
         self._dispatch(self._classify(advert), now, f"priority {advert.priority} from {advert.source}", advert)
 
@@ -309,12 +325,13 @@ class Machine:
     # --- their parts ----------------------------------------------------------------------------------------
 
     def _classify(self, advert: Advert) -> Input:
-        ours = (self.router.priority, self.router.source)
+        router = self.router
         if advert.priority == RELEASE_PRIORITY:
             return Input.RELEASE
-        if (advert.priority, advert.source) > ours:
-            return Input.SUPERIOR
-        return Input.EQUAL if advert.priority == self.router.priority else Input.INFERIOR
+        if advert.priority != router.priority:
+            return Input.SUPERIOR if advert.priority > router.priority else Input.INFERIOR
+        ours = router.source if advert.source.version == router.source.version else router.second_source
+        return Input.SUPERIOR if ours is None or int(advert.source) > int(ours) else Input.EQUAL
 
     def _best_of_the_rest(self) -> bool:
         """No remaining member has a higher claim than we, so that nobody is to be waited for."""
@@ -347,8 +364,8 @@ class Machine:
 
     def _send(self, priority: int, now: int) -> None:
         router = self.router
-        advert = Advert(router.vrid, priority, router.interval_cs, router.addresses, router.source, self._form)
-        self._events.append(Send(encode(advert)))
+        addresses = tuple(address for address in router.addresses if address.version == router.source.version)
+        self._events.append(Send(Advert(router.vrid, priority, router.interval_cs, addresses, router.source)))
         self._sent_at = now
 
     def _announce_series(self, now: int) -> None:
@@ -368,8 +385,9 @@ class Machine:
     def _mismatch(self, advert: Advert) -> str:
         if advert.priority == RELEASE_PRIORITY:
             return self.alarm
-        if set(advert.addresses) != set(self.router.addresses):
-            theirs, ours = (", ".join(map(str, sorted(a))) for a in (advert.addresses, self.router.addresses))
+        same_family = {address for address in self.router.addresses if address.version == advert.source.version}
+        if set(advert.addresses) != same_family:
+            theirs, ours = (", ".join(map(str, sorted(a, key=int))) for a in (advert.addresses, same_family))
             return f"{advert.source} announces {theirs} with VRID {advert.vrid}, we have {ours}: make them equal"
         return ""
 

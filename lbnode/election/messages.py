@@ -1,21 +1,40 @@
 """Messages between the daemon and its election process: JSON lines over a socket pair. Pure.
 
-To the process: {"groups": [...]} whenever the configuration changes, {"handover": NAME}.
+To the process: {"setup": {...}} first of all, {"groups": [...]} whenever the configuration changes, {"handover": NAME}.
 From the process: {"role": {...}} on each change, {"dropped": {...}} for invalid packets, {"warning": TEXT}.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Any
 
 from lbnode.model import Role, VipAddress, VipGroup, VrrpState
 
 
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What node.toml tells the election. `nodes`: those that have the same keys, this one included."""
+
+    keys: Mapping[int, bytes] = field(default_factory=dict, repr=False)  # by id; the first signs
+    nodes: frozenset[str] = frozenset()
+
+
 def encode_line(message: dict[str, Any]) -> bytes:
     return json.dumps(message, separators=(",", ":")).encode() + b"\n"
+
+
+def setup_message(setup: Setup) -> dict[str, Any]:
+    keys = {str(number): key.hex() for number, key in setup.keys.items()}
+    return {"setup": {"keys": keys, "nodes": sorted(setup.nodes)}}
+
+
+def setup_from(document: dict[str, Any]) -> Setup:
+    keys = {int(number): bytes.fromhex(key) for number, key in document["keys"].items()}
+    return Setup(keys, frozenset(document["nodes"]))
 
 
 def groups_message(groups: Iterable[VipGroup]) -> dict[str, Any]:
@@ -31,6 +50,10 @@ def _group_document(group: VipGroup) -> dict[str, Any]:
         "priorities": dict(group.priorities),
         "advert_interval_s": group.advert_interval_s,
         "preempt": group.preempt,
+        "version": group.version,
+        "checksum": group.checksum,
+        "unicast_peers": [str(address) for address in group.unicast_peers],
+        "authentication": group.authentication,
     }
 
 
@@ -38,7 +61,8 @@ def group_from(document: dict[str, Any]) -> VipGroup:
     addresses = tuple(
         VipAddress(ip_address(address), length, interface) for address, length, interface in document["addresses"]
     )
-    return VipGroup(**{**document, "addresses": addresses})
+    peers = tuple(ip_address(text) for text in document["unicast_peers"])
+    return VipGroup(**{**document, "addresses": addresses, "unicast_peers": peers})
 
 
 def role_message(role: Role) -> dict[str, Any]:

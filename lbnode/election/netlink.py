@@ -11,10 +11,11 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 
 from lbnode.election.placement import InterfaceAddress, Link
 from lbnode.errors import DataPlaneError
+from lbnode.model import Address
 
 _NLMSG = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 _IFINFO = struct.Struct("=BxHiII")  # family, device type, index, flags, change
@@ -26,9 +27,12 @@ _RTM_NEWLINK, _RTM_GETLINK = 16, 18
 _RTM_NEWADDR, _RTM_DELADDR, _RTM_GETADDR = 20, 21, 22
 _REQUEST, _ACK, _DUMP, _EXCL, _CREATE = 0x1, 0x4, 0x300, 0x200, 0x400
 _IFLA_ADDRESS, _IFLA_IFNAME = 1, 3
-_IFA_ADDRESS, _IFA_LOCAL, _IFA_PROTO = 1, 2, 11
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_CACHEINFO, _IFA_PROTO = 1, 2, 6, 11
+_IFA_F_NODAD, _IFA_F_DADFAILED, _IFA_F_TENTATIVE = 0x02, 0x08, 0x40
+# Valid for ever, preferred never: the kernel chooses it as source of no connection of its own.
+_DEPRECATED = struct.pack("=IIII", 0, 0xFFFFFFFF, 0, 0)
 _IFF_UP, _IFF_RUNNING = 0x1, 0x40
-_RTMGRP_LINK, _RTMGRP_IPV4_IFADDR = 0x1, 0x10
+_RTMGRP_LINK, _RTMGRP_IPV4_IFADDR, _RTMGRP_IPV6_IFADDR = 0x1, 0x10, 0x100
 
 # IFA_PROTO of our addresses (Linux 5.18): tells them from those an operator set, also after both processes died.
 OUR_MARK = 112
@@ -76,27 +80,36 @@ class Rtnetlink:
         return links
 
     def addresses(self) -> list[InterfaceAddress]:
-        """IPv4 addresses of all interfaces, in the kernel's order (an interface's primary address first)."""
+        """Addresses of all interfaces, in the kernel's order (an interface's primary address first).
+
+        Without others' that IPv6 has not found to be unique yet (RFC 4862 section 5.4): nothing may be sent from them.
+        """
         found: list[InterfaceAddress] = []
-        for kind, payload in self._request(_RTM_GETADDR, _DUMP, _IFADDR.pack(socket.AF_INET, 0, 0, 0, 0)):
-            family, prefix_len, _, _, index = _IFADDR.unpack_from(payload)
+        for kind, payload in self._request(_RTM_GETADDR, _DUMP, _IFADDR.pack(socket.AF_UNSPEC, 0, 0, 0, 0)):
+            family, prefix_len, flags, _, index = _IFADDR.unpack_from(payload)
             attributes = _attributes(payload[_IFADDR.size :])
             local = attributes.get(_IFA_LOCAL) or attributes.get(_IFA_ADDRESS)
-            if kind == _RTM_NEWADDR and family == socket.AF_INET and local:
-                ours = attributes.get(_IFA_PROTO, b"\0")[0] == OUR_MARK
-                found.append(InterfaceAddress(index, IPv4Address(local), prefix_len, ours))
+            if kind != _RTM_NEWADDR or family not in (socket.AF_INET, socket.AF_INET6) or not local:
+                continue
+            ours = attributes.get(_IFA_PROTO, b"\0")[0] == OUR_MARK
+            if ours or not flags & (_IFA_F_TENTATIVE | _IFA_F_DADFAILED):
+                found.append(InterfaceAddress(index, ip_address(local), prefix_len, ours))
         return found
 
-    def add_address(self, index: int, address: IPv4Address, prefix_len: int) -> None:
+    def add_address(self, index: int, address: Address, prefix_len: int) -> None:
         """Add a marked address; one that is there already is success."""
-        body = _IFADDR.pack(socket.AF_INET, prefix_len, 0, 0, index)
+        family, flags = (socket.AF_INET, 0) if address.version == 4 else (socket.AF_INET6, _IFA_F_NODAD)
+        body = _IFADDR.pack(family, prefix_len, flags, 0, index)
         body += _attribute(_IFA_LOCAL, address.packed) + _attribute(_IFA_ADDRESS, address.packed)
+        if address.version == 6:
+            body += _attribute(_IFA_CACHEINFO, _DEPRECATED)
         body += _attribute(_IFA_PROTO, bytes([OUR_MARK]))
         self._change(_RTM_NEWADDR, _CREATE | _EXCL, body, f"add {address}/{prefix_len}", errno.EEXIST)
 
-    def delete_address(self, index: int, address: IPv4Address) -> None:
-        """Delete an address, whatever its prefix length; one that is gone already is success."""
-        body = _IFADDR.pack(socket.AF_INET, 32, 0, 0, index) + _attribute(_IFA_LOCAL, address.packed)
+    def delete_address(self, index: int, address: Address, prefix_len: int) -> None:
+        """Delete an address; one that is gone already is success."""
+        family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+        body = _IFADDR.pack(family, prefix_len, 0, 0, index) + _attribute(_IFA_LOCAL, address.packed)
         self._change(_RTM_DELADDR, 0, body, f"delete {address}", errno.EADDRNOTAVAIL, errno.ENODEV)
 
     def _change(self, kind: int, flags: int, body: bytes, what: str, *tolerated: int) -> None:
@@ -135,10 +148,10 @@ class Rtnetlink:
 
 
 def open_monitor() -> socket.socket:
-    """A non-blocking socket that becomes readable when a link or an IPv4 address changes. What it holds is a hint
+    """A non-blocking socket that becomes readable when a link or an address changes. What it holds is a hint
     to list again, no more (it may overflow)."""
     monitor = socket.socket(
         socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
     )
-    monitor.bind((0, _RTMGRP_LINK | _RTMGRP_IPV4_IFADDR))
+    monitor.bind((0, _RTMGRP_LINK | _RTMGRP_IPV4_IFADDR | _RTMGRP_IPV6_IFADDR))
     return monitor

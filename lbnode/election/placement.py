@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 
-from lbnode.model import VipAddress, VipGroup
+from lbnode.model import Address, VipAddress, VipGroup
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,16 +21,16 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class InterfaceAddress:
-    """An IPv4 address on an interface. `ours`: it bears the mark of the election, so an election put it there."""
+    """An address on an interface. `ours`: it bears the mark of the election, so an election put it there."""
 
     index: int  # of the interface
-    address: IPv4Address
+    address: Address
     prefix_len: int
     ours: bool
 
     @property
-    def network(self) -> IPv4Network:
-        return IPv4Network((self.address, self.prefix_len), strict=False)
+    def network(self) -> IPv4Network | IPv6Network:
+        return ip_network((self.address, self.prefix_len), strict=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,28 +38,34 @@ class Place:
     """One floating address and the interface it belongs on."""
 
     link: Link
-    address: IPv4Address
+    address: Address
     prefix_len: int
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """`link` is the interface VRRP runs on and `source` our address there; both None: we cannot take part.
+    """`link` is the interface VRRP runs on; None: we cannot take part. `speakers`: for each family in which the group
+    is elected, IPv4 first, our address there and what we advertise from it; empty without a link.
 
     `running` is False when an interface that the group needs has no carrier: a peer should hold the group then.
     """
 
     link: Link | None
-    source: IPv4Address | None
+    speakers: Mapping[Address, tuple[Address, ...]]
     places: tuple[Place, ...]
     running: bool
     problems: tuple[str, ...]
 
     @property
-    def advertised(self) -> tuple[IPv4Address, ...]:
-        """Addresses for the advertisement: those on the VRRP interface (never none: RFC 9568 wants one at least)."""
-        on_link = tuple(place.address for place in self.places if place.link == self.link)
-        return on_link or tuple(place.address for place in self.places[:1])
+    def sources(self) -> tuple[Address, ...]:
+        return tuple(self.speakers)
+
+    @property
+    def advertised(self) -> tuple[Address, ...]:
+        return tuple(address for addresses in self.speakers.values() for address in addresses)
+
+
+NOWHERE = Placement(None, {}, (), False, ())
 
 
 def place(
@@ -67,24 +73,30 @@ def place(
 ) -> Placement:
     """Find interface and prefix length for each address of the group, and the VRRP interface with our address on it.
 
-    An address within the on-link prefix of its interface is added as /32: as /24 it would either be a second source of
-    the subnet's route or vanish together with the interface's own address. Elsewhere the configured length holds.
+    An address within the on-link prefix of its interface is added as /32 or /128: as /24 it would either be a second
+    source of the subnet's route or vanish together with the interface's own address. Elsewhere the configured length
+    holds. An IPv6 link-local address is on-link everywhere, so it follows the group's interface.
     """
     by_name = {link.name: link for link in links.values()}
     floating = {vip.address for vip in group.addresses}
     own = [entry for entry in present if not entry.ours and entry.address not in floating and entry.index in links]
+    found: dict[VipAddress, Link | None] = {}
+    for vip in sorted(group.addresses, key=lambda vip: vip.address.is_link_local and vip.interface is None):
+        if vip.interface or (vip.address.is_link_local and group.interface):
+            found[vip] = by_name.get(vip.interface or group.interface or "")
+        elif vip.address.is_link_local and vip.address.version == 6:
+            found[vip] = next((link for link in found.values() if link), None)
+        else:
+            found[vip] = _on_link(vip.address, own, links)
     places: list[Place] = []
     problems: list[str] = []
     for vip in group.addresses:
-        if not isinstance(vip.address, IPv4Address):
-            problems.append(f"{vip.address}: IPv6 addresses are not supported in VIP groups yet")
-            continue
-        link = by_name.get(vip.interface) if vip.interface else _on_link(vip.address, own, links)
+        link = found[vip]
         if link is None:
             problems.append(_no_place(vip))
             continue
         covered = any(entry.index == link.index and vip.address in entry.network for entry in own)
-        places.append(Place(link, vip.address, 32 if covered else vip.prefix_len))
+        places.append(Place(link, vip.address, vip.address.max_prefixlen if covered else vip.prefix_len))
         if any(e.address == vip.address and e.index == link.index and not e.ours for e in present):
             problems.append(
                 f"{vip.address} was put on {link.name} by someone else and answers in every state: "
@@ -93,27 +105,44 @@ def place(
     vrrp = by_name.get(group.interface) if group.interface else (places[0].link if places else None)
     if vrrp is None or not places:
         wanted = f"no interface {group.interface}" if group.interface else "no interface for VRRP"
-        return Placement(None, None, tuple(places), False, (*([] if vrrp else [wanted]), *problems))
-    source = _source(vrrp, own, [place.address for place in places])
-    if source is None and sole:
-        source = places[0].address  # nobody listens
-    if source is None:
-        problems.append(f"interface {vrrp.name} has no IPv4 address of its own to send advertisements from")
-        return Placement(None, None, tuple(places), False, tuple(problems))
+        return Placement(None, {}, tuple(places), False, (*([] if vrrp else [wanted]), *problems))
+    speakers: dict[Address, tuple[Address, ...]] = {}
+    for addresses in _by_family([place.address for place in places if place.link == vrrp] or [places[0].address]):
+        source = _source(vrrp, own, addresses)
+        if source is None and sole:
+            source = addresses[0]  # nobody listens
+        if source is None:
+            kind = "IPv4 address of its own" if addresses[0].version == 4 else "IPv6 link-local address"
+            problems.append(f"interface {vrrp.name} has no {kind} to send advertisements from")
+        else:
+            speakers[source] = tuple(addresses)
+    if not speakers:
+        return Placement(None, {}, tuple(places), False, tuple(problems))
     stopped = sorted({link.name for link in (vrrp, *(place.link for place in places)) if not link.running})
     problems += [f"interface {name} is down or has no carrier" for name in stopped]
-    return Placement(vrrp, source, tuple(places), not stopped, tuple(problems))
+    return Placement(vrrp, speakers, tuple(places), not stopped, tuple(problems))
 
 
-def _on_link(address: IPv4Address, own: Iterable[InterfaceAddress], links: Mapping[int, Link]) -> Link | None:
+def _by_family(addresses: list[Address]) -> list[list[Address]]:
+    """IPv4 before IPv6; of the latter the link-local ones first (RFC 9568 section 5.2.9)."""
+    ordered = sorted(addresses, key=lambda address: not address.is_link_local)
+    families = [[a for a in (addresses if version == 4 else ordered) if a.version == version] for version in (4, 6)]
+    return [family for family in families if family]
+
+
+def _on_link(address: Address, own: Iterable[InterfaceAddress], links: Mapping[int, Link]) -> Link | None:
     """The interface with the longest on-link prefix that holds the address."""
-    holding = [entry for entry in own if address in entry.network and entry.prefix_len < 32]
+    holding = [e for e in own if address in e.network and e.prefix_len < address.max_prefixlen]
     return links[max(holding, key=lambda entry: entry.prefix_len).index] if holding else None
 
 
-def _source(link: Link, own: Iterable[InterfaceAddress], floating: Collection[IPv4Address]) -> IPv4Address | None:
-    """Our address on the interface, preferably in a subnet of the group's addresses; the first is the primary one."""
-    candidates = [entry for entry in own if entry.index == link.index]
+def _source(link: Link, own: Iterable[InterfaceAddress], floating: Collection[Address]) -> Address | None:
+    """Our address on the interface. IPv4: preferably in a subnet of the group's addresses; the first is the primary
+    one. IPv6: the link-local one (RFC 9568 section 5.1.2.1)."""
+    version = next(iter(floating)).version
+    candidates = [entry for entry in own if entry.index == link.index and entry.address.version == version]
+    if version == 6:
+        return next((entry.address for entry in candidates if entry.address.is_link_local), None)
     near = [entry for entry in candidates if any(address in entry.network for address in floating)]
     return next((entry.address for entry in (*near, *candidates)), None)
 

@@ -16,12 +16,11 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
-from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
 import lbnode
-from lbnode.election.messages import encode_line, groups_message, role_from
+from lbnode.election.messages import Setup, encode_line, groups_message, role_from, setup_message
 from lbnode.election.vip import fence
 from lbnode.errors import ConfigError, DataPlaneError, LbError
 from lbnode.journal import Journal, Kind
@@ -38,11 +37,12 @@ LINE_LIMIT = 1 << 20
 class Election:
     """`roles`: this node's role in each VIP group that names it. `dropped`: invalid packets by (interface, reason)."""
 
-    def __init__(self, node: str, journal: Journal) -> None:
+    def __init__(self, node: str, journal: Journal, setup: Setup | None = None) -> None:
         self.roles: Watched[Mapping[str, Role]] = Watched({})
         self.dropped: Counter[tuple[str, str]] = Counter()
         self._node = node
         self._journal = journal
+        self._setup = setup or Setup()
         self._groups: Watched[Mapping[str, VipGroup] | None] = Watched(None)
         self._writer: asyncio.StreamWriter | None = None
 
@@ -120,6 +120,7 @@ class Election:
             await self._reap(process)
 
     async def _send_groups(self, writer: asyncio.StreamWriter) -> None:
+        writer.write(encode_line(setup_message(self._setup)))
         async for groups in self._groups.changes():
             if groups is not None:
                 writer.write(encode_line(groups_message(groups.values())))
@@ -152,7 +153,7 @@ class Election:
     def _fence(self) -> None:
         """Take off the addresses that a peer will claim now. A sole member's stay for the next process to adopt."""
         shared = [group for group in (self._groups.value or {}).values() if len(group.priorities) > 1]
-        addresses = {vip.address for group in shared for vip in group.addresses if isinstance(vip.address, IPv4Address)}
+        addresses = {vip.address for group in shared for vip in group.addresses}
         if not addresses:
             return
         try:

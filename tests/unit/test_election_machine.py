@@ -21,7 +21,7 @@ from lbnode.election.machine import (
     Send,
     VirtualRouter,
 )
-from lbnode.election.packet import Advert, ChecksumForm, Rejected, encode, parse_ipv4
+from lbnode.election.packet import Advert, Rejected, encode, parse_ipv4
 from lbnode.model import VrrpState
 from tests.unit.test_election_packet import ip_packet
 
@@ -312,14 +312,6 @@ def test_reconfiguration_of_a_backup_keeps_the_interval_of_the_active_it_follows
     hear(machine, T0 + I, 250, interval_cs=100)
     machine.reconfigure(replace(ROUTER, interval_cs=1), T0 + 2 * I)
     assert (machine.get_timer() or 0) > T0 + 2 * I + 3 * SECOND
-
-
-def test_the_checksum_form_follows_the_peer() -> None:
-    machine, t = active()
-    plain = Advert(51, 50, 10, (VIP,), THEIRS, ChecksumForm.PLAIN)
-    machine.receive_datagram(ip_packet(encode(plain), THEIRS), t + 1)
-    sent = next(event for event in events(machine) if isinstance(event, Send))
-    assert parse_ipv4(ip_packet(sent.datagram, OURS), 51, THEIRS).form is ChecksumForm.PLAIN
 
 
 def test_other_addresses_in_the_advertisement_raise_an_alarm_but_are_not_dropped() -> None:

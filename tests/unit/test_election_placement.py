@@ -36,7 +36,7 @@ def test_addresses_go_where_their_subnet_is_and_are_added_as_host_addresses() ->
         ("front", "192.0.2.10", 32),
         ("back", "198.51.100.1", 32),
     ]
-    assert (placement.link, placement.source, placement.problems) == (FRONT, IPv4Address("192.0.2.2"), ())
+    assert (placement.link, placement.sources, placement.problems) == (FRONT, (IPv4Address("192.0.2.2"),), ())
 
 
 def test_only_addresses_of_the_vrrp_interface_are_advertised() -> None:
@@ -68,7 +68,7 @@ def test_a_floating_address_is_never_the_source_nor_proof_of_a_subnet() -> None:
 
 def test_a_sole_member_needs_no_address_beside_the_floating_one() -> None:
     alone = replace(GROUP, addresses=(vip("192.0.2.10", 24, "front"),), priorities={"gw1": 100})
-    assert where(alone, [], sole=True).source == IPv4Address("192.0.2.10")
+    assert where(alone, [], sole=True).sources == (IPv4Address("192.0.2.10"),)
 
 
 def test_a_missing_interface_is_named() -> None:
@@ -79,7 +79,7 @@ def test_a_missing_interface_is_named() -> None:
 def test_an_address_without_a_place_is_reported_and_the_others_stay() -> None:
     placement = where(replace(GROUP, addresses=(*GROUP.addresses, vip("203.0.113.1"), vip("2001:db8::1", 64))))
     assert len(placement.places) == 2 and placement.running
-    assert ["203.0.113.1" in placement.problems[0], "IPv6" in placement.problems[1]] == [True, True]
+    assert ["203.0.113.1" in placement.problems[0], "2001:db8::1" in placement.problems[1]] == [True, True]
 
 
 def test_a_link_without_carrier_stops_the_group_also_when_it_is_not_the_vrrp_link() -> None:
@@ -101,3 +101,30 @@ def test_groups_and_roles_survive_the_way_between_the_processes() -> None:
     role = Role("front", VrrpState.BACKUP, 150, 1.5, "test", IPv4Address("192.0.2.3"), "none")
     assert role_from(role_message(role)["role"]) == role
     assert encode_line(role_message(role)).endswith(b"}\n")
+
+
+LINK_LOCAL = InterfaceAddress(2, ip_address("fe80::2"), 64, ours=False)
+GLOBAL6 = InterfaceAddress(2, ip_address("2001:db8::2"), 64, ours=False)
+BOTH = replace(GROUP, addresses=(vip("2001:db8::10", 64), vip("192.0.2.10"), vip("fe80::10", 64)))
+
+
+def test_a_group_of_both_families_speaks_in_both_ipv4_first_and_link_local_first() -> None:
+    placement = where(BOTH, [GLOBAL6, LINK_LOCAL, *PRESENT])
+    assert placement.problems == () and placement.link == FRONT
+    assert {str(source): [*map(str, told)] for source, told in placement.speakers.items()} == {
+        "192.0.2.2": ["192.0.2.10"],
+        "fe80::2": ["fe80::10", "2001:db8::10"],
+    }
+    assert placement.sources[0].version == 4
+    assert {p.prefix_len for p in placement.places} == {32, 128}
+
+
+def test_without_a_link_local_address_ipv6_is_claimed_but_not_elected() -> None:
+    placement = where(BOTH, [GLOBAL6, *PRESENT])
+    assert [source.version for source in placement.sources] == [4]
+    assert placement.problems == ("interface front has no IPv6 link-local address to send advertisements from",)
+
+
+def test_a_link_local_vip_follows_the_interface_of_the_group() -> None:
+    placement = where(replace(BOTH, addresses=(vip("fe80::10", 64),), interface="back"), [LINK_LOCAL, *PRESENT])
+    assert placement.places[0].link == BACK

@@ -1,0 +1,107 @@
+"""Does what a group's machine says: sends, claims, withdraws, announces, and extends the lease."""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+from lbnode.election.machine import Announce, Changed, Claim, Event, Lease, Send, Withdraw
+from lbnode.election.member import Member
+from lbnode.election.packet import Advert
+from lbnode.election.sockets import VrrpSocket
+from lbnode.election.vip import Vips
+from lbnode.model import VipGroup, VrrpState
+
+
+class LeaseTable(Protocol):
+    """The kernel's side of the leases, which ends them when this process cannot."""
+
+    def set(self, group: VipGroup, until: int) -> None:
+        """Serve the group's addresses until `until` (ns of CLOCK_BOOTTIME; 0 = stop now). Called with each
+        advertisement: a few microseconds, never blocking; OSError when the kernel refuses."""
+
+
+def now_ns() -> int:
+    """CLOCK_BOOTTIME: monotonic, and it goes on while the machine is suspended. bpf_ktime_get_boot_ns() is the same."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+class Actions:
+    def __init__(self, lease: LeaseTable | None) -> None:
+        self.vips = Vips()
+        self.sockets: dict[tuple[int, int], VrrpSocket] = {}  # by interface index and IP version
+        self._lease = lease
+
+    def perform(self, member: Member) -> None:
+        assert member.machine is not None
+        while (event := member.machine.next_event()) is not None:
+            self._perform_event(member, event)
+
+    def _perform_event(self, member: Member, event: Event) -> None:
+        match event:
+            case Send(advert=advert):
+                self._send(member, advert)
+            case Lease(until):
+                self._set_lease(member, until)
+            case Claim():
+                self.claim(member)
+            case Withdraw():
+                member.other_problems = tuple(self.vips.withdraw(member.addresses))
+            case Announce(count):
+                self.vips.announce(member.placement.places, count, now_ns())
+            case Changed(state, reason):
+                member.since, member.reason = time.time(), reason
+                if state is not VrrpState.ACTIVE:
+                    member.send_problem = ""
+
+    def claim(self, member: Member) -> bool:
+        """True if an address was missing and is there now."""
+        added, problems = self.vips.claim(member.placement.places)
+        member.other_problems = tuple(problems)
+        return bool(added)
+
+    def _send(self, member: Member, advert: Advert) -> None:
+        """In every family and to every peer; one that cannot be reached does not keep it from the others."""
+        link = member.placement.link
+        assert link is not None
+        problem, sent = "", False
+        for outgoing in member.endpoint.datagrams(advert, time.time_ns()):
+            vrrp = self.sockets.get((link.index, outgoing.source.version))
+            if vrrp is None:
+                continue
+            try:
+                vrrp.send(outgoing)
+                sent = True
+            except OSError as error:
+                problem = f"cannot send advertisements to {outgoing.destination} on {link.name}: {error.strerror}"
+        member.send_problem, member.was_sent = problem, sent
+
+    def _set_lease(self, member: Member, until: int) -> None:
+        """An advertisement that could not be sent extends nothing: the peers did not hear it either."""
+        if self._lease is None or (until and member.peers and not member.was_sent):
+            return
+        try:
+            self._lease.set(member.group, until)
+        except OSError as error:
+            member.other_problems = (f"cannot set the lease of the addresses: {error.strerror}",)
+
+    # --- sockets ----------------------------------------------------------------------------------------------
+
+    def open_sockets(self, member: Member) -> bool:
+        """False if they cannot be had; the member's problem says why."""
+        link = member.placement.link
+        assert link is not None
+        for version in {source.version for source in member.placement.sources}:
+            if (link.index, version) not in self.sockets:
+                try:
+                    self.sockets[link.index, version] = VrrpSocket(link, version)
+                except OSError as error:
+                    problem = f"cannot open the VRRP socket for IPv{version} on {link.name}: {error.strerror}"
+                    member.other_problems = (problem,)
+                    return False
+        return True
+
+    def close_sockets(self, needed: set[tuple[int, int]]) -> None:
+        """All but the needed ones."""
+        for key in self.sockets.keys() - needed:
+            self.sockets.pop(key).close()
