@@ -78,6 +78,17 @@ def _parser() -> argparse.ArgumentParser:
         if name == "weight":
             sub.add_argument("weight", type=int)
         sub.add_argument("-s", "--service", default="*", help="only in this service (default: in all it is part of)")
+    import_ = verb(
+        "import",
+        import_document,
+        "print a document made of keepalived.conf, or of `ipvsadm -S`; on stderr what is not in it. Exit 1 if anything",
+    )
+    import_.add_argument(
+        "source",
+        nargs="+",
+        metavar="SOURCE",
+        help="[NODE=]FILE of keepalived, one for each gateway; or the word ipvsadm, then a file; - is standard input",
+    )
     events_ = verb("events", events, "the journal: what happened, to what, and why")
     events_.add_argument("-n", "--lines", type=int, default=50)
     events_.add_argument("-w", "--watch", action="store_true", help="go on with new events, until Ctrl-C")
@@ -237,6 +248,12 @@ def _document(path: str) -> Any:
     if parsed.problems:
         raise ApiError("\n".join(str(problem) for problem in parsed.problems), EXIT_FAILED)
     return parsed.document
+
+
+def import_document(arguments: argparse.Namespace, _: Client) -> int:
+    from lbnode.cli import importing  # pydantic and YAML, as above
+
+    return importing.run(arguments.source)
 
 
 def _print_changes(arguments: argparse.Namespace, result: Any) -> None:

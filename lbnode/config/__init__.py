@@ -5,6 +5,7 @@
         value: one key's JSON   units: a service and its servers   vip_groups   build: to the model
     entries x entries --diff--> Changes                    change: requests -> one guarded transaction
     schema: the fields of all documents   keys: what keys name
+    keepalived/ -> imported: a document made from keepalived.conf, and what is not in it
 
 A *document* is the JSON object behind one store key; a *whole document* is what `lbctl apply -f` takes: all of them in
 one YAML or JSON text. bootstrap reads node.toml, which is about one node and not shared.

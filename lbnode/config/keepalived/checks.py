@@ -1,0 +1,262 @@
+"""Checkers of a real_server -> the check of a service: keepalived.conf(5), healthcheckers. Pure.
+
+keepalived has any number of checkers for each server and all must succeed; lbnode has one check for each service.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from lbnode.config.keepalived.arguments import address, number, only, seconds, switch, text, tidy
+from lbnode.config.keepalived.ledger import Ledger, NoEqual, Readers
+from lbnode.config.keepalived.tree import Directive
+from lbnode.config.keys import Key
+from lbnode.config.schema import MAX_SECONDS, status_range
+from lbnode.config.value import validate
+from lbnode.model import Address
+
+MOST_RETRIES = 999  # a check's fall is at most 1000
+
+# Checkers without equal, and what to do instead.
+UNKNOWN_HERE: Mapping[str, str] = {
+    "SMTP_CHECK": "check that the port accepts connections: type tcp",
+    "DNS_CHECK": "check the server's TCP port 53: type tcp, port 53",
+    "MISC_CHECK": "let the script's work be done by a page of the server: type http",
+    "BFD_CHECK": "check a port of the server: type tcp",
+    "PING_CHECK": "check a port of the server: type tcp",
+    "UDP_CHECK": "check a TCP port of the server: type tcp, port N",
+    "FILE_CHECK": "set weights with `lbctl weight`, also from scripts",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Given for a virtual_server, its real_server or the checker: the innermost counts. None: not given. Seconds."""
+
+    delay_loop: float | None = None
+    connect_timeout: float | None = None
+    retry: int | None = None
+    delay_before_retry: float | None = None
+
+    def over(self, outer: Timing) -> Timing:
+        given = {name: value for name in Timing.__slots__ if (value := getattr(self, name)) is not None}
+        return replace(outer, **given)
+
+
+NOT_GIVEN = Timing()
+
+
+class _Timed(Protocol):
+    timing: Timing
+
+
+def _timing(name: str, read: Callable[[Directive], Any]) -> Callable[[_Timed, Directive], None]:
+    def reader(target: _Timed, directive: Directive) -> None:
+        target.timing = replace(target.timing, **{name: read(directive)})
+
+    return reader
+
+
+_RETRY = _timing("retry", lambda directive: number(directive, 0, MOST_RETRIES))
+TIMING_READERS: Readers[Any] = {
+    "delay_loop": _timing("delay_loop", lambda directive: seconds(directive, 0.05, MAX_SECONDS)),
+    "connect_timeout": _timing("connect_timeout", lambda directive: seconds(directive, 0.01, MAX_SECONDS)),
+    "retry": _RETRY,
+    "nb_get_retry": _RETRY,  # its name before keepalived 2.0
+    "delay_before_retry": _timing("delay_before_retry", lambda directive: seconds(directive, 0, MAX_SECONDS)),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A checker as a check document. `rank`: of several, the one that asks the server most is taken."""
+
+    check: Mapping[str, Any]
+    directive: Directive
+    rank: int
+    note: str = ""  # what differs
+
+
+@dataclass(slots=True)
+class _Url:
+    path: str = "/"
+    statuses: tuple[int | str, ...] = ("200-299",)
+    virtualhost: str = ""
+    regex: str = ""
+    options: str = ""  # letters of Python's (?...)
+
+
+@dataclass(slots=True)
+class _Checker:
+    ledger: Ledger
+    address: Address
+    timing: Timing = NOT_GIVEN
+    port: int = 0  # 0: the server's
+    virtualhost: str = ""
+    server_name: str = ""
+    urls: list[_Url] = field(default_factory=list)
+
+
+def candidate(
+    directive: Directive, ledger: Ledger, server: Address, port: int, same: bool, timing: Timing, virtualhost: str
+) -> Candidate:
+    """`port`: what keepalived checks unless told; `same`: lbnode would do the same. `timing`, `virtualhost`: given
+    around the checker. NoEqual."""
+    if directive.name in UNKNOWN_HERE:
+        raise NoEqual("no equal yet", UNKNOWN_HERE[directive.name])
+    checker = _Checker(ledger, server, virtualhost=virtualhost)
+    http = directive.name in ("HTTP_GET", "SSL_GET")
+    ledger.read(directive.items, _HTTP_READERS if http else _READERS, checker, "a checker")
+    timing = checker.timing.over(timing)
+    check: dict[str, Any] = {"type": {"HTTP_GET": "http", "SSL_GET": "https"}.get(directive.name, "tcp")}
+    checked = checker.port or port
+    if not checked:
+        raise NoEqual("no port to check: neither the server nor the checker has one", "set connect_port")
+    if not (same and checked == port):
+        check["port"] = checked
+    note = _set_timing(check, timing, 3.0 if http else 1.0)
+    if http:
+        _set_request(check, checker, directive.name == "SSL_GET")
+    faults = validate(Key("checks", name="x"), check).faults
+    if wrong := [fault for fault in faults if fault.severity == "error"]:
+        raise NoEqual(wrong[0].message, wrong[0].hint)
+    return Candidate(check, directive, 2 if http else 1, note)
+
+
+def _set_timing(check: dict[str, Any], timing: Timing, default_delay_s: float) -> str:
+    """Defaults are those of keepalived.conf(5). Returns what differs."""
+    interval = 60.0 if timing.delay_loop is None else timing.delay_loop
+    retry = 1 if timing.retry is None else timing.retry
+    delay = default_delay_s if timing.delay_before_retry is None else timing.delay_before_retry
+    timeout = 5.0 if timing.connect_timeout is None else timing.connect_timeout
+    check |= {"interval": tidy(interval), "timeout": tidy(timeout), "rise": 1, "fall": retry + 1}
+    if not retry or delay == interval:
+        return ""
+    return f"keepalived asks again {delay:g} s after a failure, lbnode every {interval:g} s"
+
+
+def _set_request(check: dict[str, Any], checker: _Checker, tls: bool) -> None:
+    url = checker.urls[0] if checker.urls else _Url()
+    check |= {"path": url.path, "expected_statuses": list(url.statuses)}
+    if host := url.virtualhost or checker.virtualhost:
+        check["host"] = host
+    if url.regex:
+        check["body_match"] = f"(?{url.options}){url.regex}" if url.options else url.regex
+    if tls:
+        check["tls_verify"] = False  # keepalived takes any certificate
+        if checker.server_name:
+            check["tls_server_name"] = checker.server_name
+
+
+def choose(
+    servers: Sequence[tuple[Directive, Sequence[Candidate]]], service: Directive, ledger: Ledger
+) -> Mapping[str, Any] | None:
+    """The check of a service, of all that its servers have; what it leaves out is listed."""
+    best: list[tuple[Directive, Candidate | None]] = []
+    for server, candidates in servers:
+        chosen = max(candidates, key=lambda item: item.rank, default=None)
+        best.append((server, chosen))
+        for other in candidates:
+            if other is not chosen:
+                ledger.lacks(other.directive, "a second check of one server", "lbnode has one check for each service")
+    found = [chosen for _, chosen in best if chosen is not None]
+    if not found:
+        return None
+    checks = [item.check for item in found]
+    common = max(found, key=lambda item: checks.count(item.check))
+    if common.note:
+        ledger.note(common.directive, common.note, f"choose the interval for {service}")
+    for server, chosen in best:
+        if chosen is None:
+            message = "has no such check of its own, but is checked as the other servers"
+            ledger.lacks(server, message, "lbnode has one check for each service")
+        elif chosen.check != common.check:
+            message = "differs from the check of the other servers, which it gets"
+            ledger.lacks(chosen.directive, message, "lbnode has one check for each service")
+    return common.check
+
+
+# --- readers -------------------------------------------------------------------------------------------------
+
+
+def _connect_ip(checker: _Checker, directive: Directive) -> None:
+    if address(text(directive)) != checker.address:
+        raise NoEqual("no equal yet", "lbnode checks the server's own address")
+
+
+def _connect_port(checker: _Checker, directive: Directive) -> None:
+    checker.port = number(directive, 1, 65535)
+
+
+def _virtualhost(target: _Checker | _Url, directive: Directive) -> None:
+    target.virtualhost = text(directive)
+
+
+def _http_protocol(checker: _Checker, directive: Directive) -> None:
+    if text(directive) != "1.1":
+        checker.ledger.note(directive, "lbnode asks by HTTP/1.1")
+
+
+def _sni_name(checker: _Checker, directive: Directive) -> None:
+    checker.server_name = text(directive)
+
+
+def _enable_sni(_: _Checker, directive: Directive) -> None:
+    if not switch(directive):
+        raise NoEqual("no equal yet", "lbnode always names the host in the TLS handshake")
+
+
+def _url(checker: _Checker, directive: Directive) -> None:
+    if checker.urls:
+        raise NoEqual("a second URL", "lbnode asks for one URL in each check")
+    url = _Url()
+    checker.ledger.read(directive.items, _URL_READERS, url, "url")
+    checker.urls.append(url)
+
+
+def _path(url: _Url, directive: Directive) -> None:
+    path = text(directive)
+    if not re.fullmatch(r"[/*][\x21-\x7e]*", path):
+        raise NoEqual(f"{path!r} does not begin with a slash, or has a blank in it")
+    url.path = path
+
+
+def _status_code(url: _Url, directive: Directive) -> None:
+    statuses: list[int | str] = []
+    for word in only(directive, 1, 1000):
+        try:
+            found = status_range(word)
+        except ValueError as error:
+            raise NoEqual(str(error)) from None
+        statuses.append(found[0] if len(found) == 1 else word)
+    url.statuses = tuple(statuses)
+
+
+def _regex(url: _Url, directive: Directive) -> None:
+    try:
+        re.compile(text(directive))
+    except (re.error, RecursionError, OverflowError) as error:
+        raise NoEqual(f"Python's regular expressions differ from PCRE: {error}", "write body_match anew") from None
+    url.regex = text(directive)
+
+
+def _regex_options(url: _Url, directive: Directive) -> None:
+    letters = {"caseless": "i", "multiline": "m", "dotall": "s", "extended": "x", "utf": ""}
+    words = only(directive, 1, 30)
+    if unknown := [word for word in words if word not in letters]:
+        raise NoEqual(f"{', '.join(unknown)}: no equal in Python's regular expressions", "write body_match anew")
+    url.options = "".join(sorted({letters[word] for word in words}))
+
+
+_READERS: Readers[_Checker] = {**TIMING_READERS, "connect_ip": _connect_ip, "connect_port": _connect_port}
+_HTTP_READERS: Readers[_Checker] = {
+    **_READERS, "url": _url, "virtualhost": _virtualhost, "http_protocol": _http_protocol, "sni_name": _sni_name,
+    "enable_sni": _enable_sni,
+}  # fmt: skip
+_URL_READERS: Readers[_Url] = {
+    "path": _path, "status_code": _status_code, "virtualhost": _virtualhost, "regex": _regex,
+    "regex_options": _regex_options,
+}  # fmt: skip

@@ -1,0 +1,251 @@
+"""vrrp_instance and vrrp_sync_group -> VIP groups: keepalived.conf(5), VRRPD CONFIGURATION. Pure.
+
+A sync group keeps several instances in step; in lbnode addresses that move together are one VIP group, which is one
+VRRP instance, whatever interfaces they are on. One group holds addresses of one family (RFC 9568 section 5.2.9).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lbnode.config.keepalived.arguments import number, only, seconds, text, tidy
+from lbnode.config.keepalived.draft import Draft
+from lbnode.config.keepalived.ledger import Ledger, NoEqual, Readers
+from lbnode.config.keepalived.tree import Directive
+from lbnode.config.schema import NAME, vip_address
+from lbnode.model import Address, VipAddress
+
+DEFAULT_PRIORITY, DEFAULT_INTERVAL_S = 100, 1.0
+ADDRESS_OWNER, MAX_PRIORITY = 255, 254
+
+
+_WITH_VALUE = ("dev", "brd", "broadcast", "label", "scope", "peer", "preferred_lft", "track_group")  # of an address
+
+
+@dataclass(slots=True)
+class Instance:
+    ledger: Ledger
+    directive: Directive
+    name: str
+    vrid: int | None = None
+    interface: str | None = None
+    priority: int = DEFAULT_PRIORITY
+    interval_s: float = DEFAULT_INTERVAL_S
+    preempt: bool = True
+    version: int | None = None
+    sync_interface: str | None = None  # lvs_sync_daemon_interface
+    addresses: list[tuple[Directive, VipAddress]] = field(default_factory=list)
+
+
+class Instances:
+    """Reads instances, then sync groups; `finish` makes VIP groups of them."""
+
+    def __init__(self, draft: Draft) -> None:
+        self._draft = draft
+        self.by_name: dict[str, Instance] = {}
+        self.default_version = 2  # vrrp_version of global_defs
+        self._groups: dict[str, tuple[Directive, list[Instance]]] = {}
+        self._in_group: dict[str, str] = {}
+
+    def read_instance(self, directive: Directive) -> None:
+        name = text(directive)
+        if name in self.by_name:
+            raise NoEqual(f"there is a vrrp_instance {name} already")
+        instance = Instance(self._draft.ledger, directive, name)
+        instance.ledger.read(directive.items, _INSTANCE, instance, "vrrp_instance")
+        for item, vip in instance.addresses:
+            if vip.interface is None and instance.interface is None:
+                instance.ledger.note(item, "no interface given: where its network is", "add: dev NAME")
+        if instance.vrid is None:
+            raise NoEqual("virtual_router_id is missing")
+        if not instance.addresses:
+            raise NoEqual("has no addresses", "a VIP group is about addresses")
+        self.by_name[name] = instance
+
+    def read_sync_group(self, directive: Directive) -> None:
+        name = text(directive)
+        if name in self._groups:
+            raise NoEqual(f"there is a vrrp_sync_group {name} already")
+        members: list[Instance] = []
+        for item in directive.items:
+            if item.name == "group":
+                for line in item.items:
+                    for word in line.words:
+                        self._member(line, word, name, members)
+                self._draft.ledger.take(item)
+        rest = (item for item in directive.items if item.name != "group")
+        self._draft.ledger.read(rest, {}, None, "vrrp_sync_group")
+        if not members:
+            raise NoEqual("has no members", "group { ... } names vrrp_instances")
+        self._groups[name] = (directive, members)
+
+    def _member(self, line: Directive, word: str, group: str, members: list[Instance]) -> None:
+        ledger = self._draft.ledger
+        if word not in self.by_name:
+            ledger.lacks(line, f"there is no vrrp_instance {word}, or it has no equal")
+        elif word in self._in_group:
+            ledger.lacks(line, f"{word} is in the group {self._in_group[word]} already")
+        else:
+            members.append(self.by_name[word])
+            self._in_group[word] = group
+            ledger.take(line)
+
+    def finish(self) -> None:
+        for name, (directive, members) in self._groups.items():
+            self._put(name, directive, members)
+        for name, instance in self.by_name.items():
+            if name not in self._in_group:
+                self._put(name, instance.directive, [instance])
+        first = next(iter(self.by_name.values()), None)
+        if first is not None and any(
+            (instance.version or self.default_version) != 3 for instance in self.by_name.values()
+        ):
+            message = "keepalived speaks VRRPv2 here, lbnode VRRPv3: they do not hear each other"
+            hint = "replace all gateways at one time, or set vrrp_version 3 in keepalived before"
+            first.ledger.note(first.directive, message, hint)
+
+    def _put(self, name: str, directive: Directive, members: Sequence[Instance]) -> None:
+        """One VIP group for each family; that of the first address keeps the name."""
+        first = members[0]
+        self._tell_differences(directive, members)
+        families = dict.fromkeys(vip.address.version for member in members for _, vip in member.addresses)
+        own = self._addresses(members)
+        for position, family in enumerate(families):
+            group = _name(name, first.ledger, directive)
+            if position:
+                group = f"{group[:57]}-inet{family}"
+                message = f"IPv{family} addresses become the VIP group {group}, which is elected for itself"
+                first.ledger.note(directive, message, "give both groups the same priorities")
+            document: dict[str, Any] = {"vrid": first.vrid}
+            if first.interface:
+                document["interface"] = first.interface
+            document |= {
+                "addresses": [str(vip) for vip in own if vip.address.version == family],
+                "priorities": {self._draft.node: first.priority},
+                "advert_interval": tidy(first.interval_s),
+                "preempt": first.preempt,
+            }
+            try:
+                self._draft.put(f"vip-groups/{group}", document, directive)
+            except NoEqual as error:
+                first.ledger.lacks(directive, error.message, error.hint)
+
+    def _addresses(self, members: Sequence[Instance]) -> list[VipAddress]:
+        """Each on the interface that its instance or its own line names."""
+        found: dict[Address, VipAddress] = {}
+        for member in members:
+            for item, vip in member.addresses:
+                if vip.address in found:
+                    member.ledger.lacks(item, "this address stands twice", "the first one counts")
+                else:
+                    found[vip.address] = VipAddress(vip.address, vip.prefix_len, vip.interface or member.interface)
+        return list(found.values())
+
+    def _tell_differences(self, directive: Directive, members: Sequence[Instance]) -> None:
+        """What only the first member keeps."""
+        facts: Mapping[str, Callable[[Instance], Any]] = {
+            "virtual_router_id": lambda member: member.vrid, "interface": lambda member: member.interface,
+            "priority": lambda member: member.priority, "advert_int": lambda member: tidy(member.interval_s),
+            "preempt": lambda member: member.preempt,
+        }  # fmt: skip
+        for what, fact in facts.items():
+            values = [fact(member) for member in members]
+            if len(set(values)) > 1:
+                others = ", ".join(str(value) for value in dict.fromkeys(values) if value != values[0])
+                message = f"{what} is that of {members[0].name}, {values[0]}, for all (not used any more: {others})"
+                self._draft.ledger.note(directive, message, "one VIP group is one VRRP instance")
+
+
+def _name(name: str, ledger: Ledger, directive: Directive) -> str:
+    if NAME.fullmatch(name):
+        return name
+    kept = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in name)[:60]
+    kept = kept if kept[:1].isalnum() else f"g{kept}"
+    ledger.note(directive, f"the VIP group is called {kept}", "names have letters, digits, '.', '_', '-'")
+    return kept
+
+
+# --- readers -------------------------------------------------------------------------------------------------
+
+
+def _interface(instance: Instance, directive: Directive) -> None:
+    instance.interface = text(directive)
+
+
+def _vrid(instance: Instance, directive: Directive) -> None:
+    instance.vrid = number(directive, 1, 255)
+
+
+def _priority(instance: Instance, directive: Directive) -> None:
+    value = number(directive, 1, ADDRESS_OWNER)
+    if value == ADDRESS_OWNER:
+        hint = "255 is for an address that its owner has on its interface always"
+        instance.ledger.note(directive, f"becomes {MAX_PRIORITY}, the highest in lbnode", hint)
+    instance.priority = min(value, MAX_PRIORITY)
+
+
+def _advert_int(instance: Instance, directive: Directive) -> None:
+    value = seconds(directive, 0.01, 255)
+    kept = min(max(round(value, 2), 0.01), 40.95)  # RFC 9568 section 5.2.7: 12 bits of centiseconds
+    if kept != value:
+        instance.ledger.note(directive, f"becomes {kept:g} s", "VRRPv3 carries hundredths of a second up to 40.95 s")
+    instance.interval_s = kept
+
+
+def _nopreempt(instance: Instance, directive: Directive) -> None:
+    only(directive, 0)
+    instance.preempt = directive.name == "preempt"
+
+
+def _version(instance: Instance, directive: Directive) -> None:
+    instance.version = number(directive, 2, 3)
+
+
+def _addresses(instance: Instance, directive: Directive) -> None:
+    for item in directive.items:
+        try:
+            instance.addresses.append((item, _address(item, instance.ledger)))
+        except NoEqual as error:
+            instance.ledger.lacks(item, error.message, error.hint)
+        else:
+            instance.ledger.take(item)
+    if directive.name.endswith("_excluded"):
+        hint = "an advertisement holds up to 255 addresses"
+        instance.ledger.note(directive, "lbnode advertises these, too", hint)
+
+
+def _address(directive: Directive, ledger: Ledger) -> VipAddress:
+    """IPADDR[/MASK] [dev NAME] and more, as ip-address(8) has it."""
+    word, *options = directive.words
+    length = 128 if ":" in word else 32
+    interface = None
+    dropped = []
+    while options:
+        option = options.pop(0)
+        value = options.pop(0) if option in _WITH_VALUE and options else None
+        if option == "dev" and value is not None:
+            interface = value
+        else:
+            dropped.append(option)
+    if dropped:
+        ledger.note(directive, f"without {', '.join(dropped)}", "lbnode keeps address, prefix length and interface")
+    written = word if "/" in word else f"{word}/{length}"
+    try:
+        return vip_address(f"{written} dev {interface}" if interface else written)
+    except ValueError as error:
+        raise NoEqual(str(error)) from None
+
+
+def _sync_daemon(instance: Instance, directive: Directive) -> None:
+    """Of keepalived 1.2; today it stands in global_defs."""
+    instance.sync_interface = text(directive)
+
+
+_INSTANCE: Readers[Instance] = {
+    "interface": _interface, "virtual_router_id": _vrid, "priority": _priority, "advert_int": _advert_int,
+    "nopreempt": _nopreempt, "preempt": _nopreempt, "version": _version,
+    "virtual_ipaddress": _addresses, "virtual_ipaddress_excluded": _addresses,
+    "lvs_sync_daemon_interface": _sync_daemon,
+}  # fmt: skip

@@ -1,0 +1,369 @@
+"""keepalived.conf -> document: each directive is translated or listed, and the document is valid whatever comes in."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lbnode.config.imported import Imported
+from lbnode.config.keepalived.importer import Source, import_keepalived
+from lbnode.config.parse import parse_document
+from lbnode.config.resolve import resolve
+from lbnode.config.value import canonical
+from lbnode.model import Severity
+from lbnode.store.base import Entry
+
+# Every directive here has an effect: see test_each_line_counts.
+GATEWAY = """\
+global_defs {
+    vrrp_version 3
+    lvs_timeouts tcp 600 tcpfin 60 udp 200
+    lvs_sync_daemon eth1 inst WEB id 7 maxlen 1400 port 8849 ttl 2 group 224.0.0.82
+    lvs_flush
+}
+vrrp_instance WEB {
+    interface eth0
+    virtual_router_id 51
+    priority 150
+    advert_int 0.5
+    nopreempt
+    virtual_ipaddress {
+        192.0.2.10/24
+        192.0.2.11/24 dev eth2
+    }
+    virtual_ipaddress_excluded {
+        192.0.2.12/24
+    }
+}
+vrrp_instance INSIDE {
+    interface eth1
+    virtual_router_id 51
+    priority 150
+    advert_int 0.5
+    nopreempt
+    virtual_ipaddress {
+        198.51.100.1/24
+    }
+}
+vrrp_sync_group BOTH {
+    group {
+        WEB
+        INSIDE
+    }
+}
+virtual_server_group DNS {
+    192.0.2.20-21 53
+    fwmark 7
+}
+virtual_server 192.0.2.10 80 {
+    protocol TCP
+    lb_algo sh
+    sh-port
+    flag-1
+    lb_kind DR
+    persistence_timeout 120
+    persistence_granularity 255.255.255.0
+    delay_loop 5
+    retry 2
+    delay_before_retry 5
+    inhibit_on_failure
+    virtualhost www.example.net
+    real_server 198.51.100.21 80 {
+        weight 3
+        uthreshold 100
+        lthreshold 50
+        lvs_method TUN type gue port 6080 csum
+        HTTP_GET {
+            connect_port 8080
+            connect_timeout 3
+            url {
+                path /health
+                status_code 200 204-206
+                regex "^ok$"
+                regex_options caseless multiline
+            }
+        }
+    }
+    real_server 198.51.100.23 80 {
+        HTTP_GET {
+            connect_port 8080
+            connect_timeout 3
+            url {
+                path /health
+                status_code 200 204-206
+                regex "^ok$"
+                regex_options caseless multiline
+            }
+        }
+    }
+}
+virtual_server group DNS {
+    protocol UDP
+    lvs_sched wrr
+    lvs_method NAT
+    ops
+    real_server 198.51.100.22 5353 {
+        TCP_CHECK {
+            connect_port 53
+        }
+    }
+}
+"""
+DEFAULTS = {"    lvs_method NAT"}  # lines of GATEWAY that say what is the default
+
+
+def load(text: str, node: str = "gw1") -> Imported:
+    return import_keepalived([Source(node, "k.conf", text)], no_files)
+
+
+def no_files(pattern: str, _file: str) -> list[tuple[str, str]]:
+    raise FileNotFoundError(f"no file {pattern}")
+
+
+def told(text: str) -> list[str]:
+    return [f"{problem.severity}: {problem}" for problem in load(text).problems]
+
+
+def service(body: str, head: str = "192.0.2.10 80") -> Any:
+    text = f"virtual_server {head} {{\nprotocol TCP\n{body}\n}}\n"
+    return next(iter(load(text).document["services"].values()))
+
+
+def test_a_gateway() -> None:
+    imported = load(GATEWAY)
+    assert [str(problem) for problem in imported.problems if problem.severity is Severity.ERROR] == []
+    assert imported.document == yaml.safe_load("""
+services:
+  udp:192.0.2.20:53: &dns
+    scheduler: wrr
+    one_packet: true
+    check: {type: tcp, port: 53, interval: 60, timeout: 5, rise: 1, fall: 2}
+    when_down: remove
+    servers:
+      198.51.100.22:5353: {}
+  udp:192.0.2.21:53: *dns
+  fwmark:7: *dns
+  tcp:192.0.2.10:80:
+    scheduler: sh
+    flags: [sh-fallback, sh-port]
+    persistent: 120
+    persistent_netmask: 24
+    check: {type: http, port: 8080, interval: 5, timeout: 3, rise: 1, fall: 3, path: /health,
+            expected_statuses: [200, 204-206], host: www.example.net, body_match: "(?im)^ok$"}
+    when_down: weight-zero
+    vip_group: BOTH
+    servers:
+      198.51.100.21:80: {weight: 3, upper_threshold: 100, lower_threshold: 50, forward: tunnel,
+                         tunnel_type: gue, tunnel_port: 6080, tunnel_checksum: csum}
+      198.51.100.23:80: {forward: direct}
+vip-groups:
+  BOTH:
+    vrid: 51
+    interface: eth0
+    addresses: [192.0.2.10/24 dev eth0, 192.0.2.11/24 dev eth2, 192.0.2.12/24 dev eth0, 198.51.100.1/24 dev eth1]
+    priorities: {gw1: 150}
+    advert_interval: 0.5
+    preempt: false
+settings:
+  timeouts: {tcp: 600, tcp_fin: 60, udp: 200}
+  foreign_services: remove
+  sync_daemons:
+    master: &daemon {interface: eth1, syncid: 7, maxlen: 1400, port: 8849, ttl: 2, group: 224.0.0.82}
+    backup: *daemon
+""")
+
+
+def test_each_line_counts() -> None:
+    """Without any one line something else comes out: nothing is taken for translated that was dropped."""
+    lines = GATEWAY.splitlines()
+    whole = load(GATEWAY)
+    for number, line in enumerate(lines):
+        if line.strip().endswith(("{", "}")) or line in DEFAULTS:
+            continue
+        less = load("\n".join((*lines[:number], "", *lines[number + 1 :])))
+        assert (less.document, less.problems) != (whole.document, whole.problems), f"line {number + 1}: {line}"
+
+
+def test_two_gateways_become_one_cluster() -> None:
+    other = GATEWAY.replace("priority 150", "priority 100").replace("weight 3", "weight 4")
+    other = other.replace("TCP_CHECK", "XCP_CHECK").replace("198.51.100.22 5353", "198.51.100.25 5353")
+    imported = import_keepalived([Source("gw1", "a", GATEWAY), Source("gw2", "b", other)], no_files)
+    assert imported.document["vip-groups"]["BOTH"]["priorities"] == {"gw1": 150, "gw2": 100}
+    assert imported.document["services"]["tcp:192.0.2.10:80"]["servers"]["198.51.100.21:80"]["weight"] == 3
+    problems = [str(problem) for problem in imported.problems]
+    server = "services/tcp:192.0.2.10:80/servers/198.51.100.21:80"
+    assert any(re.fullmatch(rf"b:(\d+):5: {server}: differs from a:\1:5 in weight .*", problem) for problem in problems)
+    assert any("/servers/198.51.100.25:5353: only on gw2 so far" in problem for problem in problems)
+
+
+def test_conditional_lines_make_one_file_two_gateways() -> None:
+    text = GATEWAY.replace("    priority 150\n", "@gw1 priority 150\n@gw2 priority 100\n")
+    imported = import_keepalived([Source("gw1", "k", text), Source("gw2", "k", text)], no_files)
+    assert imported.document["vip-groups"]["BOTH"]["priorities"] == {"gw1": 150, "gw2": 100}
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (
+            "global_defs {\nnotification_email {\na@b\n}\n}",
+            "error: k.conf:2:1: notification_email: no equal yet",
+        ),
+        ("global_defs {\nrouter_id x\n}", "warning: k.conf:2:1: router_id x: not needed (a node is known by"),
+        ("global_defs {\nrooter_id x\n}", "has no 'rooter_id' in global_defs (did you mean \"router_id\"?)"),
+        ("vrrp_script x {\nscript y\n}", "error: k.conf:1:1: vrrp_script x: no equal yet"),
+        ("static_routes {\n192.0.2.0/24 dev eth0\n}", "error: k.conf:1:1: static_routes: no equal yet (put it into"),
+        ("virtual_server_group g {\n192.0.2.1 80\n}", "no virtual_server uses this group"),
+        ("virtual_server group g {\n}", "there is no virtual_server_group g"),
+        ("virtual_server 192.0.2.1-9 80 {\n}\nvirtual_server 192.0.2.4 80 {\n}", "stands twice, first at k.conf:1:1"),
+        ("virtual_server_group g {\n192.0.2.0/8 1\n}", "not a range of addresses"),
+        ("virtual_server_group g {\n10.0.0.0/8 1\n}", "more than 65536 addresses"),
+        ("virtual_server 192.0.2.1 80 {\nreal_server 192.0.2.2 {\n}\n}", "no protocol given: keepalived takes UDP"),
+        ("vrrp_instance V {\ninterface eth0\n}", "error: k.conf:1:1: vrrp_instance V: virtual_router_id is missing"),
+        ("vrrp_instance V {\nvirtual_router_id 256\n}", "virtual_router_id 256: 256 is not within 1 to 255"),
+        (
+            "vrrp_instance V {\nvirtual_router_id 5 priority 7\n}",
+            "'priority 7' is too much in this line (one directive",
+        ),
+        ("vrrp_sync_group G {\ngroup {\nA\n}\n}", "there is no vrrp_instance A, or it has no equal"),
+        ("what ever", "keepalived.conf(5) has no 'what' in the file"),
+        ("include other", "include other: cannot be read: no file other"),
+        ("}", "this brace closes nothing"),
+    ],
+)
+def test_what_has_no_equal_is_listed(text: str, problem: str) -> None:
+    assert any(problem in line for line in told(text)), told(text)
+
+
+def test_secrets_are_not_shown() -> None:
+    text = "vrrp_instance V {\nauthentication {\nauth_type PASS\nauth_pass s3cret\n}\nauth_pass s3cret\n}"
+    assert "auth_pass" in str(told(text)) and "s3cret" not in str(told(text))
+
+
+def test_a_group_has_addresses_of_one_family() -> None:
+    text = """vrrp_instance V {
+        interface eth0
+        virtual_router_id 5
+        virtual_ipaddress {
+            192.0.2.1/24 label eth0:1
+            192.0.2.1/24
+        }
+        virtual_ipaddress_excluded {
+            2001:db8::1
+        }
+    }"""
+    assert {name: group["addresses"] for name, group in load(text).document["vip-groups"].items()} == {
+        "V": ["192.0.2.1/24 dev eth0"],
+        "V-inet6": ["2001:db8::1/128 dev eth0"],
+    }
+    lines = "\n".join(told(text))
+    assert "IPv6 addresses become the VIP group V-inet6" in lines
+    assert "k.conf:5:13: 192.0.2.1/24 label eth0:1: without label" in lines
+    assert "error: k.conf:6:13: 192.0.2.1/24: this address stands twice" in lines
+
+
+def test_direct_routing_keeps_the_port_and_checks_the_other() -> None:
+    real = "real_server 198.51.100.{} 8080 {{\nTCP_CHECK {{\n}}\n}}\n"
+    body = f"lb_kind DR\n{real.format(2)}{real.format(3)}"
+    found = service(body)
+    assert found["servers"] == {"198.51.100.2:80": {"forward": "direct"}, "198.51.100.3:80": {"forward": "direct"}}
+    assert found["check"]["port"] == 8080
+
+
+def test_one_check_for_a_service() -> None:
+    body = """
+real_server 198.51.100.1 80 {
+TCP_CHECK {
+}
+HTTP_GET {
+}
+}
+real_server 198.51.100.2 80 {
+HTTP_GET {
+}
+}
+real_server 198.51.100.3 80 {
+HTTP_GET {
+delay_loop 7
+}
+}
+real_server 198.51.100.4 80 {
+}"""
+    assert service(body)["check"] == {
+        "type": "http", "interval": 60, "timeout": 5, "rise": 1, "fall": 2, "path": "/",
+        "expected_statuses": ["200-299"],
+    }  # fmt: skip
+    lines = told(f"virtual_server 192.0.2.10 80 {{\nprotocol TCP{body}\n}}")
+    assert any(line.startswith("error: k.conf:4:1: TCP_CHECK: a second check of one server") for line in lines)
+    assert any(line.startswith("error: k.conf:14:1: HTTP_GET: differs from the check") for line in lines)
+    assert any(line.startswith("error: k.conf:18:1: real_server 198.51.100.4 80: has no such check") for line in lines)
+
+
+def test_marks_take_the_family_of_their_servers() -> None:
+    real = "real_server 2001:db8::2 80 {\n}"
+    assert list(load(f"virtual_server fwmark 5 {{\n{real}\n}}").document["services"]) == ["fwmark:5:inet6"]
+    assert list(load("virtual_server fwmark 5 {\nip_family inet6\n}").document["services"]) == ["fwmark:5:inet6"]
+    assert list(load("virtual_server fwmark 5 {\n}").document["services"]) == ["fwmark:5"]
+
+
+def test_what_is_at_odds_is_left_out_and_told_at_its_line() -> None:
+    """Two groups with one VRID on one link; a service whose group is gone stays."""
+    one = "vrrp_instance {} {{\ninterface eth0\nvirtual_router_id 5\nvirtual_ipaddress {{\n192.0.2.{}\n}}\n}}\n"
+    text = one.format("A", 1) + one.format("B", 2) + "virtual_server 192.0.2.2 80 {\nprotocol TCP\n}\n"
+    imported = load(text)
+    assert list(imported.document["vip-groups"]) == ["A"]
+    assert imported.document["services"]["tcp:192.0.2.2:80"] == {"scheduler": "wlc"}
+    assert any(
+        str(problem) == "k.conf:8:1: vip-groups/B: vrid: duplicate VRID 5 on one link, which vip-groups/A (k.conf:1:1) "
+        "has already (take it out of one of the two)"
+        for problem in imported.problems
+    ), told(text)
+
+
+# --- whatever comes in -------------------------------------------------------------------------------------------
+
+VOCABULARY = """
+virtual_server virtual_server_group real_server vrrp_instance vrrp_sync_group global_defs group fwmark url TCP_CHECK
+HTTP_GET SSL_GET MISC_CHECK lb_algo lvs_method protocol persistence_timeout persistence_granularity delay_loop retry
+connect_port connect_ip connect_timeout path status_code regex virtualhost weight uthreshold lthreshold quorum alpha
+virtual_ipaddress virtual_ipaddress_excluded interface virtual_router_id priority advert_int nopreempt lvs_timeouts
+lvs_sync_daemon track_interface static_routes ip_family ops mh-port 192.0.2.1 192.0.2.2/24 192.0.2.3-5 2001:db8::1
+2001:db8::2-f 0.0.0.0 224.0.0.1 80 0 7 65536 -1 0.5 tcp UDP rr sh mh DR NAT TUN type gue port dev eth0 V_1 V_2 é /x
+200-299 ( 255.255.255.0 255.0.255.0 inet6 $A ~SEQ(A,1,3)
+"""
+WORDS = st.sampled_from(VOCABULARY.split())
+LINES = st.tuples(st.lists(WORDS, max_size=4), st.sampled_from(["\n", " {\n", "\n}\n", " { ", "\n$A=80\n"]))
+TEXTS = st.lists(LINES, max_size=60).map(lambda lines: "".join(f"{' '.join(words)}{end}" for words, end in lines))
+
+
+@settings(max_examples=120, deadline=None)
+@given(TEXTS)
+def test_the_document_is_valid_and_every_line_is_accounted_for(text: str) -> None:
+    imported = load(text)
+    assert not [problem for problem in imported.problems if "not looked at" in problem.message]
+    assert all(problem.where.startswith("k.conf:") for problem in imported.problems)
+    if imported.document:
+        parsed = parse_document(yaml.safe_dump(dict(imported.document)), "document")
+        assert parsed.problems == ()
+        entries = {key: Entry(canonical(value), 1) for key, value in parsed.entries.items()}
+        assert [p for p in resolve(entries).problems if p.severity is Severity.ERROR] == []
+
+
+BLOCKS = st.recursive(
+    st.tuples(WORDS, st.lists(WORDS, max_size=2)).map(lambda item: f"{item[0]} {' '.join(item[1])}\n"),
+    lambda inner: st.tuples(WORDS, st.lists(WORDS, max_size=2), st.lists(inner, max_size=6)).map(
+        lambda item: f"{item[0]} {' '.join(item[1])} {{\n{''.join(item[2])}}}\n"
+    ),
+    max_leaves=25,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(BLOCKS)
+def test_nested_blocks_too(text: str) -> None:
+    assert "not looked at" not in str(load(text).problems)
