@@ -102,8 +102,9 @@ class Net:
         self.names.append(name)
         ip("-n", self.ns(name), "link", "set", "lo", "up")
         if forward:
-            for key in ("ip_forward=1", "conf.all.rp_filter=0", "conf.default.rp_filter=0"):
-                self.run(name, "sysctl", "-qw", f"net.ipv4.{key}")
+            for key in ("v4.ip_forward=1", "v4.conf.all.rp_filter=0", "v4.conf.default.rp_filter=0",
+                        "v6.conf.all.forwarding=1"):  # fmt: skip
+                self.run(name, "sysctl", "-qw", f"net.ip{key}")
         return self.ns(name)
 
     def veth(self, a: str, a_if: str, a_addr: str | None, b: str, b_if: str, b_addr: str | None) -> None:
@@ -111,8 +112,12 @@ class Net:
         ip("-n", self.ns(a), "link", "add", a_if, "type", "veth", "peer", "name", b_if, "netns", self.ns(b))
         for name, interface, address in ((a, a_if, a_addr), (b, b_if, b_addr)):
             if address:
-                ip("-n", self.ns(name), "addr", "add", address, "dev", interface)
+                self.address(name, interface, address)
             ip("-n", self.ns(name), "link", "set", interface, "up")
+
+    def address(self, name: str, interface: str, address: str) -> None:
+        """Add an address in CIDR form; an IPv6 one is usable at once, nobody else can have it."""
+        ip("-n", self.ns(name), "addr", "add", address, "dev", interface, *(("nodad",) if ":" in address else ()))
 
     def bridge(self, name: str, interface: str = "br0") -> None:
         """A switch inside namespace `name`; plug cables in with `plug`."""

@@ -61,6 +61,7 @@ CONNTRACK_TIMEOUTS_S: Mapping[str, int] = {
 
 GATEWAY: tuple[Setting, ...] = (
     Setting("net.ipv4.ip_forward", "1", "masquerade and health checks route between networks"),
+    Setting("net.ipv6.conf.all.forwarding", "1", "the same for IPv6; routers are then not learnt by advertisements"),
     Setting("net.ipv4.conf.all.arp_ignore", "1", "answer ARP only on the interface that holds the address"),
     Setting("net.ipv4.conf.all.arp_announce", "2", "never announce a floating address as ARP source elsewhere"),
     Setting("net.ipv4.conf.all.rp_filter", "0", "replies of direct routing take another way than requests"),

@@ -180,6 +180,18 @@ async def test_each_forwarding_method(plane: DataPlane, forward: ForwardingMetho
     assert (await services(plane))[WEB] == web(server(0, 1, forward))
 
 
+async def test_an_ipv6_service_beside_one_of_the_same_port(plane: DataPlane) -> None:
+    web6 = ServiceId.of("tcp", "2001:db8::10", 80)
+    real = ProgrammedServer(ServerId.parse("[2001:db8:b::21]:8080"), 3, ForwardingMethod.MASQUERADE)
+    await apply(plane, *BASIC, PutService(replace(WEB_SERVICE, id=web6)), PutServer(web6, real))
+    assert await services(plane) == {
+        WEB: web(server(0), server(1, 2)),
+        web6: web(real, service=replace(WEB_SERVICE, id=web6)),
+    }
+    await apply(plane, DeleteService(WEB))
+    assert set(await services(plane)) == {web6}
+
+
 async def test_each_scheduler(plane: DataPlane) -> None:
     for scheduler in sorted(plane.capabilities().schedulers):
         await apply(plane, PutService(replace(WEB_SERVICE, scheduler=scheduler)), PutServer(WEB, server(0, 3)))

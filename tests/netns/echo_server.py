@@ -38,18 +38,33 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 def answer_datagrams(sock: socket.socket) -> None:
-    """From the address that was asked (IP_PKTINFO, ip(7)): with direct routing that is the VIP on `lo`."""
+    """From the address that was asked (ip(7), ipv6(7)): with direct routing that is the VIP on `lo`."""
     data, ancillary, _, client = sock.recvmsg(2048, 64)
-    control = [(level, kind, bytes(4) + info[4:8] + bytes(4)) for level, kind, info in ancillary]
+    control = [
+        (level, kind, info if level == socket.IPPROTO_IPV6 else bytes(4) + info[4:8] + bytes(4))
+        for level, kind, info in ancillary
+    ]
+    if sock.family == socket.AF_INET6:  # not back through the interface that it came in by
+        control = [(level, kind, info[:16] + bytes(4)) for level, kind, info in control]
     sock.sendmsg([NAME.encode() + b" " + data], control, 0, client)
 
 
+def listen_for_datagrams(family: socket.AddressFamily, port: int) -> socket.socket:
+    datagrams = socket.socket(family, socket.SOCK_DGRAM)
+    if family == socket.AF_INET6:
+        datagrams.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        datagrams.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+    else:
+        datagrams.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
+    datagrams.bind(("", port))
+    return datagrams
+
+
 async def main(port: int) -> None:
-    server = await asyncio.start_server(serve, "0.0.0.0", port, backlog=512)
-    datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    datagrams.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
-    datagrams.bind(("0.0.0.0", port))
-    asyncio.get_running_loop().add_reader(datagrams, answer_datagrams, datagrams)
+    server = await asyncio.start_server(serve, ["0.0.0.0", "::"], port, backlog=512)
+    for family in (socket.AF_INET, socket.AF_INET6):
+        datagrams = listen_for_datagrams(family, port)
+        asyncio.get_running_loop().add_reader(datagrams, answer_datagrams, datagrams)
     print("ready", flush=True)
     await server.serve_forever()
 

@@ -1,6 +1,7 @@
 """The network of the XDP/tcx tests: a client, one or two gateways, real servers, two switches; and a plane in it.
 
 client 192.0.2.100 ── front ── gw 192.0.2.2 / 198.51.100.2 ── back ── rs1..rsN 198.51.100.31..
+client 2001:db8:f::100      gw 2001:db8:f::2 / 2001:db8:b::2         rs1..rsN 2001:db8:b::31..
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sys
 import sysconfig
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Self
 
@@ -32,6 +34,8 @@ from lbnode.model import ForwardingMethod, ProgrammedServer, ProgrammedService, 
 VIP = "192.0.2.10"
 PORT = 8000
 CLIENT = "192.0.2.100"
+VIP6 = "2001:db8:f::10"
+CLIENT6 = "2001:db8:f::100"
 HTTP = ServiceId.of("tcp", VIP, PORT)
 ECHO = ServiceId.of("udp", VIP, PORT)
 # How the data plane attaches at the tc hook when it may choose: tcx links came with Linux 6.6.
@@ -53,12 +57,15 @@ def thread_in_netns(namespace: str) -> Iterator[None]:
                 raise OSError(ctypes.get_errno(), "setns back")
 
 
-def server_address(number: int) -> str:
-    return f"198.51.100.{30 + number}"
+def server_address(number: int, family: int = 4) -> str:
+    return f"2001:db8:b::{30 + number}" if family == 6 else f"198.51.100.{30 + number}"
 
 
-def server(number: int, *, weight: int = 1, forward: str = "masquerade", port: int = PORT) -> ProgrammedServer:
-    return ProgrammedServer(ServerId.parse(f"{server_address(number)}:{port}"), weight, ForwardingMethod(forward))
+def server(
+    number: int, *, weight: int = 1, forward: str = "masquerade", port: int = PORT, family: int = 4
+) -> ProgrammedServer:
+    server_id = ServerId(ip_address(server_address(number, family)), port)
+    return ProgrammedServer(server_id, weight, ForwardingMethod(forward))
 
 
 class Lab:
@@ -113,10 +120,13 @@ class Lab:
             net.bridge("sw", bridge)
         net.add("client")
         net.plug("client", "eth0", f"{CLIENT}/24", "sw", "f-client", "front")
+        net.address("client", "eth0", f"{CLIENT6}/64")
         for number, gateway in enumerate(self.gateways):
             net.add(gateway, forward=True)
             net.plug(gateway, "front", f"192.0.2.{2 + number}/24", "sw", f"f-{gateway}", "front")
             net.plug(gateway, "back", f"198.51.100.{2 + number}/24", "sw", f"b-{gateway}", "back")
+            net.address(gateway, "front", f"2001:db8:f::{2 + number}/64")
+            net.address(gateway, "back", f"2001:db8:b::{2 + number}/64")
             if self.xdp:
                 for port in (f"f-{gateway}", f"b-{gateway}"):
                     self.attach("sw", port, "hand_on")
@@ -125,7 +135,9 @@ class Lab:
             name = f"rs{number}"
             net.add(name)
             net.plug(name, "eth0", f"{server_address(number)}/24", "sw", f"b-{name}", "back")
-            net.run(name, "ip", "route", "add", "default", "via", "198.51.100.1")
+            net.address(name, "eth0", f"{server_address(number, 6)}/64")
+            for inner in ("198.51.100.1", "2001:db8:b::1"):
+                net.run(name, "ip", "route", "add", "default", "via", inner)
             for key in ("all.rp_filter=0", "eth0.rp_filter=0"):
                 net.run(name, "sysctl", "-qw", f"net.ipv4.conf.{key}")
             self.start_server(number)
@@ -135,13 +147,15 @@ class Lab:
                 net.run(name, "ethtool", "-K", "eth0", "tx", "off")
 
     def move_addresses(self, gateway: str) -> None:
-        """Give the VIP and the inner gateway address 198.51.100.1 to one gateway, as the election would."""
-        for other in self.gateways:
-            for device, address in (("front", f"{VIP}/32"), ("back", "198.51.100.1/32")):
+        """Give the VIPs and the inner gateway addresses 198.51.100.1 and 2001:db8:b::1 to one gateway, as the election
+        would."""
+        floating = (("front", f"{VIP}/32"), ("back", "198.51.100.1/32"), ("front", f"{VIP6}/128"),
+                    ("back", "2001:db8:b::1/128"))  # fmt: skip
+        for device, address in floating:
+            for other in self.gateways:
                 with contextlib.suppress(RuntimeError):
                     self.net.run(other, "ip", "addr", "del", address, "dev", device)
-        self.net.run(gateway, "ip", "addr", "add", f"{VIP}/32", "dev", "front")
-        self.net.run(gateway, "ip", "addr", "add", "198.51.100.1/32", "dev", "back")
+            self.net.address(gateway, device, address)
         for name in ("client", *(f"rs{n}" for n in range(1, self.servers + 1))):
             with contextlib.suppress(RuntimeError):
                 self.net.run(name, "ip", "neigh", "flush", "all")
@@ -190,11 +204,11 @@ class Lab:
     def connect(self, address: str = VIP, port: int = PORT, timeout: float = 5.0) -> socket.socket:
         return self.net.call("client", lambda: socket.create_connection((address, port), timeout=timeout))
 
-    def udp(self) -> socket.socket:
+    def udp(self, address: str = VIP) -> socket.socket:
         def make() -> socket.socket:
-            sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
             sock.settimeout(3.0)
-            sock.connect((VIP, PORT))
+            sock.connect((address, PORT))
             return sock
 
         return self.net.call("client", make)
@@ -235,9 +249,9 @@ def download(sock: socket.socket, count: int) -> int:
     return count - left
 
 
-async def programmed(plane: XdpPlane, scheduler: str = "rr", *servers: ProgrammedServer) -> None:
+async def programmed(plane: XdpPlane, scheduler: str = "rr", *servers: ProgrammedServer, vip: str = VIP) -> None:
     """A TCP and a UDP service at VIP:PORT with these servers."""
-    for service_id in (HTTP, ECHO):
+    for service_id in (ServiceId.of("tcp", vip, PORT), ServiceId.of("udp", vip, PORT)):
         await plane.apply(PutService(ProgrammedService(service_id, scheduler)))
         for one in servers:
             await plane.apply(PutServer(service_id, one))

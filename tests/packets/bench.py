@@ -4,9 +4,10 @@ The programs run inside a network namespace with two interfaces, because the ker
 needs routes and neighbours:
 
     client 203.0.113.0/24 -- 192.0.2.254 -- [front 192.0.2.1]  gateway  [back 198.51.100.1] -- servers 198.51.100.11...
+    client 2001:db8:c::/64 -- 2001:db8::fe -- [2001:db8::1]    gateway  [2001:db8:b::1]     -- servers 2001:db8:b::11...
 
-Every packet that a program sends is checked before a test sees it: each IP header, TCP, UDP and ICMP checksum in it is
-summed up anew (RFC 1071), tunnels and quoted packets included.
+Every packet that a program sends is checked before a test sees it: each checksum in it is summed up anew
+(checksums.py), tunnels and quoted packets included.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 from typing import Any, cast
 
 from scapy.layers.inet import IP, TCP, UDP
+from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 
@@ -45,9 +47,13 @@ from lbnode.model import (
     ServiceId,
     Timeouts,
 )
+from tests.packets.checksums import ones_complement, wrong_checksums
 
 VIP = "192.0.2.10"
 CLIENT = "203.0.113.5"
+VIP6 = "2001:db8::10"
+CLIENT6 = "2001:db8:c::5"
+SERVER6 = "2001:db8:b::11"
 GATEWAY = "192.0.2.1"  # the balancer's own address at the front
 CLIENT_ROUTER_MAC = "02:00:00:00:0f:fe"
 SERVER_MAC = "02:00:00:00:0b:01"
@@ -77,15 +83,22 @@ class Wire:
         try:
             self.namespace = self.net.add("gw", forward=True)
             self.net.add("far")
-            for name, address in (("front", f"{GATEWAY}/24"), ("back", "198.51.100.1/24")):
+            for name, address, address6 in (
+                ("front", f"{GATEWAY}/24", "2001:db8::1/64"),
+                ("back", "198.51.100.1/24", "2001:db8:b::1/64"),
+            ):
                 self.net.veth("gw", name, address, "far", name, None)
+                self.net.address("gw", name, address6)
             run = self.net.run
             run("gw", "ip", "neigh", "add", "192.0.2.254", "lladdr", CLIENT_ROUTER_MAC, "dev", "front")
             run("gw", "ip", "route", "add", "203.0.113.0/24", "via", "192.0.2.254")
             run("gw", "ip", "route", "add", "172.16.0.0/24", "via", "192.0.2.254")
+            run("gw", "ip", "neigh", "add", "2001:db8::fe", "lladdr", CLIENT_ROUTER_MAC, "dev", "front")
+            run("gw", "ip", "route", "add", "2001:db8:c::/64", "via", "2001:db8::fe")
             # .11 to .30 can be reached without a cached next hop too; further ones are on-link but resolve never
             for last in range(11, 31):
-                run("gw", "ip", "neigh", "add", f"198.51.100.{last}", "lladdr", SERVER_MAC, "dev", "back")
+                for address in (f"198.51.100.{last}", f"2001:db8:b::{last}"):
+                    run("gw", "ip", "neigh", "add", address, "lladdr", SERVER_MAC, "dev", "back")
             self.interfaces = {name: self._interface(name) for name in ("front", "back")}
         except BaseException:
             self.net.close()
@@ -134,56 +147,8 @@ class _Hops:
             return None
         source = bytes.fromhex(self._wire.mac("back").replace(":", ""))
         target = bytes.fromhex(SERVER_MAC.replace(":", ""))
-        return NextHop(Hop(self._wire.index("back"), source, target, self.mtu), IPv4Address("198.51.100.1"))
-
-
-# --- checksums, independently of the product and of scapy -----------------------------------------------------------
-
-
-def ones_complement(data: bytes) -> int:
-    """RFC 1071: the folded sum of 16-bit words; 0xffff over data that contains its own checksum."""
-    data += b"\0" * (len(data) % 2)
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return total
-
-
-def transport_sum(packet: bytes) -> int:
-    """Of the TCP or UDP part of an IPv4 packet with its pseudo header; 0xffff if its checksum is right."""
-    header, length = (packet[0] & 15) * 4, int.from_bytes(packet[2:4], "big")
-    pseudo = packet[12:20] + struct.pack("!HH", packet[9], length - header)
-    return ones_complement(pseudo + packet[header:length])
-
-
-def wrong_checksums(packet: bytes, *, where: str = "", quoted: bool = False, transport: bool = True) -> list[str]:
-    """Every checksum in an IPv4 packet that is wrong. `quoted`: it may be cut short; `transport`: look at L4 too."""
-    header, length, protocol = (packet[0] & 15) * 4, int.from_bytes(packet[2:4], "big"), packet[9]
-    problems = []
-    if packet[0] >> 4 != 4 or header < 20:
-        return [f"{where}IP header"]
-    if ones_complement(packet[:header]) != 0xFFFF:
-        problems.append(f"{where}IP checksum")
-    if length > len(packet):
-        if not quoted:
-            problems.append(f"{where}IP length {length}, there are {len(packet)}")
-        return problems
-    payload = packet[header:length]
-    fragment = int.from_bytes(packet[6:8], "big") & 0x3FFF
-    if not transport or fragment:
-        return problems
-    if protocol == 6 and transport_sum(packet) != 0xFFFF:
-        problems.append(f"{where}TCP checksum")
-    elif protocol == 17 and payload[6:8] != b"\0\0" and transport_sum(packet) != 0xFFFF:
-        problems.append(f"{where}UDP checksum")
-    elif protocol == 4:
-        problems += wrong_checksums(payload, where=f"{where}inner ")
-    elif protocol == 1:
-        if ones_complement(payload) != 0xFFFF:
-            problems.append(f"{where}ICMP checksum")
-        if payload[0] in (3, 11, 12) and len(payload) >= 28:
-            problems += wrong_checksums(payload[8:], where=f"{where}quoted ", quoted=True)
-    return problems
+        own = ip_address("2001:db8:b::1" if address.version == 6 else "198.51.100.1")
+        return NextHop(Hop(self._wire.index("back"), source, target, self.mtu), own)
 
 
 # --- results --------------------------------------------------------------------------------------------------------
@@ -204,36 +169,47 @@ class Out:
 
     @property
     def ip(self) -> Any:
-        return self.eth[IP]
+        """The outermost IP packet."""
+        return self.eth.payload
 
 
 def ether(packet: Packet, source: str = "02:00:00:00:00:99", target: str = "02:00:00:00:00:98") -> bytes:
     return bytes(Ether(src=source, dst=target) / packet)
 
 
+def ip(source: str, target: str, **fields: Any) -> Packet:
+    """The header of the addresses' family."""
+    return IPv6(src=source, dst=target, **fields) if ":" in target else IP(src=source, dst=target, **fields)
+
+
 def tcp(
     port: int = 40000,
     flags: str = "S",
     *,
-    client: str = CLIENT,
+    client: str = "",
     vip: str = VIP,
     dport: int = 80,
     data: bytes = b"",
     **fields: Any,
 ) -> Packet:
     """A segment from the client to the service. `fields`: of the IP header."""
-    return IP(src=client, dst=vip, **fields) / TCP(sport=port, dport=dport, flags=flags, seq=1000) / Raw(data)
+    head = ip(client or client_of(vip), vip, **fields)
+    return head / TCP(sport=port, dport=dport, flags=flags, seq=1000) / Raw(data)
 
 
-def udp(port: int = 40000, *, client: str = CLIENT, vip: str = VIP, dport: int = 53, data: bytes = b"query",
+def udp(port: int = 40000, *, client: str = "", vip: str = VIP, dport: int = 53, data: bytes = b"query",
         **fields: Any) -> Packet:  # fmt: skip
-    return IP(src=client, dst=vip, **fields) / UDP(sport=port, dport=dport) / Raw(data)
+    return ip(client or client_of(vip), vip, **fields) / UDP(sport=port, dport=dport) / Raw(data)
+
+
+def client_of(vip: str) -> str:
+    return CLIENT6 if ":" in vip else CLIENT
 
 
 def answer(packet: Packet, flags: str = "SA", *, data: bytes = b"", **fields: Any) -> Packet:
     """A packet the other way round: what a server says to the packet it got."""
     layer = TCP if TCP in packet else UDP
-    back = IP(src=packet[IP].dst, dst=packet[IP].src, **fields)
+    back = ip(packet.dst, packet.src, **fields)
     ports: dict[str, Any] = {"sport": packet[layer].dport, "dport": packet[layer].sport}
     return back / (TCP(**ports, flags=flags, seq=5000, ack=1001) if layer is TCP else UDP(**ports)) / Raw(data)
 
@@ -350,7 +326,7 @@ class Bench:
         if verdict == "pass" and not handover and result == frame:
             check = "none"  # untouched: the network stack's business
         if check != "none" and verdict != "drop":
-            problems = wrong_checksums(result[14:], transport=check == "all")
+            problems = wrong_checksums(result[14:], deep=check == "all")
             assert not problems, f"{problems} in {Ether(result)!r}"
         return Out(verdict, result, handover, self.entry == "xdp" and run.retval == 3)
 
@@ -363,7 +339,7 @@ class Bench:
     def establish(self, port: int = 40000, **fields: Any) -> Packet:
         """The three packets of an opening; returns the last as the server got it."""
         syn = self.connect(port, **fields)
-        if syn.ip.dst != fields.get("vip", VIP) and syn.ip.proto == 6:  # masqueraded
+        if syn.ip.dst != fields.get("vip", VIP) and isinstance(syn.ip.payload, TCP):  # masqueraded
             assert self.send(answer(syn.ip), "back").verdict == "send"
         out = self.send(tcp(port, "A", **fields))
         assert out.verdict == "send"

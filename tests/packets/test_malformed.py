@@ -8,26 +8,35 @@ from collections.abc import Callable
 
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP, IPOption_NOP, IPOption_RR, fragment
+from scapy.layers.inet6 import (
+    ICMPv6DestUnreach,
+    ICMPv6EchoRequest,
+    ICMPv6TimeExceeded,
+    IPv6,
+    IPv6ExtHdrDestOpt,
+    PadN,
+)
 from scapy.packet import Packet
 
 from lbnode.dataplane.xdp.layout import Event
 from lbnode.errors import DataPlaneError
 from tests.packets.bench import (
     CLIENT,
+    CLIENT6,
     DIRECT,
     MASQUERADE,
+    SERVER6,
     TUNNEL,
     VIP,
+    VIP6,
     Bench,
     Out,
     answer,
     ether,
-    ones_complement,
     tcp,
-    transport_sum,
     udp,
-    wrong_checksums,
 )
+from tests.packets.checksums import ones_complement, transport, transport_sum, wrong_checksums
 
 pytestmark = pytest.mark.root
 
@@ -157,6 +166,24 @@ def seeds(bench: Bench) -> list[tuple[bytes, str]]:
         IP(src="198.51.100.99", dst=CLIENT) / ICMP(type=11) / bytes(sent),
         IP(src="198.51.100.14", dst=CLIENT) / ICMP(type=3, code=3) / bytes(asked),
     ]
+    bench.server(bench.service(f"tcp:[{VIP6}]:80"), f"[{SERVER6}]:8080", MASQUERADE)
+    bench.server(bench.service(f"tcp:[{VIP6}]:81"), f"[{SERVER6}]:81", DIRECT)
+    bench.service(f"udp:[{VIP6}]:54")
+    sent6 = bench.send(tcp(vip=VIP6)).ip
+    replied6 = bench.send(answer(sent6), "back").ip
+    to_vip6, options6 = IPv6(src=CLIENT6, dst=VIP6), IPv6ExtHdrDestOpt(options=[PadN(optdata=bytes(4))])
+    front += [
+        tcp(vip=VIP6, data=b"get"),
+        tcp(vip=VIP6, dport=81, flags="A", data=b"get"),
+        udp(vip=VIP6, dport=54),
+        to_vip6 / options6 / TCP(sport=40000, dport=80) / b"x",
+        to_vip6 / ICMPv6EchoRequest(data=b"ping"),
+        to_vip6 / ICMPv6DestUnreach(code=4) / bytes(replied6),
+    ]
+    back += [
+        answer(sent6, "A", data=b"answer"),
+        IPv6(src="2001:db8:b::99", dst=CLIENT6) / ICMPv6TimeExceeded() / bytes(sent6),
+    ]
     wire = bench.wire
     return [(ether(one, target=wire.mac("front")), "front") for one in front] + [
         (ether(one, target=wire.mac("back")), "back") for one in back
@@ -176,7 +203,7 @@ def mutate(frame: bytes, dice: random.Random) -> bytes:
             del data[dice.randrange(min(35, len(data)), len(data) + 1) :]
         else:
             data += dice.randbytes(dice.randint(1, 40))
-    if len(data) >= 34 and dice.random() < 0.7:  # get past the first check
+    if len(data) >= 34 and data[12:14] == b"\x08\x00" and dice.random() < 0.7:  # get past the first check
         data[14:] = with_checksum(bytes(data[14:]))
     return bytes(data)
 
@@ -196,7 +223,7 @@ def test_mutations(bench: Bench, seed: int) -> None:
         try:
             out = bench.send(mutation, interface, check="ip")
         except DataPlaneError:
-            assert len(mutation) < 34
+            assert len(mutation) < (34 if mutation[12:14] == b"\x08\x00" else 54)
             continue
         verdicts[out.verdict] = verdicts.get(out.verdict, 0) + 1
         if out.verdict == "drop":
@@ -213,21 +240,15 @@ def test_mutations(bench: Bench, seed: int) -> None:
 
 def check_sent(before: bytes, out: Out) -> None:
     after = out.frame[14:]
-    protocol = after[9]
-    if protocol == 4:
-        assert wrong_checksums(after[20:], transport=False) == []
-        after, protocol = after[20:], after[29]
-    if protocol in (6, 17):
-        header = (after[0] & 15) * 4
-        if protocol == 17 and after[header + 6 : header + 8] == b"\0\0":
-            return
+    if after[0] >> 4 == 4 and after[9] == 4:  # a tunnel
+        assert wrong_checksums(after[20:], deep=False) == []
+        after = after[20:]
+    protocol, at, length, _ = transport(after)
+    if protocol == 17 and after[at + 6 : at + 8] == b"\0\0":
+        return
+    if protocol == transport(before)[0]:
         # A checksum that was wrong stays wrong by as much: the end of the connection is told, not deceived.
         assert transport_sum(after) % 0xFFFF == transport_sum(before) % 0xFFFF
-    elif protocol == 1:
-        header, length = (after[0] & 15) * 4, int.from_bytes(after[2:4], "big")
-        if before[9] == 1:
-            old_header, old_length = (before[0] & 15) * 4, int.from_bytes(before[2:4], "big")
-            old = ones_complement(before[old_header:old_length])
-            assert ones_complement(after[header:length]) % 0xFFFF == old % 0xFFFF
-        else:  # our own error
-            assert [one for one in wrong_checksums(after[:length]) if one != "quoted UDP checksum"] == []
+    else:  # our own error
+        assert protocol in (1, 58)
+        assert [one for one in wrong_checksums(after[:length]) if one != "quoted UDP checksum"] == []

@@ -22,7 +22,7 @@ CAPABILITIES = Capabilities(
     schedulers=frozenset(SCHEDULERS),
     forwarding=frozenset(FORWARDING),
     protocols=frozenset({L4Protocol.TCP, L4Protocol.UDP}),
-    families=frozenset({4}),
+    families=frozenset({4, 6}),
     persistence=False,
     exclusive=True,
 )
@@ -46,8 +46,6 @@ def _check_service(service: ProgrammedService) -> None:
         raise Unsupported(f"{service_id}: {_PLANE} does not match firewall marks, only tcp and udp addresses")
     if service_id.protocol not in CAPABILITIES.protocols:
         raise Unsupported(f"{service_id}: {_PLANE} balances tcp and udp, not {service_id.protocol}")
-    if service_id.family not in CAPABILITIES.families:
-        raise Unsupported(f"{service_id}: {_PLANE} balances IPv4, not IPv6")
     if service_id.address is not None and (service_id.address.is_multicast or service_id.address.is_unspecified):
         raise Unsupported(f"{service_id}: {_PLANE} balances unicast addresses, not {service_id.address}")
     if service_id.port == 0:
@@ -67,10 +65,12 @@ def _check_service(service: ProgrammedService) -> None:
 
 def _check_server(service_id: ServiceId, server: ProgrammedServer) -> None:
     where = f"{service_id}: server {server.id}"
-    if server.id.address.version not in CAPABILITIES.families:
-        raise Unsupported(f"{where}: {_PLANE} forwards to IPv4 servers, not IPv6")
+    if server.id.address.version != service_id.family:
+        raise Unsupported(f"{where}: {_PLANE} forwards IPv{service_id.family} to IPv{service_id.family} servers alone")
     if server.forward not in CAPABILITIES.forwarding:
         raise Unsupported(f"{where}: {_PLANE} forwards by {', '.join(FORWARDING)}, not {server.forward}")
+    if server.forward is ForwardingMethod.TUNNEL and service_id.family == 6:
+        raise Unsupported(f"{where}: {_PLANE} tunnels IPv4, not IPv6")
     if server.forward is ForwardingMethod.TUNNEL and server.tunnel != IPIP:
         raise Unsupported(f"{where}: {_PLANE} tunnels by ipip, not by {server.tunnel.type}")
     if server.weight > MAX_WEIGHT:

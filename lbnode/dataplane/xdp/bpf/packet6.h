@@ -76,7 +76,7 @@ INLINE bool read_quote6(void *ctx, const int hook, struct packet *p)
 	t->source_port = ports[0];
 	t->target_port = ports[1];
 	__builtin_memset(t->reserved, 0, sizeof(t->reserved));
-	return true;
+	return !addr_is_v4(&t->source) && !addr_is_v4(&t->target);
 }
 
 INLINE int parse_icmp6(void *ctx, const int hook, struct packet *p)
@@ -97,7 +97,10 @@ INLINE int parse_icmp6(void *ctx, const int hook, struct packet *p)
 	}
 }
 
-/* An Ethernet frame with IPv6. Returns enum kind. A jumbogram (RFC 2675) is left to the stack. */
+/*
+ * An Ethernet frame with IPv6. Returns enum kind. A jumbogram (RFC 2675) is left to the stack. So are mapped addresses:
+ * here they stand for IPv4, on the wire they have no place (RFC 4291 2.5.5.2).
+ */
 INLINE int read_ip6(void *ctx, const int hook, struct scratch *memory)
 {
 	struct packet *p = &memory->packet;
@@ -117,6 +120,8 @@ INLINE int read_ip6(void *ctx, const int hook, struct scratch *memory)
 	__builtin_memset(p->tuple.reserved, 0, sizeof(p->tuple.reserved));
 	if (ip->version != 6 || p->length > frame_len(ctx, hook) - ETH_HLEN)
 		return KIND_MALFORMED;
+	if (addr_is_v4(&p->tuple.source) || addr_is_v4(&p->tuple.target))
+		return KIND_OTHER;
 	if (unlikely(has_extensions(ip->nexthdr))) {
 		struct extensions e;
 		if (ip->nexthdr == IPPROTO_HOPOPTS && !ip->payload_len)
