@@ -394,11 +394,13 @@ class ServiceCounters:
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """One tracked connection, as `lbadm -Lnc` shows it."""
+    """One tracked connection, as `lbadm -Lnc` shows it. `protocol` None: the template of a firewall mark's service."""
 
-    protocol: L4Protocol
+    protocol: L4Protocol | None
     client: tuple[Address, int]
     virtual: tuple[Address, int]
     server: tuple[Address, int]
     state: str  # IPVS's names: NONE ESTABLISHED SYN_RECV FIN_WAIT TIME_WAIT CLOSE CLOSE_WAIT LAST_ACK UDP
     expires_s: float
+    pe_name: str = ""  # persistence engine of a template, and what it knows the client by
+    pe_data: str = ""

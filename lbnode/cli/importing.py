@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lbnode.cli.client import EXIT_FAILED, EXIT_USAGE, ApiError
-from lbnode.cli.ipvsadm_host import SystemHost
-from lbnode.cli.ipvsadm_import import import_ipvsadm
+from lbnode.cli.ipvsadm.host import SystemHost
+from lbnode.cli.ipvsadm.importer import import_ipvsadm
 from lbnode.config.imported import Imported
 from lbnode.config.keepalived.importer import Source, import_keepalived
 from lbnode.config.schema import NAME

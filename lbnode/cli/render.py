@@ -232,4 +232,4 @@ def connections(items: Iterable[Json]) -> Iterable[str]:
     for c in items:
         ends = (f"{c[end][0]}:{c[end][1]}" for end in ("client", "virtual", "server"))
         client, virtual, server = ends
-        yield f"{c['protocol']:<6}{c['expires_s']:>8.0f}s  {c['state']:<12}{client:<24}{virtual:<24}{server}\n"
+        yield f"{c['protocol'] or 'ip':<6}{c['expires_s']:>8.0f}s  {c['state']:<12}{client:<24}{virtual:<24}{server}\n"

@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 _RECORD = struct.Struct("!BB2x16sH16sH16sHI4x")  # protocol, state, three endpoints, remaining seconds
 _STATES = ("NONE", "ESTABLISHED", "SYN_RECV", "FIN_WAIT", "TIME_WAIT", "CLOSE", "CLOSE_WAIT", "LAST_ACK", "UDP")
-ConnectionKey = tuple[L4Protocol, tuple[Address, int], tuple[Address, int]]  # protocol, client, virtual
+ConnectionKey = tuple[L4Protocol | None, tuple[Address, int], tuple[Address, int]]  # protocol, client, virtual
 
 
 @dataclass(slots=True)

@@ -12,11 +12,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lbnode.cli import ipvsadm_listing as listing
 from lbnode.cli import lbctl
 from lbnode.cli.importing import included
-from lbnode.cli.ipvsadm_import import import_ipvsadm
-from lbnode.cli.ipvsadm_table import Table, rows
+from lbnode.cli.ipvsadm import listing
+from lbnode.cli.ipvsadm.importer import import_ipvsadm
+from lbnode.cli.ipvsadm.table import Table, rows
 from lbnode.config.keepalived.importer import Source, import_keepalived
 from lbnode.config.parse import parse_document
 from lbnode.model import ServerId, ServiceId, flags_of

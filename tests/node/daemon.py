@@ -74,10 +74,14 @@ class Daemon:
         self.process.send_signal(number)
         return self.process.wait(DEADLINE_S)
 
-    def close(self) -> None:
+    def close(self, *, unload: bool = False) -> None:
+        """unload: take what it left in the kernel out of it."""
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+        if unload:
+            command = [sys.executable, "-m", "lbnode", "--config", str(self.config), "--unload"]
+            subprocess.run(command, capture_output=True, check=True)
 
     # --- what it says -----------------------------------------------------------------------------------------
 

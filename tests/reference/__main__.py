@@ -1,34 +1,53 @@
-"""`make test-reference`: lbadm beside ipvsadm: passed and total per data plane, and the lines that differ."""
+"""`make test-reference`: lbadm beside ipvsadm: passed and total per data plane, and the lines that differ.
+
+python -m tests.reference [PLANE...]    fake, xdp, ipvs, direct; without one, all of them, each where it can run
+"""
 
 from __future__ import annotations
 
+import subprocess
 import sys
-import tempfile
 from collections import Counter
-from pathlib import Path
+from collections.abc import Sequence
 
-from tests.node.daemon import Daemon
+from tests.conftest import NEEDS
 from tests.reference import cases
+from tests.reference.lbadm import target
+from tests.uml import run as uml
 
-PLANES = ("fake",)  # the answers of lbadm; what a data plane cannot do is in its contract tests
+KERNEL_PLANES = ("ipvs", "direct")  # need a kernel with ip_vs
+LIMIT_S = 600
 
 
 def main() -> int:
-    found = cases.load()
-    if not found:
+    if planes := sys.argv[1:]:
+        return max(_compare(plane) for plane in planes)
+    if not cases.CASES.exists():
         print(f"skipped: no {cases.CASES}")
         return 0
-    return max(_compare(plane, found) for plane in PLANES)
+    return max(_compare("fake"), _on_xdp(), _on_ip_vs())
 
 
-def _compare(plane: str, found: cases.Cases) -> int:
-    with tempfile.TemporaryDirectory(prefix="lbnode-reference-") as folder:
-        node = Daemon(Path(folder))
-        try:
-            node.start()
-            outcomes = [cases.run_case(name, case, node.client) for name, case in found.items()]
-        finally:
-            node.close()
+def _on_xdp() -> int:
+    if missing := NEEDS["root"]():
+        print(f"xdp: skipped: {missing}")
+        return 0
+    return _compare("xdp")
+
+
+def _on_ip_vs() -> int:
+    if not NEEDS["ipvs"]() and not NEEDS["root"]():
+        return max(_compare(plane) for plane in KERNEL_PLANES)
+    if uml.kernel() is None:
+        print(f"{' '.join(KERNEL_PLANES)}: skipped: needs a kernel with ip_vs, or User-Mode Linux ({uml.PACKAGE})")
+        return 0
+    inside = [sys.executable, "-m", "tests.reference", *KERNEL_PLANES]
+    runner = [sys.executable, "-m", "tests.uml.run", "--limit", str(LIMIT_S)]
+    return subprocess.run([*runner, *inside], check=False).returncode
+
+
+def _compare(plane: str) -> int:
+    outcomes = run_all(plane, cases.load(cases.CASES))
     failed = [outcome for outcome in outcomes if outcome.differences]
     for outcome in failed:
         print(outcome.name)
@@ -39,6 +58,15 @@ def _compare(plane: str, found: cases.Cases) -> int:
         print(f"{plane}: {count} of them differ on purpose from one step on: {reason}")
         print("  " + " ".join(outcome.name for outcome in outcomes if outcome.on_purpose == reason))
     return 1 if failed else 0
+
+
+def run_all(plane: str, found: cases.Cases) -> Sequence[cases.Outcome]:
+    outcomes = []
+    with target(plane) as lbadm:
+        for name, case in found.items():
+            with lbadm.case():
+                outcomes.append(cases.run_case(name, case, lbadm.run, transactions=lbadm.transactions))
+    return outcomes
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Run the cases of ipvsadm/cases.json against lbadm and a node, and tell which lines differ.
+"""The cases of ipvsadm/cases.json: their form, and which lines of an answer differ.
 
 A case is a list of commands with what ipvsadm 1.31 answered: exit status, stdout, stderr. It starts with an empty
 table. The folder is this one, or the one that LBNODE_REFERENCE names.
@@ -6,29 +6,21 @@ table. The folder is this one, or the one that LBNODE_REFERENCE names.
 
 from __future__ import annotations
 
-import contextlib
 import difflib
-import io
 import json
 import os
 import re
 import shlex
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
-from lbnode.cli import ipvsadm
-from lbnode.cli.client import Client
-from tests.reference.host import ReferenceHost
-
-FOLDER = Path(os.environ.get("LBNODE_REFERENCE") or Path(__file__).parent)
+OWN = Path(__file__).parent
+FOLDER = Path(os.environ.get("LBNODE_REFERENCE") or OWN)
 CASES = FOLDER / "ipvsadm" / "cases.json"
+TRAFFIC = FOLDER / "ipvsadm" / "traffic.json"
 
 # Why a step may differ from ipvsadm on purpose. The README has the table for people.
 TRANSACTION = "restore is one transaction: a mistake changes nothing and names the line"
@@ -51,19 +43,21 @@ class Outcome:
 
 
 Cases = Mapping[str, Any]  # name -> {"note", "steps"}
+Step = Mapping[str, Any]  # cmd, stdin, rc, stdout, stderr
+Run = Callable[[Step], Answer]
 
 
-def load(path: Path = CASES) -> Cases:
+def load(path: Path) -> Cases:
     """No cases if there is no such file; the caller says so by name."""
     return dict(json.loads(path.read_text())) if path.exists() else {}
 
 
-def run_case(name: str, case: Mapping[str, Any], client: Client) -> Outcome:
-    empty(client)
+def run_case(name: str, case: Mapping[str, Any], run: Run, *, transactions: bool) -> Outcome:
+    """`transactions`: whether `run` takes -R as one, as lbadm does unless it is --direct."""
     for number, step in enumerate(case["steps"], 1):
         expected = Answer(step["rc"], step["stdout"], step["stderr"])
-        actual = run_step(step, client)
-        if reason := on_purpose(step):
+        actual = run(step)
+        if transactions and (reason := on_purpose(step)):
             # What follows shows another table than here; that a mistake is refused and named is tested here.
             fine = actual.rc != 0 and re.match(r"line \d+: ", actual.stderr) and actual.stdout == ""
             return Outcome(name, () if fine else (f"{number}: {step['cmd']}: {actual}",), reason)
@@ -72,57 +66,7 @@ def run_case(name: str, case: Mapping[str, Any], client: Client) -> Outcome:
     return Outcome(name, ())
 
 
-def empty(client: Client) -> None:
-    answer = client.get("/api/v1/document")
-    document = answer["document"]
-    keys = [f"services/{service}" for service in document.get("services") or {}]
-    keys += ["settings"] if document.get("settings") else []
-    if keys:
-        body = {"put": {}, "delete": keys, "expect_revision": answer["revision"], "dry_run": False}
-        revision = client.call("POST", "/api/v1/changes", body)["revision"]
-        while client.get("/api/v1/status")["settled_revision"] < revision:
-            pass
-
-
-def run_step(step: Mapping[str, Any], client: Client) -> Answer:
-    """In this process: 480 starts of Python would take minutes. What needs a shell gets one, and processes."""
-    if re.search(r"[|;&<>$`(]", step["cmd"]):
-        return _run_in_shell(step, client)
-    program, *arguments = shlex.split(step["cmd"])
-    stdout, stderr = io.StringIO(), io.StringIO()
-    with (
-        contextlib.redirect_stdout(stdout),
-        contextlib.redirect_stderr(stderr),
-        mock.patch.object(sys, "stdin", io.StringIO(step["stdin"] or "", newline="")),
-        mock.patch.object(sys, "argv", [program, *arguments]),
-        mock.patch.object(ipvsadm, "Client", return_value=client),
-        mock.patch.object(ipvsadm, "SystemHost", ReferenceHost),
-    ):
-        main = {"ipvsadm": ipvsadm.main, "ipvsadm-save": ipvsadm.save, "ipvsadm-restore": ipvsadm.restore}[program]
-        rc = main()
-    return Answer(rc, stdout.getvalue(), stderr.getvalue())
-
-
-def _run_in_shell(step: Mapping[str, Any], client: Client) -> Answer:
-    with tempfile.TemporaryDirectory() as folder:
-        for program in ("ipvsadm", "ipvsadm-save", "ipvsadm-restore"):
-            script = Path(folder, program)
-            script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m tests.reference.program {program} "$@"\n')
-            script.chmod(0o755)
-        environment = {
-            **os.environ,
-            "PATH": f"{folder}:{os.environ['PATH']}",
-            "PYTHONPATH": str(Path(__file__).parents[2]),
-            "LBNODE_SOCKET": client.socket_path,
-        }
-        command = ["sh", "-c", step["cmd"]]
-        done = subprocess.run(
-            command, input=step["stdin"] or "", capture_output=True, text=True, env=environment, check=False
-        )
-    return Answer(done.returncode, done.stdout, done.stderr)
-
-
-def on_purpose(step: Mapping[str, Any]) -> str:
+def on_purpose(step: Step) -> str:
     words = shlex.split(step["cmd"])
     restores = words[0] == "ipvsadm-restore" or any(word in ("-R", "--restore") for word in words[1:2])
     return TRANSACTION if restores and step["stderr"] and step["stdin"] else ""

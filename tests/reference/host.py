@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from lbnode.cli.ipvsadm_host import SystemHost
+import contextlib
+import subprocess
+from collections.abc import Iterator
+
+from lbnode.cli.ipvsadm.host import SystemHost
+from tests.uml.own_netns import own_netns
 
 HOSTS = {
     "vip.example": "192.0.2.1",
@@ -36,3 +41,17 @@ class ReferenceHost(SystemHost):
 
     def mtu_of(self, interface: str) -> int | None:
         return MTU.get(interface)
+
+
+@contextlib.contextmanager
+def reference_netns() -> Iterator[None]:
+    """A nameless network namespace with the interfaces of that machine, for this thread and what it starts."""
+    lines = (
+        "link add dummy0 type dummy",
+        "addr add 192.168.0.1/24 dev dummy0",
+        "addr add 2001:db8:ff::1/64 dev dummy0 nodad",
+        "link set dummy0 up",
+    )
+    with own_netns():
+        subprocess.run(["ip", "-batch", "-"], input="\n".join(lines), text=True, check=True)
+        yield

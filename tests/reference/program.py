@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from unittest import mock
 
-from lbnode.cli import ipvsadm
+from lbnode.cli.ipvsadm import main as lbadm
 from tests.reference.host import ReferenceHost
+from tests.reference.lbadm import PROGRAMS
 
 if __name__ == "__main__":
     del sys.argv[0]
-    with mock.patch.object(ipvsadm, "SystemHost", ReferenceHost):
-        main = {"ipvsadm": ipvsadm.main, "ipvsadm-save": ipvsadm.save, "ipvsadm-restore": ipvsadm.restore}[sys.argv[0]]
-        sys.exit(main())
+    with mock.patch.object(lbadm, "SystemHost", ReferenceHost):
+        sys.exit(PROGRAMS[sys.argv[0]]())

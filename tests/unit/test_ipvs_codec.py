@@ -285,7 +285,8 @@ IP  CB007105 0000 00000001 0000 C6336415 0000 NONE             45
         Connection(tcp, (client, 41668), (virtual, 80), (real, 8080), "ESTABLISHED", 899.0),
         Connection(tcp, (client6, 41668), (virtual6, 80), (real6, 80), "SYN_RECV", 59.0),
         Connection(udp, (client, 41668), (virtual, 53), (real6, 53), "UDP", 299.0),
-        Connection(tcp, (ip_address("203.0.113.0"), 0), (virtual, 80), (real, 80), "NONE", 359.0),
+        Connection(tcp, (ip_address("203.0.113.0"), 0), (virtual, 80), (real, 80), "NONE", 359.0, "sip", "abcd"),
+        Connection(None, (client, 0), (ip_address("0.0.0.1"), 0), (real, 0), "NONE", 45.0),
     ]
 
 

@@ -2,6 +2,7 @@
 
     Pro FromIP   FPrt ToIP     TPrt DestIP   DPrt State       Expires PEName PEData
     TCP C6336464 A2C4 C633640A 0050 C6336415 0050 ESTABLISHED     899
+    UDP C6336464 0000 C633640A 13C4 C6336415 13C4 ASSURED          56 sip 3848276298@client.example
 
 Addresses and ports are hexadecimal; IPv6 addresses have their colons (net/netfilter/ipvs/ip_vs_conn.c).
 """
@@ -12,13 +13,14 @@ from ipaddress import IPv4Address, IPv6Address
 
 from lbnode.model import Address, Connection, L4Protocol
 
-_PROTOCOLS = {str(protocol).upper(): protocol for protocol in L4Protocol}
+_PROTOCOLS = {str(protocol).upper(): protocol for protocol in L4Protocol} | {"IP": None}
 
 
 def parse_connection(line: str) -> Connection | None:
-    """None for what is no connection of a protocol we know: the title, and templates of firewall marks (`IP`).
+    """None for what is no connection of a protocol we know, as the title.
 
-    A template of a persistent service has port 0 on the client's side; ipvsadm -Lnc lists it too.
+    A template of a persistent service has port 0 on the client's side. That of a firewall mark is of the protocol IP
+    and has the mark in place of the virtual address.
     """
     fields = line.split()
     if len(fields) < 9 or fields[0] not in _PROTOCOLS:
@@ -28,7 +30,8 @@ def parse_connection(line: str) -> Connection | None:
         expires_s = float(int(fields[8]))
     except ValueError:
         return None
-    return Connection(_PROTOCOLS[fields[0]], client, virtual, server, fields[7], expires_s)
+    engine = fields[9:11] if len(fields) >= 11 else ("", "")
+    return Connection(_PROTOCOLS[fields[0]], client, virtual, server, fields[7], expires_s, *engine)
 
 
 def parse_lines(text: str) -> list[Connection]:

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from lbnode.cli import ipvsadm_values as values
-from lbnode.cli.ipvsadm_legal import OPTION_NAMES, check_legal, check_tunnel
-from lbnode.cli.ipvsadm_values import GrammarError, Host
-from lbnode.cli.ipvsadm_words import COMMANDS, WordError, Words
+from lbnode.cli.ipvsadm import values as values
+from lbnode.cli.ipvsadm.legal import OPTION_NAMES, check_legal, check_tunnel
+from lbnode.cli.ipvsadm.values import GrammarError, Host, OptionError
+from lbnode.cli.ipvsadm.words import COMMANDS, WordError, Words
 from lbnode.model import (
     Address,
     L4Protocol,
@@ -43,7 +43,7 @@ class Command:
     scheduler: str = DEFAULT_SCHEDULER
     scheduler_flags: tuple[str, ...] = ()
     persistent_s: int = 0
-    netmask: int | None = None  # prefix length; None: host
+    netmask: int | None = None  # IPv4: its 32 bits, which may have holes; IPv6: a prefix length; None: a host
     persistence_engine: str = ""
     one_packet: bool = False
     server: ServerId | None = None
@@ -81,11 +81,12 @@ def parse(argv: Sequence[str], host: Host) -> Command:
                 raise GrammarError(f"invalid option `{words.word}'")
             reading.option(option, value)
     except WordError as error:
-        raise GrammarError(f"{words.word}: {error}", USAGE) from None
+        raise OptionError(f"{words.word}: {error}", USAGE) from None
     if name == "set":
         reading.timeouts(words.rest)
     if words.rest:
         raise GrammarError(f"unexpected argument {words.rest[0]}")
+    reading.scheduler_flags()
     check_legal(name, reading.given)
     return reading.command(name)
 
@@ -166,17 +167,18 @@ class _Reading:
         self.fields["timeouts"] = tuple(values.timeout(word, 0) for word in words[:3])
         del words[:3]
 
+    def scheduler_flags(self) -> None:
+        """Read when all options are known, since there are others for each scheduler; before anything else of them."""
+        scheduler = str(self.fields.get("scheduler") or DEFAULT_SCHEDULER)
+        self.fields["scheduler_flags"] = values.scheduler_flags(self.flags, scheduler)
+
     def command(self, name: str) -> Command:
         service, fields = self._service_id(), dict(self.fields)
         if name in ("add-service", "edit-service"):
             assert service is not None
             self._check_service(service)
-            scheduler = str(fields.get("scheduler") or DEFAULT_SCHEDULER)
-            fields["scheduler"] = scheduler
-            fields["scheduler_flags"] = values.scheduler_flags(self.flags, scheduler)
-            if "persistent" in self.given:
-                length = self.mask if self.inet6 else values.prefix_length(self.mask)
-                fields["netmask"] = None if length == (128 if self.inet6 else 32) else length
+            fields["scheduler"] = fields.get("scheduler") or DEFAULT_SCHEDULER
+            fields["netmask"] = None if self.mask == (128 if self.inet6 else 0xFFFFFFFF) else self.mask
         elif name in ("add-server", "edit-server", "delete-server"):
             assert service is not None and self.server is not None
             fields["server"] = self._server_id(name, service)
@@ -254,7 +256,7 @@ def _scheduler(reading: _Reading, _: str, text: str) -> None:
 
 
 def _flags(reading: _Reading, _: str, text: str) -> None:
-    reading.flags = text  # read when all options are known: which flags there are depends on the scheduler
+    reading.flags = text
 
 
 def _engine(reading: _Reading, _: str, text: str) -> None:

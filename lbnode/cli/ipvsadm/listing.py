@@ -17,7 +17,6 @@ Json = Mapping[str, Any]
 # (address, port, protocol or "") -> text; numeric unless names were asked for.
 Namer = Callable[[str, int, str], str]
 
-VERSION = "IP Virtual Server version 1.2.1 (size=4096)"
 FORWARD = {"masquerade": "Masq", "direct": "Route", "tunnel": "Tunnel"}
 FORWARD_OPTION = {"masquerade": "-m", "direct": "-g", "tunnel": "-i"}
 _PROTOCOL_ORDER = {"tcp": 6, "udp": 17, "sctp": 132}
@@ -51,6 +50,11 @@ def numeric(address: str, port: int, protocol: str) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
+def title(version: tuple[int, int, int] = (1, 2, 1), table_size: int = 4096) -> str:
+    """`table_size`: hash buckets of the connection table."""
+    return f"IP Virtual Server version {'.'.join(map(str, version))} (size={table_size})"
+
+
 def view_of(options: AbstractSet[str]) -> str:
     return next((view for view in VIEWS if view in options), "")
 
@@ -64,12 +68,12 @@ def table(
     namer: Namer,
     *,
     exact: bool = False,
-    full: bool = True,
+    title: str | None = None,
     in_order: bool = True,
 ) -> Iterator[str]:
-    """`view`: one of VIEWS or ""; `full` False is the listing of one service; `in_order` False is --nosort."""
-    if full:
-        yield VERSION
+    """`view`: one of VIEWS or ""; `title` None is the listing of one service; `in_order` False is --nosort."""
+    if title is not None:
+        yield title
     yield from _HEADERS[view]
     programmed = [service for service in services if service["effective_scheduler"] is not None]
     for service in sorted(programmed, key=_service_order) if in_order else programmed:
@@ -107,12 +111,14 @@ def _service_line(service: Json, view: str, namer: Namer, exact: bool) -> str:
     if view in ("stats", "rate"):
         return f"{name:<{_SERVICE_WIDTH}}{_figures(service, view, exact)}"
     words = [name, service["effective_scheduler"]]
-    if flags := shown_flags(service):
-        words.append(f"({flags})")
+    if service["scheduler_flags"]:
+        words.append(f"({shown_flags(service)})")
     if service["persistent_s"]:
         words.append(f"persistent {service['persistent_s']}")
         if (mask := _netmask(service)) is not None:
             words.append(f"mask {mask}")
+        if service.get("persistence_engine"):
+            words.append(f"pe {service['persistence_engine']}")
     if service["one_packet"]:
         words.append("ops")
     return " ".join(words)
@@ -177,10 +183,11 @@ def large_number(value: int, exact: bool) -> str:
 
 
 def _netmask(service: Json) -> str | None:
-    length, family = service["persistent_netmask"], ServiceId.parse(service["id"]).family
-    if length is None or length == (32 if family == 4 else 128):
-        return None
-    return str(IPv4Network(f"0.0.0.0/{length}").netmask) if family == 4 else str(length)
+    """None for a host; a dotted mask, which may have holes, or of IPv6 a prefix length."""
+    mask, family = service["persistent_netmask"], ServiceId.parse(service["id"]).family
+    if isinstance(mask, int) and family == 4:
+        mask = str(IPv4Network(f"0.0.0.0/{mask}").netmask)
+    return None if mask in (None, "255.255.255.255", 128) else str(mask)
 
 
 # --- ipvsadm -S ------------------------------------------------------------------------------------------------
@@ -199,10 +206,12 @@ def saved(services: Iterable[Json], namer: Namer, *, full: bool = False) -> Iter
             words += ["-p", str(service["persistent_s"])]
             if (mask := _netmask(service)) is not None:
                 words += ["-M", mask]
+        if service.get("persistence_engine"):
+            words += ["--pe", service["persistence_engine"]]
         if service["one_packet"]:
             words.append("-o")
-        if flags := shown_flags(service):
-            words += ["-b", flags]
+        if service["scheduler_flags"]:
+            words += ["-b", shown_flags(service)]
         yield " ".join(words)
         for server in sorted(service["servers"], key=_server_order):
             end = ServerId.parse(server["id"])
@@ -242,18 +251,14 @@ def _service_option(key: ServiceId, namer: Namer, full: bool) -> str:
     return f"{option} {namer(str(key.address), key.port, str(key.protocol))}"
 
 
-def saved_settings(now: Timeouts, daemons: Mapping[str, Json]) -> Iterator[str]:
+def saved_settings(now: Timeouts, running: Mapping[str, Json]) -> Iterator[str]:
     """What `-S --full` adds."""
     if now != Timeouts():
         yield f"--set {now.tcp_s} {now.tcp_fin_s} {now.udp_s}"
-    for state, daemon in sorted(daemons.items(), reverse=True):
-        words = ["--start-daemon", state, "--mcast-interface", daemon.get("interface", "eth0")]
-        words += ["--syncid", str(daemon.get("syncid", 0))]
-        if daemon.get("maxlen"):
-            words += ["--sync-maxlen", str(daemon["maxlen"])]
-        for option, field in (("--mcast-group", "group"), ("--mcast-port", "port"), ("--mcast-ttl", "ttl")):
-            if field in daemon:
-                words += [option, str(daemon[field])]
+    for state, daemon in sorted(running.items(), reverse=True):
+        words = ["--start-daemon", state, "--mcast-interface", daemon["interface"]]
+        for option in ("syncid", "sync-maxlen", "mcast-group", "mcast-port", "mcast-ttl"):
+            words += [f"--{option}", str(daemon[option.rpartition("-")[2]])]
         yield " ".join(words)
 
 
@@ -261,38 +266,32 @@ def saved_settings(now: Timeouts, daemons: Mapping[str, Json]) -> Iterator[str]:
 
 
 def connections(items: Iterable[Json], namer: Namer, *, persistence: bool = False) -> Iterator[str]:
-    """`-L -c`; `persistence`: with the columns of the persistence engine, which are empty."""
+    """`-L -c`; `persistence`: with what the persistence engine knows a client by."""
     yield "IPVS connection entries"
     header = "pro expire state       source             virtual            destination"
     yield f"{header}        pe name          pe_data" if persistence else header
     for item in items:
-        seconds = int(item["expires_s"])
+        seconds, protocol = int(item["expires_s"]), item["protocol"] or ""
         source, virtual, destination = (
-            namer(str(ip_address(item[end][0])), item[end][1], item["protocol"])
-            for end in ("client", "virtual", "server")
+            namer(str(ip_address(item[end][0])), item[end][1], protocol) for end in ("client", "virtual", "server")
         )
-        expire = f"{seconds // 60:02}:{seconds % 60:02}"
-        line = f"{item['protocol'].upper():<3} {expire:<6} {item['state']:<11} {source:<18} {virtual:<18} {destination}"
-        yield line
+        expires = f"{seconds // 60:02}:{seconds % 60:02}"
+        # Without a protocol: what a firewall mark's service remembers of a client.
+        line = f"{(protocol or 'ip').upper():<3} {expires:<6} {item['state']:<11} {source:<18} {virtual:<18}"
+        if persistence and item["pe_data"]:
+            yield f"{line} {destination:<16} {item['pe_name']:<18} {item['pe_data']}"
+        else:
+            yield f"{line} {destination}"
 
 
 def timeouts(now: Timeouts) -> str:
     return f"Timeout (tcp tcpfin udp): {now.tcp_s} {now.tcp_fin_s} {now.udp_s}"
 
 
-def daemons(running: Mapping[str, Json], mtu_of: Callable[[str], int | None]) -> Iterator[str]:
-    """Master first. The length of messages is what start_sync_thread() of Linux 6.1 makes of it.
-
-    Without one given, what 1500 bytes (a backup: the interface's MTU, if longer) hold behind the IP and UDP headers.
-    """
+def daemons(running: Mapping[str, Json]) -> Iterator[str]:
+    """Master first."""
     for state, daemon in sorted(running.items(), reverse=True):
-        interface, group = daemon.get("interface", "eth0"), daemon.get("group", "224.0.0.81")
-        headers = 48 if ":" in group else 28
-        mtu = min(max(mtu_of(interface) or 1500, 1500), 65535) if state == "backup" else 1500
-        shortest = 1024 if state == "backup" else 1
-        given = daemon.get("maxlen", 0)
-        maxlen = min(max(given, shortest), 65535 - headers) if given else mtu - headers
         yield (
-            f"{state} sync daemon (mcast={interface}, syncid={daemon.get('syncid', 0)}, maxlen={maxlen}, "
-            f"group={group}, port={daemon.get('port', 8848)}, ttl={daemon.get('ttl', 1)})"
+            f"{state} sync daemon (mcast={daemon['interface']}, syncid={daemon['syncid']}, maxlen={daemon['maxlen']}, "
+            f"group={daemon['group']}, port={daemon['port']}, ttl={daemon['ttl']})"
         )

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from lbnode.cli.ipvsadm_grammar import Command, parse
-from lbnode.cli.ipvsadm_table import Refused, Table
-from lbnode.cli.ipvsadm_values import GrammarError, Host
+from lbnode.cli.ipvsadm.grammar import Command, parse
+from lbnode.cli.ipvsadm.restore import script
+from lbnode.cli.ipvsadm.table import Table
+from lbnode.cli.ipvsadm.values import GrammarError, Host, Refused
 from lbnode.config.imported import Imported, settled
 from lbnode.config.keys import server_key, service_key
 from lbnode.model import Problem, Severity
@@ -71,11 +72,8 @@ def import_ipvsadm(text: str, name: str, host: Host) -> Imported:
 
 
 def _lines(text: str) -> Iterator[tuple[int, list[str]]]:
-    """As ipvsadm-restore(8) reads them: comments begin with #, "ipvsadm" may stand before each command."""
-    for number, line in enumerate(text.split("\n"), 1):
-        words = line.split()
-        if words[:1] == ["ipvsadm"]:
-            del words[0]
+    """As ipvsadm-restore(8) reads them: a # at the beginning of a line makes it a comment."""
+    for number, words in enumerate(script(text.encode().split(b"\n")), 1):
         if words and not words[0].startswith("#"):
             yield number, words
 

@@ -26,6 +26,14 @@ class GrammarError(Exception):
         self.exit_code = exit_code
 
 
+class OptionError(GrammarError):
+    """popt's complaint about a word; ipvsadm goes on with the next line of a script, which it does after no other."""
+
+
+class Refused(Exception):
+    """What the kernel would say; ipvsadm's exit code for it is 255."""
+
+
 class Host(Protocol):
     """What the machine knows: names of hosts and ports, and its interfaces. None: not known."""
 

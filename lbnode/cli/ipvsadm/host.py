@@ -10,7 +10,7 @@ SIOCGIFMTU = 0x8921  # linux/sockios.h
 
 
 class SystemHost:
-    """Contract: lbnode.cli.ipvsadm_values.Host."""
+    """Contract: lbnode.cli.ipvsadm.values.Host."""
 
     def address_of(self, name: str) -> str | None:
         try:

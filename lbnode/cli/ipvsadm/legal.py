@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from collections.abc import Set as AbstractSet
 from types import MappingProxyType
 
-from lbnode.cli.ipvsadm_values import GrammarError
+from lbnode.cli.ipvsadm.values import GrammarError
 from lbnode.model import TunnelType
 
 # ipvsadm's names of options in the order in which it checks them: the first that is wrong is the one complained of.

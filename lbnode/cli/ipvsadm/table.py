@@ -12,9 +12,9 @@ from dataclasses import asdict
 from ipaddress import IPv6Address
 from typing import Any
 
-from lbnode.cli.ipvsadm_grammar import Command
-from lbnode.cli.ipvsadm_values import Host
-from lbnode.model import SCHEDULERS, Address, ServerId, ServiceId, Timeouts, Tunnel
+from lbnode.cli.ipvsadm.grammar import DEFAULT_INTERFACE, Command
+from lbnode.cli.ipvsadm.values import Host, Refused, prefix_length
+from lbnode.model import DEFAULT_SYNC_GROUP, SCHEDULERS, Address, ServerId, ServiceId, Timeouts, Tunnel
 
 Json = Mapping[str, Any]
 
@@ -30,10 +30,6 @@ _SERVICE_FIELDS = frozenset({"scheduler", "flags", "persistent", "persistent_net
 _SERVER_FIELDS = frozenset({
     "weight", "forward", "upper_threshold", "lower_threshold", "tunnel_type", "tunnel_port", "tunnel_checksum",
 })  # fmt: skip
-
-
-class Refused(Exception):
-    """What the kernel would say; ipvsadm's exit code for it is 255."""
 
 
 class Table:
@@ -110,7 +106,8 @@ class Table:
         if command.persistent_s:
             document["persistent"] = command.persistent_s
             if command.netmask is not None:
-                document["persistent_netmask"] = command.netmask
+                inet6 = command.service is not None and command.service.family == 6
+                document["persistent_netmask"] = command.netmask if inet6 else prefix_length(command.netmask)
         if command.one_packet:
             document["one_packet"] = True
         self.services[name] = document
@@ -201,6 +198,31 @@ def _keys(services: Json, settings: Json) -> Iterator[tuple[str, Json]]:
         yield "settings", settings
 
 
+def running(configured: Json, host: Host) -> Json:
+    """The sync daemons with what start_sync_thread() of Linux 6.1 makes of their configuration.
+
+    Without a length of messages given, they are what 1500 bytes (a backup: the interface's MTU, if that is more) hold
+    behind the IP and UDP headers.
+    """
+    return {state: _running(state, daemon, host) for state, daemon in configured.items()}
+
+
+def _running(state: str, daemon: Json, host: Host) -> Json:
+    interface, group = daemon.get("interface", DEFAULT_INTERFACE), daemon.get("group", str(DEFAULT_SYNC_GROUP))
+    headers = 48 if ":" in group else 28
+    mtu = min(max(host.mtu_of(interface) or 1500, 1500), 65535) if state == "backup" else 1500
+    shortest = 1024 if state == "backup" else 1
+    given = daemon.get("maxlen", 0)
+    return {
+        "interface": interface,
+        "syncid": daemon.get("syncid", 0),
+        "maxlen": min(max(given, shortest), 65535 - headers) if given else mtu - headers,
+        "group": group,
+        "port": daemon.get("port", 8848),
+        "ttl": daemon.get("ttl", 1),
+    }
+
+
 # --- how a table would be listed that is not in force yet ------------------------------------------------------
 
 _NO_COUNTERS = dict.fromkeys(
@@ -218,6 +240,7 @@ def rows(table: Table) -> Iterator[Json]:
             "scheduler_flags": service.get("flags", ()),
             "persistent_s": service.get("persistent", 0),
             "persistent_netmask": service.get("persistent_netmask"),
+            "persistence_engine": "",
             "one_packet": service.get("one_packet", False),
             "counters": _NO_COUNTERS,
             "rates": _NO_COUNTERS,

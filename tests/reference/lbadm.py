@@ -1,0 +1,116 @@
+"""lbadm under ipvsadm's names, answering the steps of a case on one of the data planes."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from unittest import mock
+
+from lbnode.cli.client import Client
+from lbnode.cli.ipvsadm import main as lbadm
+from tests.node.daemon import Daemon, until
+from tests.reference.cases import Answer, Step
+from tests.reference.host import ReferenceHost, reference_netns
+
+PROGRAMS = {"ipvsadm": lbadm.main, "ipvsadm-save": lbadm.save, "ipvsadm-restore": lbadm.restore}
+
+
+def answer(step: Step, environment: dict[str, str]) -> Answer:
+    """In this process: 480 starts of Python would take minutes. What needs a shell gets one, and processes."""
+    if re.search(r"[|;&<>$`(]", step["cmd"]):
+        return _in_shell(step, environment)
+    program, *arguments = shlex.split(step["cmd"])
+    stdout, stderr = io.StringIO(), io.StringIO()
+    stdin = io.TextIOWrapper(io.BytesIO((step["stdin"] or "").encode()))
+    with (
+        contextlib.redirect_stdout(stdout),
+        contextlib.redirect_stderr(stderr),
+        mock.patch.object(sys, "stdin", stdin),
+        mock.patch.object(sys, "argv", [program, *arguments]),
+        mock.patch.object(lbadm, "SystemHost", ReferenceHost),
+        mock.patch.dict(os.environ, environment),
+    ):
+        rc = PROGRAMS[program]()
+    return Answer(rc, stdout.getvalue(), stderr.getvalue())
+
+
+def _in_shell(step: Step, environment: dict[str, str]) -> Answer:
+    with tempfile.TemporaryDirectory() as folder:
+        for program in PROGRAMS:
+            script = Path(folder, program)
+            script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m tests.reference.program {program} "$@"\n')
+            script.chmod(0o755)
+        path = {"PATH": f"{folder}:{os.environ['PATH']}", "PYTHONPATH": str(Path(__file__).parents[2])}
+        done = subprocess.run(
+            ["sh", "-c", step["cmd"]],
+            input=step["stdin"] or "",
+            capture_output=True,
+            text=True,
+            env={**os.environ, **environment, **path},
+            check=False,
+        )
+    return Answer(done.returncode, done.stdout, done.stderr)
+
+
+class OnNode:
+    """lbadm of a real lbnoded."""
+
+    transactions = True
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    @contextlib.contextmanager
+    def case(self) -> Iterator[None]:
+        """Begins with an empty table."""
+        answer = self._client.get("/api/v1/document")
+        document = answer["document"]
+        keys = [f"services/{service}" for service in document.get("services") or {}]
+        keys += ["settings"] if document.get("settings") else []
+        if keys:
+            body = {"put": {}, "delete": keys, "expect_revision": answer["revision"], "dry_run": False}
+            revision = self._client.call("POST", "/api/v1/changes", body)["revision"]
+            until(lambda: self._client.get("/api/v1/status")["settled_revision"] >= revision, "the table is empty")
+        yield
+
+    def run(self, step: Step) -> Answer:
+        return answer(step, {"LBNODE_SOCKET": self._client.socket_path})
+
+
+class OnKernel:
+    """lbadm --direct."""
+
+    transactions = False
+
+    @contextlib.contextmanager
+    def case(self) -> Iterator[None]:
+        with reference_netns():
+            yield
+
+    def run(self, step: Step) -> Answer:
+        return answer(step, {"LBADM_DIRECT": "1"})
+
+
+@contextlib.contextmanager
+def target(plane: str) -> Iterator[OnNode | OnKernel]:
+    """plane: of an lbnoded ("fake", "xdp", "ipvs"), or "direct"."""
+    if plane == "direct":
+        yield OnKernel()
+        return
+    with tempfile.TemporaryDirectory(prefix="lbnode-reference-") as folder, contextlib.ExitStack() as stack:
+        if plane != "fake":
+            stack.enter_context(reference_netns())
+        node = Daemon(Path(folder), plane=plane)
+        try:
+            node.start()
+            yield OnNode(node.client)
+        finally:
+            node.close(unload=plane != "fake")
