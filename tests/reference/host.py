@@ -47,7 +47,8 @@ class ReferenceHost(SystemHost):
 def reference_netns() -> Iterator[None]:
     """A nameless network namespace with the interfaces of that machine, for this thread and what it starts."""
     lines = (
-        "link add dummy0 type dummy",
+        "link add dummy0 type veth peer name far0",  # not every kernel has dummy interfaces
+        "link set far0 up",
         "addr add 192.168.0.1/24 dev dummy0",
         "addr add 2001:db8:ff::1/64 dev dummy0 nodad",
         "link set dummy0 up",
