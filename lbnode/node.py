@@ -27,7 +27,7 @@ from lbnode import VERSION
 from lbnode.alarms import TableAlarm
 from lbnode.config.bootstrap import NodeConfig
 from lbnode.control import NodeInfo, NodeStatus, ServiceInfo
-from lbnode.dataplane.base import DataPlane
+from lbnode.dataplane.base import DataPlane, PlaneStatus
 from lbnode.dataplane.fake import FakePlane
 from lbnode.dataplane.ipvs.plane import IpvsPlane
 from lbnode.dataplane.xdp.plane import XdpPlane
@@ -129,7 +129,7 @@ class Node:
     async def run(self, stop: asyncio.Event) -> None:
         await self._plane.open()
         try:
-            await self._report_status()
+            self._report_status(await self._plane.status())
             await self._run_parts(stop)
         finally:
             await self._store.close()
@@ -198,8 +198,10 @@ class Node:
                     await anext(changes)
             except TimeoutError:
                 changes = changes_of(*watched, *more)
+            plane = await self._plane.status()
+            # Nothing may happen between these two: who sees a revision settled reads its services next.
             self._report_services()
-            await self._report_status()
+            self._report_status(plane)
             await asyncio.sleep(REPORT_PAUSE_S)
 
     def _report_services(self) -> None:
@@ -218,10 +220,9 @@ class Node:
         )
         self._services.set(overview(facts))
 
-    async def _report_status(self) -> None:
+    def _report_status(self, plane: PlaneStatus) -> None:
         resolution = self._feed.resolution.value
         problems = resolution.problems if resolution else ()
-        plane = await self._plane.status()
         event, problem = self._table_alarm.look(plane)
         if event is not None:
             self.journal.record(Kind.DATAPLANE, "connections", *event)

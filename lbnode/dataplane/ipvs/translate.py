@@ -12,7 +12,6 @@ from lbnode.dataplane.ipvs.codec import Daemon, Destination, Flags, Method, Serv
 from lbnode.errors import DataPlaneError, Unsupported
 from lbnode.model import (
     IPIP,
-    SCHEDULER_FLAGS,
     SCHEDULERS,
     Counters,
     ForwardingMethod,
@@ -23,6 +22,7 @@ from lbnode.model import (
     Tunnel,
     TunnelChecksum,
     TunnelType,
+    flags_of,
 )
 
 _METHODS = {
@@ -45,7 +45,7 @@ _TUNNEL_CHECKSUMS = {
 }
 _CHECKSUM_NAMES = {flags: name for name, flags in _TUNNEL_CHECKSUMS.items()}
 _HOST_NETMASK = {4: 0xFFFFFFFF, 6: 128}
-_SCHEDULER_BITS = (Flags.SCHED_1, Flags.SCHED_2)  # in the order of SCHEDULER_FLAGS
+_SCHEDULER_BITS = (Flags.SCHED_1, Flags.SCHED_2, Flags.SCHED_3)  # in the order of flags_of()
 
 
 def available_schedulers(module_files: Iterable[str]) -> frozenset[str]:
@@ -62,7 +62,7 @@ def to_service(service: ProgrammedService) -> Service:
         flags |= Flags.PERSISTENT
     if service.one_packet:
         flags |= Flags.ONE_PACKET
-    for name, bit in zip(SCHEDULER_FLAGS.get(service.scheduler, ()), _SCHEDULER_BITS, strict=False):
+    for name, bit in zip(flags_of(service.scheduler), _SCHEDULER_BITS, strict=True):
         if name in service.scheduler_flags:
             flags |= bit
     netmask = _HOST_NETMASK[service.id.family]
@@ -75,7 +75,7 @@ def to_service(service: ProgrammedService) -> Service:
 def to_programmed(service: Service, destinations: Iterable[Destination]) -> ProgrammedService:
     """A netmask that means one host is None. What the model has no word for (pe) is not in it."""
     persistent = Flags.PERSISTENT in service.flags
-    names = zip(SCHEDULER_FLAGS.get(service.scheduler, ()), _SCHEDULER_BITS, strict=False)
+    names = zip(flags_of(service.scheduler), _SCHEDULER_BITS, strict=True)
     prefix_len = None
     if persistent and service.netmask != _HOST_NETMASK[service.id.family]:
         prefix_len = service.netmask if service.id.family == 6 else service.netmask.bit_count()
@@ -132,9 +132,9 @@ def check(op: Op) -> None:
     """Raise Unsupported for what the kernel would take and never do, or refuse without saying why."""
     match op:
         case PutService(service):
-            allowed = SCHEDULER_FLAGS.get(service.scheduler, ())
+            allowed = flags_of(service.scheduler)
             if wrong := sorted(service.scheduler_flags.difference(allowed)):
-                having = f"has only: {' '.join(allowed)}" if allowed else "has none"
+                having = f"has only: {' '.join(allowed)}"
                 raise Unsupported(
                     f"{service.id}: scheduler {service.scheduler} has no flag {' '.join(wrong)}; it {having}"
                 )
