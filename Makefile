@@ -12,10 +12,10 @@ PROTO := lbnode/store/etcd_pb2.py
 BUILD_PACKAGES := clang libbpf-dev libbpf1 python3-venv
 LAB_PACKAGES := iproute2 procps iputils-ping curl etcd-server etcd-client nginx-light
 TEST_PACKAGES := $(LAB_PACKAGES) keepalived chromium ethtool iputils-arping tcpdump bpftool user-mode-linux kmod
-BENCH_PACKAGES := $(LAB_PACKAGES) haproxy nftables wrk
+BENCH_PACKAGES := $(LAB_PACKAGES) haproxy keepalived nftables wrk
 
 .DEFAULT_GOAL := help
-.PHONY: help check test test-reference sim soak demo lab bench clean packages-lab packages-test packages-bench
+.PHONY: help check test test-reference sim soak demo lab bench bench-failover clean packages-lab packages-test packages-bench
 
 help:
 	@echo "make demo         the two-gateway lab, a failover under load, then the web UI (root); ONCE=1 exits afterwards"
@@ -26,6 +26,8 @@ help:
 	@echo "make soak         the same for 50 million cluster-seconds (hours on all cores)"
 	@echo "make lab          the lab, until Ctrl-C (root)"
 	@echo "make bench        performance beside a floor and peers, as ratios (root)"
+	@echo "make bench-failover  failover of lbnode and keepalived in every pairing, side by side (root): RUNS=20,"
+	@echo "                  INTERVALS=\"1000 100 30 10\" in ms, PAIRS=, FAULTS= (hours; make bench has 5 runs at 100 ms)"
 	@echo "make clean        remove .venv and everything built"
 
 # While this file exists, Debian's packages do not start their services (nginx, etcd, keepalived, haproxy): only their
@@ -101,6 +103,11 @@ lab: packages-lab built
 
 bench: packages-bench built
 	$(BIN)/python -m tests.bench
+
+RUNS ?= 20
+bench-failover: packages-bench built
+	$(BIN)/python -m tests.bench.failover --runs $(RUNS) $(if $(INTERVALS),--intervals $(INTERVALS)) \
+	  $(if $(PAIRS),--pairs $(PAIRS)) $(if $(FAULTS),--faults $(FAULTS))
 
 clean:
 	rm -rf $(VENV) $(BPF_OBJECTS) lbnode/store/etcd_pb2.py lbnode/store/etcd_pb2.pyi .mypy_cache .ruff_cache .pytest_cache

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from tests.bench import failover, ns_per_packet, throughput
+from tests.bench import ns_per_packet, throughput
+from tests.bench.failover.__main__ import FAULTS, PAIRS, measure
 
 
 def main() -> int:
@@ -14,7 +15,7 @@ def main() -> int:
     print("\nTCP through the gateway: HTTP requests by wrk, beside HAProxy and nftables DNAT\n", flush=True)
     asyncio.run(throughput.main())
     print("\nFailover as a client sees it, beside keepalived\n", flush=True)
-    failover.main()
+    measure(5, [100], list(PAIRS)[:2], FAULTS)
     return 0
 
 

@@ -1,0 +1,7 @@
+"""Failover as clients see it: real lbnoded and keepalived in network namespaces, every pairing, side by side.
+
+gateways  one gateway: its namespaces, its daemon, signals to all of it
+echo      what answers on a gateway: its kernel and this, which no fault touches
+probe     what asks, each millisecond: the VIP as any client, and both gateways' MAC addresses
+run       one fault from beginning to end, and what the probes say about it
+"""

@@ -1,0 +1,45 @@
+"""What the failover bench makes of its probes' records."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.bench.failover.run import judge
+
+MS = 1_000_000
+END = 3000 * MS
+
+
+def saw(client: list[range], a: list[range], b: list[range]) -> dict[str, Any]:
+    """One question each millisecond; answered in these ranges of milliseconds."""
+    return {
+        "sent": [n * MS for n in range(3000)],
+        "answers": [[n, "a"] for spell in client for n in spell],
+        "direct": {"mac a": [n for spell in a for n in spell], "mac b": [n for spell in b for n in spell]},
+    }
+
+
+def test_the_gap_lies_between_the_last_answer_of_one_and_the_first_of_the_other() -> None:
+    outcome = judge(saw([range(1001), range(1300, 3000)], [range(1001)], [range(1300, 3000)]), 1000 * MS, None, END)
+    assert (outcome.gap, outcome.double, outcome.heal_gap, outcome.lost) == (0.3, 0.0, None, False)
+
+
+def test_a_gap_before_the_fault_is_not_of_it() -> None:
+    outcome = judge(saw([range(500), range(900, 3000)], [range(3000)], []), 1000 * MS, None, END)
+    assert outcome.gap == 0.001
+
+
+def test_both_serve_while_both_answer() -> None:
+    outcome = judge(saw([range(3000)], [range(2000)], [range(1500, 3000)]), 1000 * MS, None, END)
+    assert outcome.double == 0.499
+
+
+def test_lost_answers_do_not_end_a_spell_but_long_breaks_do() -> None:
+    a = [range(100, 110), range(115, 200), range(700, 800)]
+    outcome = judge(saw([range(3000)], a, [range(150, 750)]), 0, None, END)
+    assert outcome.double == 0.049 + 0.049
+
+
+def test_an_address_that_answers_no_more_is_lost_and_its_gap_lasts_to_the_end() -> None:
+    outcome = judge(saw([range(1000), range(1200, 2000)], [], []), 999 * MS, 2000 * MS, END)
+    assert outcome.lost and outcome.gap == 0.201 and outcome.heal_gap == 1.001
