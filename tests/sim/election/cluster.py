@@ -18,10 +18,10 @@ from ipaddress import IPv4Address
 from typing import Any
 
 from lbnode.election.machine import Announce, Changed, Claim, Lease, Machine, Send, VirtualRouter, Withdraw
+from lbnode.election.packet import Advert
 from lbnode.model import VrrpState
 from tests.sim.election.figures import mix
 from tests.sim.election.judge import Judge
-from tests.unit.test_election_packet import ip_packet
 
 VIP = IPv4Address("192.0.2.10")
 FIRST_ADDRESS = IPv4Address("192.0.2.1")
@@ -50,7 +50,7 @@ class Node:
         self.holds = False  # the addresses are on its interfaces
         self.lease_until = 0  # on its own clock
         self.lease_watched = False  # a look at the end of the lease is scheduled
-        self.inbox: list[tuple[int, bytes]] = []  # (sender, packet)
+        self.inbox: list[tuple[int, Advert]] = []  # (sender, what it sent)
         self.wake_at: int | None = None
         self._rate = MILLION + clock_ppm  # own microseconds per true second
         self._clock = (0, 1_000_000_000)  # (true, own) ns at the last start of the clock
@@ -114,7 +114,6 @@ class Cluster:
         self._max_delay = int(max_delay * self.interval)
         self._queue: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
         self._sequence = 0
-        self._packets: dict[tuple[int, bytes], bytes] = {}
         self.nodes: list[Node] = []
         for number, priority in enumerate(priorities):
             peers = tuple(p for n, p in enumerate(priorities) if n != number)
@@ -260,18 +259,18 @@ class Cluster:
     def _delay(self) -> int:
         return 1 + int(self.random.random() * self._max_delay)
 
-    def _receive(self, node: Node, sender: int, packet: bytes) -> None:
+    def _receive(self, node: Node, sender: int, advert: Advert) -> None:
         if node.awake:
-            self._hear(node, sender, packet)
+            self._hear(node, sender, advert)
             self._perform(node)
         elif node.process is Process.PAUSED and not node.stunned and len(node.inbox) < SOCKET_QUEUE:
-            node.inbox.append((sender, packet))
+            node.inbox.append((sender, advert))
 
-    def _hear(self, node: Node, sender: int, packet: bytes) -> None:
+    def _hear(self, node: Node, sender: int, advert: Advert) -> None:
         was_active = node.active
         own = node.clock(self.now)
         dark = own >= node.lease_until
-        node.machine.receive_datagram(packet, own)
+        node.machine.receive(advert, own)
         if was_active and not dark and not node.active:
             self.judge.yielded(node, self.nodes[sender])
 
@@ -291,8 +290,8 @@ class Cluster:
 
     def _drain(self, node: Node) -> None:
         inbox, node.inbox = node.inbox, []
-        for sender, packet in inbox:
-            self._hear(node, sender, packet)
+        for sender, advert in inbox:
+            self._hear(node, sender, advert)
             self._perform(node)
 
     def _wake(self, node: Node, at: int) -> None:
@@ -313,8 +312,8 @@ class Cluster:
         machine = node.machine
         while (event := machine.next_event()) is not None:
             match event:
-                case Send(datagram):
-                    self._send(node, datagram)
+                case Send(advert=advert):
+                    self._send(node, advert)
                 case Lease(until):
                     self._extend_lease(node, until)
                 case Claim():
@@ -355,16 +354,12 @@ class Cluster:
 
     # --- the network --------------------------------------------------------------------------------------------
 
-    def _send(self, sender: Node, datagram: bytes) -> None:
+    def _send(self, sender: Node, advert: Advert) -> None:
         """By multicast to every other node."""
-        key = (sender.number, datagram)
-        packet = self._packets.get(key)
-        if packet is None:
-            packet = self._packets[key] = ip_packet(datagram, sender.router.source)
         for other in self.nodes:
             if other is not sender and (sender.number, other.number) not in self.cut:
                 for delay in self._copies():
-                    self.at(delay, self._receive, other, sender.number, packet)
+                    self.at(delay, self._receive, other, sender.number, advert)
 
     def _announce(self, sender: Node, count: int) -> None:
         """Gratuitous ARPs: the client believes the last one that it hears."""
