@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from lbnode.dataplane.base import PlaneStatus
 from lbnode.journal import Event, Journal
-from lbnode.model import IPIP, Connection, Counters, Problem, Role, Tunnel
+from lbnode.model import IPIP, Connection, Counters, Netmask, Problem, Role, Tunnel
 from lbnode.stats.rates import Rates
 from lbnode.store.base import StoreHealth
 from lbnode.sync.status import SyncPeerInfo
@@ -46,7 +46,7 @@ class ServiceInfo:
     scheduler: str
     scheduler_flags: tuple[str, ...]
     persistent_s: int
-    persistent_netmask: int | None
+    persistent_netmask: Netmask | None
     one_packet: bool
     vip_group: str | None
     check: str  # one line: "http GET / every 2s", "" = none
@@ -57,6 +57,7 @@ class ServiceInfo:
     servers: tuple[ServerInfo, ...]
     foreign: bool = False  # in the data plane, but in no configuration
     effective_scheduler: str | None = None  # what the data plane uses; None: the service is not in the data plane
+    persistence_engine: str = ""
     history: tuple[float, ...] = ()  # connections/s of the last 60 s, oldest first, for the sparkline
 
 

@@ -16,6 +16,8 @@ from types import MappingProxyType
 from healthcheck.spec import CheckSpec
 
 Address = IPv4Address | IPv6Address
+# Which clients a persistent service takes for one: a prefix length, or for IPv4 a mask with holes (255.0.255.0).
+Netmask = int | IPv4Address
 
 
 class L4Protocol(StrEnum):
@@ -37,6 +39,7 @@ SCHEDULER_FLAGS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"sh": ("sh-fallback", "sh-port"), "mh": ("mh-fallback", "mh-port")}
 )
 GENERIC_FLAGS = ("flag-1", "flag-2", "flag-3")  # ipvsadm(8) -b: bits that a scheduler may read; most read none
+PERSISTENCE_ENGINES = ("sip",)  # ipvsadm(8) --pe; sip: one server per SIP Call-ID
 MAX_WEIGHT = 2**31 - 1  # a C int in ip_vs_dest; ipvsadm(8) says 65535, the program takes more
 
 
@@ -196,7 +199,7 @@ class VirtualService:
     scheduler: str = "wlc"
     scheduler_flags: frozenset[str] = frozenset()
     persistent_s: int = 0  # 0 = not persistent
-    persistent_netmask: int | None = None  # prefix length; None = host
+    persistent_netmask: Netmask | None = None  # None = host
     one_packet: bool = False
     vip_group: str | None = None
     check: CheckSpec | None = None  # None = servers are always up
@@ -204,6 +207,7 @@ class VirtualService:
     when_all_down: WhenAllDown = WhenAllDown.REFUSE
     servers: tuple[RealServer, ...] = ()  # sorted by ServerId.sort_key
     revision: int = 0  # newest store revision of the service's key or of its servers' keys
+    persistence_engine: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,9 +325,10 @@ class ProgrammedService:
     scheduler: str
     scheduler_flags: frozenset[str] = frozenset()
     persistent_s: int = 0
-    persistent_netmask: int | None = None
+    persistent_netmask: Netmask | None = None
     one_packet: bool = False
     servers: Mapping[ServerId, ProgrammedServer] = field(default_factory=dict)
+    persistence_engine: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -394,7 +399,10 @@ class ServiceCounters:
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """One tracked connection, as `lbadm -Lnc` shows it. `protocol` None: the template of a firewall mark's service."""
+    """One tracked connection, as `lbadm -Lnc` shows it, or a template: a persistent client's choice of server.
+
+    A template's client has port 0; that of a firewall mark has no protocol, and the mark as its virtual address.
+    """
 
     protocol: L4Protocol | None
     client: tuple[Address, int]

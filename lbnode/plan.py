@@ -113,6 +113,7 @@ def plan_service(
         scheduler_flags=service.scheduler_flags,
         persistent_s=service.persistent_s,
         persistent_netmask=None if service.persistent_netmask == host else service.persistent_netmask,
+        persistence_engine=service.persistence_engine,
         one_packet=service.one_packet,
         servers=servers,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
+from ipaddress import IPv4Address, ip_address
 
 from healthcheck.spec import CheckSpec, CheckType, HttpSpec
 from lbnode.config.schema import (
@@ -16,6 +16,7 @@ from lbnode.config.schema import (
 )
 from lbnode.model import (
     ForwardingMethod,
+    Netmask,
     RealServer,
     ServerId,
     ServiceId,
@@ -70,6 +71,15 @@ def real_server(server_id: ServerId, document: ServerDocument) -> RealServer:
     )
 
 
+def netmask(value: int | str | None) -> Netmask | None:
+    """A dotted mask without holes is the same as its prefix length."""
+    if not isinstance(value, str):
+        return value
+    mask = IPv4Address(value)
+    prefix_len = int(mask).bit_count()
+    return prefix_len if int(mask) == 0xFFFFFFFF << 32 - prefix_len & 0xFFFFFFFF else mask
+
+
 def virtual_service(
     service_id: ServiceId,
     document: ServiceDocument,
@@ -82,7 +92,8 @@ def virtual_service(
         scheduler=document.scheduler,
         scheduler_flags=frozenset(document.flags),
         persistent_s=document.persistent,
-        persistent_netmask=document.persistent_netmask,
+        persistent_netmask=netmask(document.persistent_netmask),
+        persistence_engine=document.persistence_engine,
         one_packet=document.one_packet,
         vip_group=document.vip_group,
         check=check,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from ipaddress import ip_address
+from ipaddress import IPv4Address, ip_address
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import (
@@ -23,7 +23,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from lbnode.model import MAX_WEIGHT, SCHEDULERS, VipAddress, flags_of
+from lbnode.model import MAX_WEIGHT, PERSISTENCE_ENGINES, SCHEDULERS, VipAddress, flags_of
 
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,62})")
 MAX_SECONDS = 31 * 86400  # IPVS keeps timeouts as 32-bit jiffies: 2^31 at 1000 Hz is 24.8 days; a month is a typo
@@ -165,7 +165,8 @@ class ServiceDocument(Document):
     scheduler: str = "wlc"
     flags: Annotated[tuple[str, ...], Field(strict=False)] = ()
     persistent: Annotated[int, Field(ge=0, le=MAX_SECONDS)] = 0
-    persistent_netmask: Annotated[int, Field(ge=0, le=128)] | None = None
+    persistent_netmask: int | str | None = None  # prefix length, or for IPv4 a mask: "255.255.255.0", "255.0.255.0"
+    persistence_engine: str = ""
     one_packet: bool = False
     vip_group: str | None = None
     check: CheckReference | None = None
@@ -177,6 +178,25 @@ class ServiceDocument(Document):
     def _scheduler_exists(cls, value: str) -> str:
         if value not in SCHEDULERS:
             raise invalid(f"{value!r} is not a scheduler", did_you_mean(value, SCHEDULERS))
+        return value
+
+    @field_validator("persistent_netmask", mode="before")
+    @classmethod
+    def _netmask_is_a_length_or_a_mask(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            try:
+                return str(IPv4Address(value))
+            except ValueError:
+                raise invalid(f"{value!r} is not an IPv4 mask", 'examples: 24, "255.255.255.0"') from None
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 128):
+            raise invalid(f"{value!r} is not a prefix length from 0 to 128", 'examples: 24, "255.255.255.0"')
+        return value
+
+    @field_validator("persistence_engine")
+    @classmethod
+    def _engine_exists(cls, value: str) -> str:
+        if value and value not in PERSISTENCE_ENGINES:
+            raise invalid(f"{value!r} is not a persistence engine", did_you_mean(value, PERSISTENCE_ENGINES))
         return value
 
     @field_validator("flags", mode="before")

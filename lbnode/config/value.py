@@ -202,9 +202,12 @@ def _service_faults(key: Key, document: ServiceDocument) -> list[Fault]:
         message = "port 0 (every port of the address) needs a persistent service"
         faults.append(Fault(("persistent",), message, 'example: "persistent": 300'))
     bits = 32 if service.family == 4 else 128
-    if document.persistent_netmask is not None and document.persistent_netmask > bits:
-        faults.append(Fault(("persistent_netmask",), f"{document.persistent_netmask} is above {bits} (IPv4)"))
-    if document.persistent_netmask == 0 and service.family == 6:  # ip_vs_add_service(): 1 to 128
+    netmask = document.persistent_netmask
+    if isinstance(netmask, str) and service.family == 6:
+        faults.append(Fault(("persistent_netmask",), f"{netmask!r} is no prefix length (IPv6)", "example: 64"))
+    if isinstance(netmask, int) and netmask > bits:
+        faults.append(Fault(("persistent_netmask",), f"{netmask} is above {bits} (IPv4)"))
+    if netmask == 0 and service.family == 6:  # ip_vs_add_service(): 1 to 128
         faults.append(Fault(("persistent_netmask",), "0 is out of range: at least 1 (IPv6)"))
     return faults
 

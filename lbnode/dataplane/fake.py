@@ -240,6 +240,7 @@ def _one_more(counters: Counters) -> Counters:
 
 
 def _pack(connection: Connection) -> bytes:
+    assert connection.protocol is not None, "templates are not synchronised"
     protocol = tuple(L4Protocol).index(connection.protocol)
     ends = (connection.client, connection.virtual, connection.server)
     fields = (part for address, port in ends for part in (_wide(address), port))

@@ -57,6 +57,7 @@ def same_parameters(one: ProgrammedService, other: ProgrammedService) -> bool:
         and one.scheduler_flags == other.scheduler_flags
         and one.persistent_s == other.persistent_s
         and one.persistent_netmask == other.persistent_netmask
+        and one.persistence_engine == other.persistence_engine
         and one.one_packet == other.one_packet
     )
 

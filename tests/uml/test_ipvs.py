@@ -47,6 +47,7 @@ from lbnode.model import (
     Timeouts,
     Tunnel,
     TunnelChecksum,
+    flags_of,
 )
 from tests.node.daemon import Daemon
 from tests.node.daemon import until as wait_until
@@ -183,11 +184,16 @@ def put(service_id: ServiceId, real: str, forward: ForwardingMethod, **settings:
 
 MASQUERADE, DIRECT, TUNNEL = ForwardingMethod.MASQUERADE, ForwardingMethod.DIRECT, ForwardingMethod.TUNNEL
 SIX = ServiceId.of("udp", "2001:db8::10", 53)
+SIP = ServiceId.of("udp", "192.0.2.10", 5060)
 MARK, MARK6 = ServiceId(None, None, 0, fwmark=4000000000), ServiceId(None, None, 0, fwmark=7, inet6=True)
 KINDS = {
     "sctp": put(ServiceId.of("sctp", "192.0.2.10", 80), "198.51.100.21:81", MASQUERADE),
     "ipv6": put(SIX, "[2001:db8::21]:53", DIRECT, persistent_s=60, persistent_netmask=64),
     "persistent": put(WEB, "198.51.100.21:80", MASQUERADE, persistent_s=2678400, persistent_netmask=24),
+    "mask-with-holes": put(
+        WEB, "198.51.100.21:80", MASQUERADE, persistent_s=60, persistent_netmask=ip_address("255.0.255.0")
+    ),
+    "sip": put(SIP, "198.51.100.21:5060", MASQUERADE, persistent_s=60, persistence_engine="sip"),
     "all-ports": put(ServiceId.of("tcp", "192.0.2.10", 0), "198.51.100.21:0", DIRECT, persistent_s=1),
     "fwmark": put(MARK, "198.51.100.21:80", MASQUERADE, persistent_s=300),
     "fwmark-ipv6": put(MARK6, "[2001:db8::21]:80", DIRECT),
@@ -211,11 +217,12 @@ async def test_each_kind_reads_back_and_goes(plane: IpvsPlane, ops: list[Op]) ->
     assert (await plane.dump()).services == {}
 
 
-@pytest.mark.parametrize(("scheduler", "flag"), [("sh", "sh-port"), ("sh", "sh-fallback"), ("mh", "mh-port")])
-async def test_scheduler_flags(plane: IpvsPlane, scheduler: str, flag: str) -> None:
-    wanted = ProgrammedService(WEB, scheduler, frozenset({flag}))
-    await apply(plane, PutService(ProgrammedService(WEB, scheduler)), PutService(wanted))
-    assert (await plane.dump()).services == {WEB: wanted}
+async def test_every_flag_of_every_scheduler(plane: IpvsPlane) -> None:
+    for scheduler in sorted(plane.capabilities().schedulers):
+        for flag in flags_of(scheduler):
+            wanted = ProgrammedService(WEB, scheduler, frozenset({flag}))
+            await apply(plane, PutService(ProgrammedService(WEB, scheduler)), PutService(wanted))
+            assert (await plane.dump()).services == {WEB: wanted}
 
 
 @pytest.mark.parametrize(
@@ -231,7 +238,6 @@ async def test_tunnels(plane: IpvsPlane, tunnel: Tunnel) -> None:
 
 
 async def test_what_others_programmed_is_adopted_and_kept(raw: GenericNetlink) -> None:
-    """Also what the model has no word for: a persistence engine."""
     service = Service(ServiceId.of("udp", "192.0.2.10", 5060), "rr", Flags.PERSISTENT, 60, 0xFFFFFFFF, "sip")
     gue = Destination(REAL[0], Method.TUNNEL, 5, 0, 0, TunnelType.GUE, 6080, TunnelFlags.REMOTE_CHECKSUM)
     raw.do(Command.NEW_SERVICE, codec.encode_service(service))
@@ -241,7 +247,8 @@ async def test_what_others_programmed_is_adopted_and_kept(raw: GenericNetlink) -
     assert (await plane.status()).adopted and not plane.capabilities().exclusive
     found = (await plane.dump()).services[service.id]
     tunnel = Tunnel(model.TunnelType.GUE, 6080, TunnelChecksum.REMOTE)
-    assert (found.persistent_s, found.servers[REAL[0]].forward) == (60, TUNNEL)
+    assert (found.persistent_s, found.persistence_engine) == (60, "sip")
+    assert found.servers[REAL[0]].forward is TUNNEL
     assert found.servers[REAL[0]].tunnel == tunnel
     await apply(plane, *KINDS["fwmark"], DeleteService(MARK), SetTimeouts(Timeouts(60, 30, 20)))
     await plane.close()
@@ -257,6 +264,8 @@ async def test_what_others_programmed_is_adopted_and_kept(raw: GenericNetlink) -
 async def test_the_kernels_refusals(plane: IpvsPlane) -> None:
     with pytest.raises(DataPlaneError, match=r"tcp:192\.0\.2\.10:80: this kernel has no scheduler nosuch"):
         await plane.apply(PutService(ProgrammedService(WEB, "nosuch")))
+    with pytest.raises(DataPlaneError, match="or no persistence engine nosuch: load the modules"):
+        await plane.apply(PutService(ProgrammedService(WEB, "rr", persistence_engine="nosuch")))
     await apply(plane, PutService(ProgrammedService(WEB, "rr")))
     bad = replace(server(REAL[0]).server, upper_threshold=5, lower_threshold=6)
     with pytest.raises(Unsupported, match=r"tcp:192\.0\.2\.10:80: server 198\.51\.100\.21:8080: .*lower threshold 6"):

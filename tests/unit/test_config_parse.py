@@ -49,6 +49,14 @@ def faults(key: str, text: str) -> list[str]:
         (SERVICE, '{"one_packet": true}', "only for UDP"),
         (SERVICE, '{"persistent_netmask": 24}', "persistent_netmask without persistent"),
         (SERVICE, '{"persistent": 5, "persistent_netmask": 33}', "33 is above 32"),
+        (SERVICE, '{"persistent": 5, "persistent_netmask": true}', "True is not a prefix length"),
+        (SERVICE, '{"persistent": 5, "persistent_netmask": "255.0.255"}', "'255.0.255' is not an IPv4 mask"),
+        (
+            "services/tcp:[2001:db8::1]:80",
+            '{"persistent": 5, "persistent_netmask": "255.0.0.0"}',
+            "'255.0.0.0' is no prefix length (IPv6)",
+        ),
+        (SERVICE, '{"persistent": 5, "persistence_engine": "spi"}', 'did you mean "sip"?'),
         (SERVICE, '{"check": {"type": "http", "intervall": 1}}', 'check.intervall: unknown field (did you mean "in'),
         (SERVICE, '{"check": {"type": "icmp"}}', "check.type: "),
         (
@@ -94,6 +102,8 @@ def test_wrong_values_name_the_field_and_the_reason(key: str, text: str, message
         ("services/fwmark:7/servers/198.51.100.21:80", '{"forward": "direct"}'),
         ("services/udp:192.0.2.10:53", '{"one_packet": true, "scheduler": "mh", "flags": ["mh-port"]}'),
         ("services/tcp:192.0.2.10:0", '{"persistent": 300, "persistent_netmask": 24}'),
+        ("services/udp:192.0.2.10:5060", '{"persistent": 300, "persistence_engine": "sip"}'),
+        (SERVICE, '{"persistent": 300, "persistent_netmask": "255.0.255.0"}'),
         (SERVICE, '{"check": "web", "vip_group": "front", "when_down": "remove", "when_all_down": "keep-last"}'),
         (SERVICE, '{"check": {"type": "https", "expected_statuses": [200, "300-399"], "tls_verify": false}}'),
         (

@@ -28,11 +28,12 @@ from lbnode.dataplane.ipvs.translate import (
 )
 from lbnode.errors import DataPlaneError, Unsupported
 from lbnode.model import (
-    SCHEDULER_FLAGS,
+    PERSISTENCE_ENGINES,
     SCHEDULERS,
     Connection,
     ForwardingMethod,
     L4Protocol,
+    Netmask,
     ProgrammedServer,
     ProgrammedService,
     ServerId,
@@ -41,6 +42,7 @@ from lbnode.model import (
     Tunnel,
     TunnelChecksum,
     TunnelType,
+    flags_of,
 )
 
 ports = st.integers(0, 65535)
@@ -119,12 +121,13 @@ def test_a_key_byte_by_byte() -> None:
 
 
 def test_a_netmask_is_a_mask_or_a_prefix_length() -> None:
-    def netmask(service_id: ServiceId, prefix_len: int | None) -> bytes:
-        wanted = ProgrammedService(service_id, "rr", persistent_s=60, persistent_netmask=prefix_len)
+    def netmask(service_id: ServiceId, value: Netmask | None) -> bytes:
+        wanted = ProgrammedService(service_id, "rr", persistent_s=60, persistent_netmask=value)
         return genl.attributes(genl.attributes(codec.encode_service(to_service(wanted)))[1])[9]
 
     four, six = ServiceId.of("tcp", "192.0.2.10", 80), ServiceId.of("tcp", "2001:db8::10", 80)
     assert netmask(four, 24) == b"\xff\xff\xff\0"
+    assert netmask(four, ip_address("255.0.255.0")) == b"\xff\0\xff\0"
     assert netmask(four, None) == b"\xff\xff\xff\xff"
     assert netmask(six, 64) == struct.pack("=I", 64)
     assert netmask(six, None) == struct.pack("=I", 128)
@@ -175,10 +178,11 @@ def test_errors_and_the_end_of_a_dump() -> None:
 @st.composite
 def programmed(draw: st.DrawFn) -> ProgrammedService:
     service_id, scheduler = draw(service_ids()), draw(names)
-    flags = draw(st.frozensets(st.sampled_from(SCHEDULER_FLAGS[scheduler]))) if scheduler in SCHEDULER_FLAGS else ()
+    flags = draw(st.frozensets(st.sampled_from(flags_of(scheduler))))
     persistent_s = draw(st.integers(0, 10**6))
     host = 128 if service_id.family == 6 else 32
-    netmask = draw(st.one_of(st.none(), st.integers(1, host - 1))) if persistent_s else None
+    holes = st.nothing() if service_id.family == 6 else st.just(IPv4Address("255.0.255.0"))
+    netmask = draw(st.one_of(st.none(), st.integers(1, host - 1), holes)) if persistent_s else None
     plain = st.sampled_from((ForwardingMethod.MASQUERADE, ForwardingMethod.DIRECT))
     tunnels = st.builds(Tunnel, st.sampled_from(TunnelType), ports, st.sampled_from(TunnelChecksum))
     kinds = st.one_of(
@@ -187,8 +191,9 @@ def programmed(draw: st.DrawFn) -> ProgrammedService:
     )
     servers = draw(st.lists(kinds))
     return ProgrammedService(
-        *(service_id, scheduler, frozenset(flags), persistent_s, netmask, draw(st.booleans())),
+        *(service_id, scheduler, flags, persistent_s, netmask, draw(st.booleans())),
         {server.id: server for server in servers},
+        draw(st.sampled_from(("", *PERSISTENCE_ENGINES))),
     )
 
 
@@ -203,12 +208,15 @@ def test_the_model_survives_the_kernel(wanted: ProgrammedService) -> None:
 def test_gauges_of_a_service_are_its_servers() -> None:
     service = Service(ServiceId.of("tcp", "192.0.2.10", 80), "rr", Flags(0), 0, 0xFFFFFFFF, stats=Stats(7, 6, 5, 4, 3))
     items = [
-        Destination(ServerId.parse(f"198.51.100.{n}:80"), Method.MASQUERADE, 1, active=n, inactive=10 * n)
+        Destination(
+            ServerId.parse(f"198.51.100.{n}:80"), Method.MASQUERADE, 1, active=n, inactive=10 * n, persistent=100 * n
+        )
         for n in (1, 2)
     ]
     found = to_counters(service, items)
     assert (found.total.connections, found.total.bytes_out, found.total.active, found.total.inactive) == (7, 3, 3, 30)
-    assert found.servers[items[1].id].inactive == 20
+    assert (found.servers[items[1].id].inactive, found.servers[items[1].id].persistent) == (20, 200)
+    assert found.total.persistent == 300
 
 
 def test_schedulers_of_the_kernels_modules() -> None:
@@ -231,7 +239,7 @@ def test_what_can_never_work_is_said_before() -> None:
         check(put_server(six))
     with pytest.raises(Unsupported, match="the server's port must be 80"):
         check(put_server(ServerId.parse("198.51.100.21:81"), ForwardingMethod.DIRECT))
-    with pytest.raises(Unsupported, match="has no flag mh-port; it has only: sh-fallback sh-port"):
+    with pytest.raises(Unsupported, match="has no flag mh-port; it has only: sh-fallback sh-port flag-3"):
         check(PutService(ProgrammedService(WEB, "sh", frozenset({"mh-port"}))))
 
 
@@ -292,4 +300,4 @@ IP  CB007105 0000 00000001 0000 C6336415 0000 NONE             45
 
 @given(st.text(alphabet="TCPUD 0123456789ABCDEFx:.-\u0663", max_size=100))
 def test_any_other_line_is_none(line: str) -> None:
-    assert parse_connection(line) is None or line.split()[0] in ("TCP", "UDP")
+    assert parse_connection(line) is None or line.split()[0] in ("TCP", "UDP", "IP")

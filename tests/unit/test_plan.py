@@ -90,12 +90,14 @@ def test_everything_of_the_service_is_carried_over() -> None:
         scheduler_flags=frozenset({"mh-port"}),
         persistent_s=300,
         persistent_netmask=24,
+        persistence_engine="sip",
         one_packet=True,
         servers=(RealServer(SERVERS[0], 7, ForwardingMethod.TUNNEL, False, 9, 3),),
     )
     programmed = plan_service(full, {})
     for name in ("id", "scheduler", "scheduler_flags", "persistent_s", "persistent_netmask", "one_packet"):
         assert getattr(programmed, name) == getattr(full, name)
+    assert programmed.persistence_engine == "sip"
     server = programmed.servers[SERVERS[0]]
     assert (server.weight, server.forward, server.upper_threshold, server.lower_threshold) == (7, "tunnel", 9, 3)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterable, Sequence
+from ipaddress import IPv4Address
 
 from lbnode.dataplane.base import DeleteServer, DeleteService, Op, PutServer, PutService, SetTimeouts
 from lbnode.dataplane.ipvs import codec
@@ -15,6 +16,7 @@ from lbnode.model import (
     SCHEDULERS,
     Counters,
     ForwardingMethod,
+    Netmask,
     ProgrammedServer,
     ProgrammedService,
     ServiceCounters,
@@ -65,26 +67,42 @@ def to_service(service: ProgrammedService) -> Service:
     for name, bit in zip(flags_of(service.scheduler), _SCHEDULER_BITS, strict=True):
         if name in service.scheduler_flags:
             flags |= bit
-    netmask = _HOST_NETMASK[service.id.family]
-    if service.persistent_netmask is not None:
-        prefix_len = service.persistent_netmask
-        netmask = prefix_len if service.id.family == 6 else 0xFFFFFFFF << (32 - prefix_len) & 0xFFFFFFFF
-    return Service(service.id, service.scheduler, flags, service.persistent_s, netmask)
+    netmask = _to_netmask(service.persistent_netmask, service.id.family)
+    return Service(service.id, service.scheduler, flags, service.persistent_s, netmask, service.persistence_engine)
+
+
+def _to_netmask(netmask: Netmask | None, family: int) -> int:
+    if netmask is None:
+        return _HOST_NETMASK[family]
+    if isinstance(netmask, IPv4Address):
+        return int(netmask)
+    return netmask if family == 6 else _mask(netmask)
+
+
+def _from_netmask(netmask: int, family: int) -> Netmask | None:
+    """None for one host."""
+    if netmask == _HOST_NETMASK[family]:
+        return None
+    if family == 6:
+        return netmask
+    prefix_len = netmask.bit_count()
+    return prefix_len if netmask == _mask(prefix_len) else IPv4Address(netmask)
+
+
+def _mask(prefix_len: int) -> int:
+    return 0xFFFFFFFF << (32 - prefix_len) & 0xFFFFFFFF
 
 
 def to_programmed(service: Service, destinations: Iterable[Destination]) -> ProgrammedService:
-    """A netmask that means one host is None. What the model has no word for (pe) is not in it."""
     persistent = Flags.PERSISTENT in service.flags
     names = zip(flags_of(service.scheduler), _SCHEDULER_BITS, strict=True)
-    prefix_len = None
-    if persistent and service.netmask != _HOST_NETMASK[service.id.family]:
-        prefix_len = service.netmask if service.id.family == 6 else service.netmask.bit_count()
     return ProgrammedService(
         service.id,
         service.scheduler,
         scheduler_flags=frozenset(name for name, bit in names if bit in service.flags),
         persistent_s=service.timeout_s if persistent else 0,
-        persistent_netmask=prefix_len,
+        persistent_netmask=_from_netmask(service.netmask, service.id.family) if persistent else None,
+        persistence_engine=service.pe_name,
         one_packet=Flags.ONE_PACKET in service.flags,
         servers={item.id: _from_destination(item) for item in destinations},
     )
@@ -113,15 +131,16 @@ def _from_destination(item: Destination) -> ProgrammedServer:
 
 
 def to_counters(service: Service, items: Sequence[Destination]) -> ServiceCounters:
-    return ServiceCounters(
-        _counters(service.stats, sum(item.active for item in items), sum(item.inactive for item in items)),
-        {item.id: _counters(item.stats, item.active, item.inactive) for item in items},
-    )
+    return ServiceCounters(_counters(service.stats, items), {item.id: _counters(item.stats, [item]) for item in items})
 
 
-def _counters(stats: Stats, active: int, inactive: int) -> Counters:
+def _counters(stats: Stats, items: Sequence[Destination]) -> Counters:
+    """Totals from `stats`, gauges from the destinations they are about."""
     return Counters(
-        *(stats.connections, stats.packets_in, stats.packets_out, stats.bytes_in, stats.bytes_out, active, inactive)
+        *(stats.connections, stats.packets_in, stats.packets_out, stats.bytes_in, stats.bytes_out),
+        active=sum(item.active for item in items),
+        inactive=sum(item.inactive for item in items),
+        persistent=sum(item.persistent for item in items),
     )
 
 
@@ -134,9 +153,9 @@ def check(op: Op) -> None:
         case PutService(service):
             allowed = flags_of(service.scheduler)
             if wrong := sorted(service.scheduler_flags.difference(allowed)):
-                having = f"has only: {' '.join(allowed)}"
                 raise Unsupported(
-                    f"{service.id}: scheduler {service.scheduler} has no flag {' '.join(wrong)}; it {having}"
+                    f"{service.id}: scheduler {service.scheduler} has no flag {' '.join(wrong)}; "
+                    f"it has only: {' '.join(allowed)}"
                 )
         case PutServer(service_id, server):
             _check_server(service_id, server)
@@ -163,7 +182,9 @@ def explain(op: Op, code: int) -> DataPlaneError:
     """The kernel's errno for `op` as a message that names the object and what to do."""
     match op:
         case PutService(service):
-            return _error(f"{service.id}", code, _SERVICE_ERRORS, scheduler=service.scheduler)
+            words = {"scheduler": service.scheduler, "engine": service.persistence_engine}
+            known = _ENGINE_ERRORS if service.persistence_engine else {}
+            return _error(f"{service.id}", code, {**_SERVICE_ERRORS, **known}, **words)
         case PutServer(service_id, server):
             thresholds = {"upper": server.upper_threshold, "lower": server.lower_threshold}
             where = f"{service_id}: server {server.id}"
@@ -205,6 +226,10 @@ _SERVICE_ERRORS = {
     errno.EINVAL: "ip_vs refuses its parameters: check address, netmask and scheduler {scheduler}",
     errno.EPROTONOSUPPORT: "this kernel's ip_vs was built without this protocol",
     errno.EAFNOSUPPORT: "this kernel's ip_vs was built without this address family",
+}
+_ENGINE_ERRORS = {
+    errno.ENOENT: "this kernel has no scheduler {scheduler}, or no persistence engine {engine}: load the modules "
+    "ip_vs_{scheduler} and ip_vs_pe_{engine}, or choose others",
 }
 _SERVER_ERRORS = {
     errno.ESRCH: "there is no service {service}; put the service first",

@@ -57,6 +57,8 @@ def _check_service(service: ProgrammedService) -> None:
     if wrong := sorted(service.scheduler_flags.difference(allowed)):
         having = f"has only: {' '.join(allowed)}" if allowed else "has none"
         raise Unsupported(f"{service_id}: scheduler {service.scheduler} has no flag {' '.join(wrong)}; it {having}")
+    if service.persistence_engine:
+        raise Unsupported(f"{service_id}: {_PLANE} has no persistence engine {service.persistence_engine}; IPVS has")
     if service.persistent_s:
         raise Unsupported(f"{service_id}: {_PLANE} has no persistence; scheduler sh keeps a client on its server")
     if service.one_packet:
