@@ -245,7 +245,7 @@ def test_secrets_are_not_shown() -> None:
     assert "auth_pass" in str(told(text)) and "s3cret" not in str(told(text))
 
 
-def test_a_group_has_addresses_of_one_family() -> None:
+def test_addresses_of_a_group() -> None:
     text = """vrrp_instance V {
         interface eth0
         virtual_router_id 5
@@ -257,14 +257,38 @@ def test_a_group_has_addresses_of_one_family() -> None:
             2001:db8::1
         }
     }"""
-    assert {name: group["addresses"] for name, group in load(text).document["vip-groups"].items()} == {
-        "V": ["192.0.2.1/24 dev eth0"],
-        "V-inet6": ["2001:db8::1/128 dev eth0"],
-    }
+    group = load(text).document["vip-groups"]["V"]
+    assert group["addresses"] == ["192.0.2.1/24 dev eth0", "2001:db8::1/128 dev eth0"]
     lines = "\n".join(told(text))
-    assert "IPv6 addresses become the VIP group V-inet6" in lines
     assert "k.conf:5:13: 192.0.2.1/24 label eth0:1: without label" in lines
     assert "error: k.conf:6:13: 192.0.2.1/24: this address stands twice" in lines
+    assert "they do not hear each other" in lines and "version" not in group
+
+
+def test_version_2_is_keepaliveds_default() -> None:
+    text = "vrrp_instance V {\nvirtual_router_id 5\nadvert_int 1.4\nvirtual_ipaddress {\n192.0.2.1\n}\n}\n"
+    group = load(text).document["vip-groups"]["V"]
+    assert (group["version"], group["advert_interval"]) == (2, 1)
+    group = load(f"global_defs {{\nvrrp_version 3\n}}\n{text}").document["vip-groups"]["V"]
+    assert ("version" in group, group["advert_interval"]) == (False, 1.4)
+
+
+def test_unicast_peers_of_both_gateways_come_together() -> None:
+    text = """vrrp_instance V {
+        virtual_router_id 5
+        @gw1 unicast_src_ip 192.0.2.2
+        @gw2 unicast_src_ip 192.0.2.3
+        unicast_peer {
+            @^gw1 192.0.2.2
+            @^gw2 192.0.2.3 min_ttl 255
+        }
+        virtual_ipaddress {
+            192.0.2.1/24 dev eth0
+        }
+    }"""
+    imported = import_keepalived([Source("gw1", "k", text), Source("gw2", "k", text)], no_files)
+    assert imported.document["vip-groups"]["V"]["unicast_peers"] == ["192.0.2.2", "192.0.2.3"]
+    assert any("without min_ttl 255" in problem.message for problem in imported.problems)
 
 
 def test_direct_routing_keeps_the_port_and_checks_the_other() -> None:
@@ -331,10 +355,10 @@ VOCABULARY = """
 virtual_server virtual_server_group real_server vrrp_instance vrrp_sync_group global_defs group fwmark url TCP_CHECK
 HTTP_GET SSL_GET MISC_CHECK lb_algo lvs_method protocol persistence_timeout persistence_granularity delay_loop retry
 connect_port connect_ip connect_timeout path status_code regex virtualhost weight uthreshold lthreshold quorum alpha
-virtual_ipaddress virtual_ipaddress_excluded interface virtual_router_id priority advert_int nopreempt lvs_timeouts
-lvs_sync_daemon track_interface static_routes ip_family ops mh-port 192.0.2.1 192.0.2.2/24 192.0.2.3-5 2001:db8::1
-2001:db8::2-f 0.0.0.0 224.0.0.1 80 0 7 65536 -1 0.5 tcp UDP rr sh mh DR NAT TUN type gue port dev eth0 V_1 V_2 é /x
-200-299 ( 255.255.255.0 255.0.255.0 inet6 $A ~SEQ(A,1,3)
+virtual_ipaddress virtual_ipaddress_excluded interface virtual_router_id priority advert_int nopreempt unicast_peer
+unicast_src_ip version lvs_timeouts lvs_sync_daemon track_interface static_routes ip_family ops mh-port 192.0.2.1
+192.0.2.2/24 192.0.2.3-5 2001:db8::1 2001:db8::2-f 0.0.0.0 224.0.0.1 80 0 7 65536 -1 0.5 tcp UDP rr sh mh DR NAT TUN
+type gue port dev eth0 V_1 V_2 é /x 200-299 ( 255.255.255.0 255.0.255.0 inet6 $A ~SEQ(A,1,3)
 """
 WORDS = st.sampled_from(VOCABULARY.split())
 LINES = st.tuples(st.lists(WORDS, max_size=4), st.sampled_from(["\n", " {\n", "\n}\n", " { ", "\n$A=80\n"]))

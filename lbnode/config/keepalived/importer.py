@@ -83,7 +83,10 @@ def _read(source: Source, include: Include) -> tuple[Draft, list[Problem], int]:
 
 
 def _merge(entries: dict[str, dict[str, Any]], origins: dict[str, str], draft: Draft) -> list[Problem]:
-    """Put a further gateway's documents to those of the first: they differ in priorities, else the first counts."""
+    """Put a further gateway's documents to those of the first, which counts where they differ.
+
+    Priorities and peers are each gateway's own view of one list.
+    """
     problems = []
     for key, value in draft.entries.items():
         place = draft.origins[key]
@@ -92,10 +95,14 @@ def _merge(entries: dict[str, dict[str, Any]], origins: dict[str, str], draft: D
             continue
         there = entries[key]
         differing = sorted(
-            name for name in (there.keys() | value.keys()) - {"priorities"} if there.get(name) != value.get(name)
+            name
+            for name in (there.keys() | value.keys()) - {"priorities", "unicast_peers"}
+            if there.get(name) != value.get(name)
         )
         if key.startswith("vip-groups/"):
             there["priorities"] |= value["priorities"]
+            if peers := {*there.get("unicast_peers", ()), *value.get("unicast_peers", ())}:
+                there["unicast_peers"] = sorted(peers)
         if differing:
             message = f"differs from {origins[key]} in {', '.join(differing)}"
             problems.append(Problem(place, key, message, "all gateways have one configuration: the first one counts"))

@@ -1,7 +1,7 @@
 """vrrp_instance and vrrp_sync_group -> VIP groups: keepalived.conf(5), VRRPD CONFIGURATION. Pure.
 
 A sync group keeps several instances in step; in lbnode addresses that move together are one VIP group, which is one
-VRRP instance, whatever interfaces they are on. One group holds addresses of one family (RFC 9568 section 5.2.9).
+VRRP instance, whatever interfaces and families they are of.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lbnode.config.keepalived.arguments import number, only, seconds, text, tidy
+from lbnode.config.keepalived.arguments import address, number, only, seconds, text, tidy
 from lbnode.config.keepalived.draft import Draft
 from lbnode.config.keepalived.ledger import Ledger, NoEqual, Readers
 from lbnode.config.keepalived.tree import Directive
@@ -35,6 +35,8 @@ class Instance:
     interval_s: float = DEFAULT_INTERVAL_S
     preempt: bool = True
     version: int | None = None
+    source: str | None = None  # unicast_src_ip
+    peers: list[str] = field(default_factory=list)  # unicast_peer
     sync_interface: str | None = None  # lvs_sync_daemon_interface
     addresses: list[tuple[Directive, VipAddress]] = field(default_factory=list)
 
@@ -98,39 +100,35 @@ class Instances:
         for name, instance in self.by_name.items():
             if name not in self._in_group:
                 self._put(name, instance.directive, [instance])
-        first = next(iter(self.by_name.values()), None)
-        if first is not None and any(
-            (instance.version or self.default_version) != 3 for instance in self.by_name.values()
-        ):
-            message = "keepalived speaks VRRPv2 here, lbnode VRRPv3: they do not hear each other"
-            hint = "replace all gateways at one time, or set vrrp_version 3 in keepalived before"
-            first.ledger.note(first.directive, message, hint)
 
     def _put(self, name: str, directive: Directive, members: Sequence[Instance]) -> None:
-        """One VIP group for each family; that of the first address keeps the name."""
         first = members[0]
         self._tell_differences(directive, members)
-        families = dict.fromkeys(vip.address.version for member in members for _, vip in member.addresses)
-        own = self._addresses(members)
-        for position, family in enumerate(families):
-            group = _name(name, first.ledger, directive)
-            if position:
-                group = f"{group[:57]}-inet{family}"
-                message = f"IPv{family} addresses become the VIP group {group}, which is elected for itself"
-                first.ledger.note(directive, message, "give both groups the same priorities")
-            document: dict[str, Any] = {"vrid": first.vrid}
-            if first.interface:
-                document["interface"] = first.interface
-            document |= {
-                "addresses": [str(vip) for vip in own if vip.address.version == family],
-                "priorities": {self._draft.node: first.priority},
-                "advert_interval": tidy(first.interval_s),
-                "preempt": first.preempt,
-            }
-            try:
-                self._draft.put(f"vip-groups/{group}", document, directive)
-            except NoEqual as error:
-                first.ledger.lacks(directive, error.message, error.hint)
+        document: dict[str, Any] = {"vrid": first.vrid}
+        if first.interface:
+            document["interface"] = first.interface
+        addresses = self._addresses(members)
+        document |= {
+            "addresses": [str(vip) for vip in addresses],
+            "priorities": {self._draft.node: first.priority},
+            "advert_interval": tidy(first.interval_s),
+            "preempt": first.preempt,
+        }
+        ledger = first.ledger
+        if (first.version or self.default_version) == 2:
+            _speak_version_2(document, addresses, directive, ledger)
+        if first.peers:
+            own = [] if first.source is None else [first.source]
+            document["unicast_peers"] = sorted({*own, *first.peers})
+            if not own:
+                hint = "add the address this gateway sends from to unicast_peers"
+                ledger.note(directive, "unicast_peer without unicast_src_ip", hint)
+        elif first.source is not None:
+            ledger.lacks(directive, "unicast_src_ip without unicast_peer", "lbnode sends from the interface's address")
+        try:
+            self._draft.put(f"vip-groups/{_name(name, ledger, directive)}", document, directive)
+        except NoEqual as error:
+            ledger.lacks(directive, error.message, error.hint)
 
     def _addresses(self, members: Sequence[Instance]) -> list[VipAddress]:
         """Each on the interface that its instance or its own line names."""
@@ -156,6 +154,22 @@ class Instances:
                 others = ", ".join(str(value) for value in dict.fromkeys(values) if value != values[0])
                 message = f"{what} is that of {members[0].name}, {values[0]}, for all (not used any more: {others})"
                 self._draft.ledger.note(directive, message, "one VIP group is one VRRP instance")
+
+
+def _speak_version_2(
+    document: dict[str, Any], addresses: Sequence[VipAddress], directive: Directive, ledger: Ledger
+) -> None:
+    """keepalived's default, for IPv4; RFC 3768 knows whole seconds and no IPv6."""
+    families = {vip.address.version for vip in addresses}
+    if families == {6}:
+        return  # always version 3
+    if families == {4, 6}:
+        message = "keepalived speaks VRRPv2 here, lbnode VRRPv3 for both families: they do not hear each other"
+        ledger.note(directive, message, "replace all gateways at one time, or set vrrp_version 3 in keepalived before")
+        return
+    document["version"] = 2
+    document["advert_interval"] = max(1, round(document["advert_interval"]))
+    ledger.note(directive, "speaks VRRPv2, as keepalived does", "take out version when every gateway runs lbnode")
 
 
 def _name(name: str, ledger: Ledger, directive: Directive) -> str:
@@ -238,6 +252,25 @@ def _address(directive: Directive, ledger: Ledger) -> VipAddress:
         raise NoEqual(str(error)) from None
 
 
+def _unicast_source(instance: Instance, directive: Directive) -> None:
+    instance.source = str(address(text(directive)))
+
+
+def _unicast_peers(instance: Instance, directive: Directive) -> None:
+    """IPADDR [min_ttl N] [max_ttl N]"""
+    for item in directive.items:
+        try:
+            instance.peers.append(str(address(item.name)))
+        except NoEqual as error:
+            instance.ledger.lacks(item, error.message, error.hint)
+            continue
+        instance.ledger.take(item)
+        if item.arguments:
+            instance.ledger.lacks(
+                item, f"without {' '.join(item.arguments)}", "lbnode takes a TTL of 255 only (RFC 9568)"
+            )
+
+
 def _sync_daemon(instance: Instance, directive: Directive) -> None:
     """Of keepalived 1.2; today it stands in global_defs."""
     instance.sync_interface = text(directive)
@@ -247,5 +280,5 @@ _INSTANCE: Readers[Instance] = {
     "interface": _interface, "virtual_router_id": _vrid, "priority": _priority, "advert_int": _advert_int,
     "nopreempt": _nopreempt, "preempt": _nopreempt, "version": _version,
     "virtual_ipaddress": _addresses, "virtual_ipaddress_excluded": _addresses,
-    "lvs_sync_daemon_interface": _sync_daemon,
+    "unicast_src_ip": _unicast_source, "unicast_peer": _unicast_peers, "lvs_sync_daemon_interface": _sync_daemon,
 }  # fmt: skip
