@@ -27,6 +27,7 @@ NEEDS = {
     "root": lambda: "" if os.geteuid() == 0 else "needs root: network namespaces and BPF",
     "etcd": lambda: "" if shutil.which("etcd") else "needs etcd: apt-get install etcd-server etcd-client",
     "keepalived": lambda: "" if shutil.which("keepalived") else "needs keepalived: apt-get install keepalived",
+    "frr": lambda: "" if os.access("/usr/lib/frr/vrrpd", os.X_OK) else "needs FRR's vrrpd: apt-get install frr",
     "ipvs": _missing_ip_vs,
     "chromium": lambda: "" if shutil.which("chromium") else "needs Chromium: apt-get install chromium",
 }
