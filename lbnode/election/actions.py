@@ -44,21 +44,15 @@ class Actions:
             case Lease(until):
                 self._set_lease(member, until)
             case Claim():
-                self.claim(member)
+                self.vips.claim(member.placement.places, now_ns())
             case Withdraw():
-                member.other_problems = tuple(self.vips.withdraw(member.addresses))
+                self.vips.withdraw(member.addresses)
             case Announce(count):
                 self.vips.announce(member.placement.places, count, now_ns())
             case Changed(state, reason):
                 member.since, member.reason = time.time(), reason
                 if state is not VrrpState.ACTIVE:
                     member.send_problem = ""
-
-    def claim(self, member: Member) -> bool:
-        """True if an address was missing and is there now."""
-        added, problems = self.vips.claim(member.placement.places)
-        member.other_problems = tuple(problems)
-        return bool(added)
 
     def _send(self, member: Member, advert: Advert) -> None:
         """In every family and to every peer; one that cannot be reached does not keep it from the others."""

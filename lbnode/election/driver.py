@@ -31,7 +31,7 @@ from lbnode.election.parent import Parent
 from lbnode.election.placement import Placement, place
 from lbnode.election.realtime import become_realtime
 from lbnode.errors import DataPlaneError
-from lbnode.model import VipGroup
+from lbnode.model import Address, VipGroup
 
 SCAN_PAUSE = 50_000_000  # ns between two listings of interfaces, however many notifications come
 RETRY_SCAN = 1_000_000_000  # ns until the next look when something is amiss that netlink will not tell about
@@ -52,6 +52,7 @@ class Driver:
         self._drops = Drops()
         self._monitor = open_monitor()
         self._configured = False
+        self._taken: set[Address] = set()  # addresses of our groups that are another router's own
         self._scan_at: int | None = None
         self._scanned_at = 0
         self._leave_reason = ""
@@ -80,7 +81,7 @@ class Driver:
             return
         if self._monitor in ready:
             self._drain_monitor()
-        if self._scan_at is not None and now_ns() >= self._scan_at:
+        if self._scan_at is not None and now_ns() >= self._scan_at and not self._vips.claiming:
             self._scan()
         self._hear()  # whatever woke us: what was heard counts before any timer
         now = now_ns()
@@ -110,6 +111,7 @@ class Driver:
                     if isinstance(datagram, Rejected):
                         raise datagram
                     self._hear_one(member, datagram)
+                    self._refuse_address(datagram.source)
                 except Rejected as error:
                     self._drops.count(vrrp.link.name, error)
 
@@ -120,6 +122,12 @@ class Driver:
         if advert is not None:
             member.machine.receive(advert, now)
             self._actions.perform(member)
+
+    def _refuse_address(self, source: Address) -> None:
+        """Until the next configuration: a router that rests for a while keeps its address."""
+        if source not in self._taken and any(source in member.addresses for member in self._members.values()):
+            self._taken.add(source)
+            self._scan_at = now_ns()
 
     def _member_for(self, index: int, version: int, vrid: int | None) -> Member | None:
         here = [member for member in self._members.values() if member.started and member.speaks_on(index, version)]
@@ -171,7 +179,7 @@ class Driver:
 
     def _fit(self, member: Member) -> None:
         was_running = member.placement.running
-        placement = place(member.group, self._vips.links, self._vips.present, sole=not member.peers)
+        placement = place(member.group, self._vips.links, self._vips.present, sole=not member.peers, taken=self._taken)
         clash = self._clash(member, placement)
         able = placement.link is not None and (placement.running or not member.peers) and not clash
         able = able and not member.authentication_problem
@@ -202,7 +210,7 @@ class Driver:
             member.machine.start(now)
         elif member.machine.router != member.router():
             member.machine.reconfigure(member.router(), now)
-        if member.active and (self._actions.claim(member) or (placement.running and not was_running)):
+        if member.active and (self._vips.claim(placement.places, now) or (placement.running and not was_running)):
             member.machine.announce(now)
         self._actions.perform(member)
 
@@ -220,6 +228,7 @@ class Driver:
 
     def _set_groups(self, groups: list[VipGroup]) -> None:
         self._configured = True
+        self._taken.clear()
         wanted = {group.name: group for group in groups if self._node in group.priorities}
         for name in self._members.keys() - wanted.keys():
             self._stop(self._members.pop(name), "removed from the configuration")
@@ -263,7 +272,7 @@ class Driver:
         """Tell the daemon each role that changed; all of them when it had missed some."""
         everything, self._parent.lost = self._parent.lost and not self._parent.unsent, False
         for member in self._members.values():
-            role = member.role()
+            role = member.role(self._vips.problems_of(member.addresses))
             if role != member.reported or everything:
                 member.reported = role
                 self._parent.tell(messages.role_message(role))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
 from lbnode.election.authentication import OFF, Authentication, Mode
 from lbnode.election.endpoint import Endpoint, Style
@@ -72,9 +73,15 @@ class Member:
     def _interval_cs(self) -> int:
         return max(1, round(self.group.advert_interval_s * 100))
 
-    def role(self) -> Role:
+    def role(self, address_problems: Iterable[str]) -> Role:
         machine = self.machine
-        problems = [*self.placement.problems, *self.other_problems, self.send_problem, self.authentication_problem]
+        problems = [
+            *address_problems,
+            *self.placement.problems,
+            *self.other_problems,
+            self.send_problem,
+            self.authentication_problem,
+        ]
         problems += [machine.alarm if machine else "", self.endpoint.alarm]
         return Role(
             self.name,

@@ -10,12 +10,11 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from ipaddress import ip_address
 
 from lbnode.election.placement import InterfaceAddress, Link
 from lbnode.errors import DataPlaneError
-from lbnode.model import Address
 
 _NLMSG = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 _IFINFO = struct.Struct("=BxHiII")  # family, device type, index, flags, change
@@ -36,6 +35,7 @@ _RTMGRP_LINK, _RTMGRP_IPV4_IFADDR, _RTMGRP_IPV6_IFADDR = 0x1, 0x10, 0x100
 
 # IFA_PROTO of our addresses (Linux 5.18): tells them from those an operator set, also after both processes died.
 OUR_MARK = 112
+CHANGES_PER_CALL = 64
 
 
 def _attribute(kind: int, value: bytes) -> bytes:
@@ -70,7 +70,7 @@ class Rtnetlink:
     def links(self) -> dict[int, Link]:
         """Interfaces by index."""
         links: dict[int, Link] = {}
-        for kind, payload in self._request(_RTM_GETLINK, _DUMP, _IFINFO.pack(0, 0, 0, 0, 0)):
+        for kind, payload in self._dump(_RTM_GETLINK, _IFINFO.pack(0, 0, 0, 0, 0)):
             if kind == _RTM_NEWLINK:
                 _, _, index, flags, _ = _IFINFO.unpack_from(payload)
                 attributes = _attributes(payload[_IFINFO.size :])
@@ -85,7 +85,7 @@ class Rtnetlink:
         Without others' that IPv6 has not found to be unique yet (RFC 4862 section 5.4): nothing may be sent from them.
         """
         found: list[InterfaceAddress] = []
-        for kind, payload in self._request(_RTM_GETADDR, _DUMP, _IFADDR.pack(socket.AF_UNSPEC, 0, 0, 0, 0)):
+        for kind, payload in self._dump(_RTM_GETADDR, _IFADDR.pack(socket.AF_UNSPEC, 0, 0, 0, 0)):
             family, prefix_len, flags, _, index = _IFADDR.unpack_from(payload)
             attributes = _attributes(payload[_IFADDR.size :])
             local = attributes.get(_IFA_LOCAL) or attributes.get(_IFA_ADDRESS)
@@ -96,55 +96,87 @@ class Rtnetlink:
                 found.append(InterfaceAddress(index, ip_address(local), prefix_len, ours))
         return found
 
-    def add_address(self, index: int, address: Address, prefix_len: int) -> None:
-        """Add a marked address; one that is there already is success."""
-        family, flags = (socket.AF_INET, 0) if address.version == 4 else (socket.AF_INET6, _IFA_F_NODAD)
-        body = _IFADDR.pack(family, prefix_len, flags, 0, index)
-        body += _attribute(_IFA_LOCAL, address.packed) + _attribute(_IFA_ADDRESS, address.packed)
-        if address.version == 6:
-            body += _attribute(_IFA_CACHEINFO, _DEPRECATED)
-        body += _attribute(_IFA_PROTO, bytes([OUR_MARK]))
-        self._change(_RTM_NEWADDR, _CREATE | _EXCL, body, f"add {address}/{prefix_len}", errno.EEXIST)
+    def add_addresses(self, wanted: Sequence[InterfaceAddress]) -> list[str]:
+        """Add marked addresses; one that is there already is success. Returns a problem for each, "" = added."""
+        return self._change(_RTM_NEWADDR, _CREATE | _EXCL, "add", wanted, (errno.EEXIST,))
 
-    def delete_address(self, index: int, address: Address, prefix_len: int) -> None:
-        """Delete an address; one that is gone already is success."""
-        family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-        body = _IFADDR.pack(family, prefix_len, 0, 0, index) + _attribute(_IFA_LOCAL, address.packed)
-        self._change(_RTM_DELADDR, 0, body, f"delete {address}", errno.EADDRNOTAVAIL, errno.ENODEV)
+    def delete_addresses(self, unwanted: Sequence[InterfaceAddress]) -> list[str]:
+        """Delete addresses; one that is gone already is success. Returns a problem for each, "" = deleted."""
+        return self._change(_RTM_DELADDR, 0, "delete", unwanted, (errno.EADDRNOTAVAIL, errno.ENODEV))
 
-    def _change(self, kind: int, flags: int, body: bytes, what: str, *tolerated: int) -> None:
+    def _change(
+        self, kind: int, flags: int, what: str, entries: Sequence[InterfaceAddress], tolerated: Collection[int]
+    ) -> list[str]:
+        """One system call for up to CHANGES_PER_CALL of them: with a thousand addresses that counts."""
+        problems: list[str] = []
+        for start in range(0, len(entries), CHANGES_PER_CALL):
+            part = entries[start : start + CHANGES_PER_CALL]
+            first = self._sequence + 1
+            self._sequence += len(part)
+            request = b"".join(
+                _message(kind, flags | _ACK, first + number, _address_body(entry, new=kind == _RTM_NEWADDR))
+                for number, entry in enumerate(part)
+            )
+            codes = self._acknowledgements(request, first, len(part))
+            for entry, code in zip(part, codes, strict=True):
+                wrong = code != 0 and code not in tolerated
+                problems.append(f"{what} {entry.address}/{entry.prefix_len}: {os.strerror(code)}" if wrong else "")
+        return problems
+
+    def _acknowledgements(self, request: bytes, first: int, count: int) -> list[int]:
+        """errno of each message of the request, which are numbered from `first`; 0 = done."""
+        codes: dict[int, int] = {}
         try:
-            for _ in self._request(kind, flags | _ACK, body):
-                pass
-        except DataPlaneError as error:
-            if error.errno not in tolerated:
-                raise DataPlaneError(f"{what}: {error}", error.errno) from None
+            self._socket.send(request)
+            while len(codes) < count:
+                for answer, sequence, payload in _messages(self._socket.recv(1 << 18)):
+                    if answer == _NLMSG_ERROR and first <= sequence < first + count:
+                        codes[sequence] = -struct.unpack_from("=i", payload)[0]
+        except OSError as error:
+            return [codes.get(first + number, error.errno or errno.EIO) for number in range(count)]
+        return [codes[first + number] for number in range(count)]
 
-    def _request(self, kind: int, flags: int, body: bytes) -> Iterator[tuple[int, bytes]]:
-        """Send one request; yield (type, payload) of each answer until the acknowledgement or the dump's end."""
+    def _dump(self, kind: int, body: bytes) -> Iterator[tuple[int, bytes]]:
+        """Yield (type, payload) of each answer."""
         self._sequence += 1
-        header = _NLMSG.pack(_NLMSG.size + len(body), kind, flags | _REQUEST, self._sequence, 0)
         try:
-            self._socket.send(header + body)
+            self._socket.send(_message(kind, _DUMP, self._sequence, body))
             while True:
-                data = self._socket.recv(1 << 18)
-                offset = 0
-                while offset + _NLMSG.size <= len(data):
-                    length, answer, _, sequence, _ = _NLMSG.unpack_from(data, offset)
-                    payload = data[offset + _NLMSG.size : offset + length]
-                    offset += (length + 3) & ~3
+                for answer, sequence, payload in _messages(self._socket.recv(1 << 18)):
                     if sequence != self._sequence:  # of an earlier request that timed out
                         continue
                     if answer == _NLMSG_DONE:
                         return
                     if answer == _NLMSG_ERROR:
                         code = -struct.unpack_from("=i", payload)[0]
-                        if code:
-                            raise DataPlaneError(os.strerror(code), code)
-                        return
+                        raise DataPlaneError(os.strerror(code), code)
                     yield answer, payload
         except OSError as error:
             raise DataPlaneError(f"netlink: {error}", error.errno) from None
+
+
+def _message(kind: int, flags: int, sequence: int, body: bytes) -> bytes:
+    """All our bodies are multiples of 4 bytes, so messages may follow each other."""
+    return _NLMSG.pack(_NLMSG.size + len(body), kind, flags | _REQUEST, sequence, 0) + body
+
+
+def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """(type, sequence, payload) of each message in a datagram."""
+    offset = 0
+    while offset + _NLMSG.size <= len(data):
+        length, kind, _, sequence, _ = _NLMSG.unpack_from(data, offset)
+        yield kind, sequence, data[offset + _NLMSG.size : offset + length]
+        offset += (length + 3) & ~3
+
+
+def _address_body(entry: InterfaceAddress, *, new: bool) -> bytes:
+    address = entry.address
+    family, flags = (socket.AF_INET, 0) if address.version == 4 else (socket.AF_INET6, _IFA_F_NODAD)
+    body = _IFADDR.pack(family, entry.prefix_len, flags, 0, entry.index) + _attribute(_IFA_LOCAL, address.packed)
+    if not new:
+        return body
+    body += _attribute(_IFA_ADDRESS, address.packed) + _attribute(_IFA_PROTO, bytes([OUR_MARK]))
+    return body + (_attribute(_IFA_CACHEINFO, _DEPRECATED) if address.version == 6 else b"")
 
 
 def open_monitor() -> socket.socket:

@@ -22,6 +22,9 @@ TTL = 255
 RELEASE_PRIORITY = 0  # "the Active Router has stopped participating"
 MAX_INTERVAL_CS = 4095  # 12 bits of centiseconds
 TRAILER_LEN = 28
+# Addresses that one advertisement lists: the count has 8 bits, and with a trailer it must fit into IPv6's least MTU of
+# 1280 bytes, since a fragment is not accepted. A group may have more, which move with it all the same.
+MAX_LISTED = {4: 255, 6: (1280 - 40 - 8 - TRAILER_LEN) // 16}
 
 _HEADER = struct.Struct("!BBBBHH")  # version|type, VRID, priority, address count, reserved|interval, checksum
 _ADVERTISEMENT = 1  # the only type

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
+from lbnode.election.packet import MAX_LISTED
 from lbnode.model import Address, VipAddress, VipGroup
 
 
@@ -69,17 +70,27 @@ NOWHERE = Placement(None, {}, (), False, ())
 
 
 def place(
-    group: VipGroup, links: Mapping[int, Link], present: Collection[InterfaceAddress], *, sole: bool
+    group: VipGroup,
+    links: Mapping[int, Link],
+    present: Collection[InterfaceAddress],
+    *,
+    sole: bool,
+    taken: Collection[Address] = (),
 ) -> Placement:
     """Find interface and prefix length for each address of the group, and the VRRP interface with our address on it.
 
     An address within the on-link prefix of its interface is added as /32 or /128: as /24 it would either be a second
     source of the subnet's route or vanish together with the interface's own address. Elsewhere the configured length
     holds. An IPv6 link-local address is on-link everywhere, so it follows the group's interface.
+
+    `taken`: addresses from which other routers advertise; they are theirs and are not claimed. So that they can be
+    heard, an address that floats by mistake, since it is a node's own, is the node's source if it has no better one.
     """
     by_name = {link.name: link for link in links.values()}
     floating = {vip.address for vip in group.addresses}
-    own = [entry for entry in present if not entry.ours and entry.address not in floating and entry.index in links]
+    static = [entry for entry in present if not entry.ours and entry.index in links]
+    own = [_Own(entry, entry.network) for entry in sorted(static, key=lambda entry: entry.address in floating)]
+    occupied = {(entry.index, entry.address) for entry in static}
     found: dict[VipAddress, Link | None] = {}
     for vip in sorted(group.addresses, key=lambda vip: vip.address.is_link_local and vip.interface is None):
         if vip.interface or (vip.address.is_link_local and group.interface):
@@ -92,12 +103,15 @@ def place(
     problems: list[str] = []
     for vip in group.addresses:
         link = found[vip]
+        if vip.address in taken:
+            problems.append(f"{vip.address} is another router's own address, it advertises from it: not claimed")
+            continue
         if link is None:
             problems.append(_no_place(vip))
             continue
-        covered = any(entry.index == link.index and vip.address in entry.network for entry in own)
+        covered = any(one.entry.index == link.index and vip.address in one.network for one in own)
         places.append(Place(link, vip.address, vip.address.max_prefixlen if covered else vip.prefix_len))
-        if any(e.address == vip.address and e.index == link.index and not e.ours for e in present):
+        if (link.index, vip.address) in occupied:
             problems.append(
                 f"{vip.address} was put on {link.name} by someone else and answers in every state: "
                 f"ip addr del {vip.address}/{vip.prefix_len} dev {link.name}"
@@ -115,7 +129,7 @@ def place(
             kind = "IPv4 address of its own" if addresses[0].version == 4 else "IPv6 link-local address"
             problems.append(f"interface {vrrp.name} has no {kind} to send advertisements from")
         else:
-            speakers[source] = tuple(addresses)
+            speakers[source] = tuple(addresses[: MAX_LISTED[source.version]])
     if not speakers:
         return Placement(None, {}, tuple(places), False, tuple(problems))
     stopped = sorted({link.name for link in (vrrp, *(place.link for place in places)) if not link.running})
@@ -130,21 +144,27 @@ def _by_family(addresses: list[Address]) -> list[list[Address]]:
     return [family for family in families if family]
 
 
-def _on_link(address: Address, own: Iterable[InterfaceAddress], links: Mapping[int, Link]) -> Link | None:
+@dataclass(frozen=True, slots=True)
+class _Own:
+    entry: InterfaceAddress
+    network: IPv4Network | IPv6Network  # of the entry, made once
+
+
+def _on_link(address: Address, own: Iterable[_Own], links: Mapping[int, Link]) -> Link | None:
     """The interface with the longest on-link prefix that holds the address."""
-    holding = [e for e in own if address in e.network and e.prefix_len < address.max_prefixlen]
+    holding = [o.entry for o in own if o.entry.prefix_len < address.max_prefixlen and address in o.network]
     return links[max(holding, key=lambda entry: entry.prefix_len).index] if holding else None
 
 
-def _source(link: Link, own: Iterable[InterfaceAddress], floating: Collection[Address]) -> Address | None:
+def _source(link: Link, own: Iterable[_Own], floating: Collection[Address]) -> Address | None:
     """Our address on the interface. IPv4: preferably in a subnet of the group's addresses; the first is the primary
     one. IPv6: the link-local one (RFC 9568 section 5.1.2.1)."""
     version = next(iter(floating)).version
-    candidates = [entry for entry in own if entry.index == link.index and entry.address.version == version]
+    candidates = [one for one in own if one.entry.index == link.index and one.entry.address.version == version]
     if version == 6:
-        return next((entry.address for entry in candidates if entry.address.is_link_local), None)
-    near = [entry for entry in candidates if any(address in entry.network for address in floating)]
-    return next((entry.address for entry in (*near, *candidates)), None)
+        return next((one.entry.address for one in candidates if one.entry.address.is_link_local), None)
+    near = [one for one in candidates if any(address in one.network for address in floating)]
+    return next((one.entry.address for one in (*near, *candidates)), None)
 
 
 def _no_place(vip: VipAddress) -> str:

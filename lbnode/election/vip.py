@@ -4,29 +4,32 @@ from __future__ import annotations
 
 import socket
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 from lbnode.election.neighbour import announcement
 from lbnode.election.netlink import Rtnetlink
 from lbnode.election.placement import InterfaceAddress, Link, Place
-from lbnode.errors import DataPlaneError
 from lbnode.model import Address
 
 # A thousand addresses announced at once would overflow queues on the way; 64 frames each millisecond do not, and reach
 # the last of a thousand within 16 ms.
 BURST = 64
 BURST_PAUSE = 1_000_000  # ns
+# The kernel takes up to 0.2 ms to add an IPv6 address. Between two portions the advertisements have their turn.
+CLAIMS = 16
 
 
 class Vips:
-    """Mirrors the kernel's links and addresses (`scan`) so that claim and withdraw cost one message per address."""
+    """Mirrors the kernel's links and addresses (`scan`). Adding and announcing go in portions, see `pump`."""
 
     def __init__(self) -> None:
         self._netlink = Rtnetlink()
         self._packet = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, 0)
         self.links: dict[int, Link] = {}
         self.present: list[InterfaceAddress] = []
-        self._waiting: deque[Place] = deque()  # to be announced, each once more
+        self._problems: dict[Address, str] = {}
+        self._claiming: deque[Place] = deque()
+        self._announcing: deque[Place] = deque()  # each once more
         self._burst_at = 0
 
     def close(self) -> None:
@@ -37,69 +40,92 @@ class Vips:
         self.links = self._netlink.links()
         self.present = self._netlink.addresses()
 
-    def claim(self, places: Iterable[Place]) -> tuple[list[Place], list[str]]:
-        """Add the addresses that are missing. Returns (added, problems)."""
+    def problems_of(self, addresses: Collection[Address]) -> list[str]:
+        """What could not be added or taken off."""
+        return [problem for address, problem in self._problems.items() if address in addresses]
+
+    def claim(self, places: Iterable[Place], now: int) -> bool:
+        """Add the addresses that are missing, the first few at once. True if any was missing."""
         there = {(entry.index, entry.address) for entry in self.present}
-        added, problems = [], []
-        for place in places:
-            if (place.link.index, place.address) in there:
-                continue
-            try:
-                self._netlink.add_address(place.link.index, place.address, place.prefix_len)
-            except DataPlaneError as error:
-                problems.append(f"{place.link.name}: {error}")
-                continue
-            self.present.append(InterfaceAddress(place.link.index, place.address, place.prefix_len, ours=True))
-            added.append(place)
-        return added, problems
+        there |= {(place.link.index, place.address) for place in self._claiming}
+        missing = [place for place in places if (place.link.index, place.address) not in there]
+        self._claiming.extend(missing)
+        self.pump(now)
+        return bool(missing)
 
     def withdraw(self, addresses: Collection[Address]) -> list[str]:
-        """Take our marks of these addresses off every interface. Returns problems."""
-        self._waiting = deque(place for place in self._waiting if place.address not in addresses)
+        """Take our marks of these addresses off every interface, all at once. Returns problems."""
+        self._claiming = deque(place for place in self._claiming if place.address not in addresses)
+        self._announcing = deque(place for place in self._announcing if place.address not in addresses)
         return self._delete([entry for entry in self.present if entry.ours and entry.address in addresses])
 
-    def keep_only(self, wanted: Collection[tuple[int, Address]]) -> list[str]:
+    def keep_only(self, wanted: Collection[tuple[int, Address]]) -> None:
         """Take off every address of ours that is not among the wanted (interface index, address)."""
-        return self._delete([e for e in self.present if e.ours and (e.index, e.address) not in wanted])
+        self._delete([e for e in self.present if e.ours and (e.index, e.address) not in wanted])
 
-    def _delete(self, entries: Collection[InterfaceAddress]) -> list[str]:
-        problems, gone = [], set()
-        for entry in entries:
-            try:
-                self._netlink.delete_address(entry.index, entry.address, entry.prefix_len)
-            except DataPlaneError as error:
-                problems.append(str(error))
-                continue
-            gone.add(entry)
+    def _delete(self, entries: Sequence[InterfaceAddress]) -> list[str]:
+        problems = self._netlink.delete_addresses(entries)
+        for entry, problem in zip(entries, problems, strict=True):
+            self._note(entry.address, problem)
+        gone = {entry for entry, problem in zip(entries, problems, strict=True) if not problem}
         self.present = [entry for entry in self.present if entry not in gone]
-        return problems
+        return [problem for problem in problems if problem]
 
-    # --- announcements: they have no acknowledgement, losses are made good by the next round ---
+    def _note(self, address: Address, problem: str) -> None:
+        self._problems.pop(address, None)
+        if problem:
+            self._problems[address] = problem
 
     def announce(self, places: Collection[Place], count: int, now: int) -> None:
-        """Announce each address `count` times: one round of all of them after the other, paced."""
+        """Announce each address `count` times, all of them one after the other.
+
+        Announcements have no acknowledgement; losses are made good by the machine's next round.
+        """
         # A tunnel or loopback has no neighbours.
         reachable = [place for place in places if len(place.link.mac) == 6 and any(place.link.mac)]
         addresses = {place.address for place in reachable}
-        self._waiting = deque(place for place in self._waiting if place.address not in addresses)
-        self._waiting.extend(reachable * count)
+        self._announcing = deque(place for place in self._announcing if place.address not in addresses)
+        self._announcing.extend(reachable * count)
         self.pump(now)
+
+    # --- portions ---------------------------------------------------------------------------------------------
+
+    @property
+    def claiming(self) -> bool:
+        """Addresses are still to be added: what the kernel tells of them is no news."""
+        return bool(self._claiming)
 
     @property
     def pump_at(self) -> int | None:
-        """When to call `pump` next; None: nothing waits."""
-        return self._burst_at if self._waiting else None
+        """When to call `pump` next; None: there is nothing to do."""
+        if self._claiming:
+            return 0
+        return self._burst_at if self._announcing else None
 
     def pump(self, now: int) -> None:
-        """Send the next burst when it is due."""
-        if not self._waiting or now < self._burst_at:
-            return
-        self._burst_at = now + BURST_PAUSE
-        for _ in range(min(BURST, len(self._waiting))):
-            place = self._waiting.popleft()
+        """Do the next portion that is due: addresses first, so that none is announced before it is there."""
+        if self._claiming:
+            self._claim_some()
+        elif self._announcing and now >= self._burst_at:
+            self._burst_at = now + BURST_PAUSE
+            self._send([self._announcing.popleft() for _ in range(min(BURST, len(self._announcing)))])
+
+    def _claim_some(self) -> None:
+        places = [self._claiming.popleft() for _ in range(min(CLAIMS, len(self._claiming)))]
+        wanted = [InterfaceAddress(place.link.index, place.address, place.prefix_len, ours=True) for place in places]
+        problems = self._netlink.add_addresses(wanted)
+        for entry, place, problem in zip(wanted, places, problems, strict=True):
+            self._note(place.address, f"{place.link.name}: {problem}" if problem else "")
+            if not problem:
+                self.present.append(entry)
+        if self._claiming:
+            self._send(places)  # the rest takes a while, these are usable now
+
+    def _send(self, places: Iterable[Place]) -> None:
+        for place in places:
             try:
                 self._packet.sendto(announcement(place.link.mac, place.address), (place.link.name, 0))
-            except OSError:  # the interface is going, or its queue is full
+            except OSError:  # the interface is going, has no neighbours, or its queue is full
                 continue
 
 

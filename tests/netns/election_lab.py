@@ -16,21 +16,28 @@ from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 from typing import Any
 
-from lbnode.election.messages import encode_line, groups_message
+from lbnode.election.messages import Setup, encode_line, groups_message, setup_message
+from lbnode.election.neighbour import answered
 from lbnode.election.netlink import Rtnetlink, open_monitor
 from lbnode.election.placement import InterfaceAddress
 from lbnode.lab.netns import Net, ip
-from lbnode.model import VipAddress, VipGroup
+from lbnode.model import Address, VipAddress, VipGroup
 
 VIP = "192.0.2.10"
+VIP6 = "2001:db8::10"
+LINK_LOCAL_VIP = "fe80::10"
 DEADLINE_S = 20.0
 ROOT = Path(__file__).parents[2]
 GROUP = VipGroup("front", 51, (VipAddress(ip_address(VIP), 24),), {"a": 250, "b": 150})
+BOTH = replace(
+    GROUP, addresses=(*GROUP.addresses, *(VipAddress(ip_address(vip), 64) for vip in (LINK_LOCAL_VIP, VIP6)))
+)
 ALONE = replace(GROUP, priorities={"a": 250})
 RTM_DELADDR = 21
+ETH_P_ALL, SO_RCVBUFFORCE = 3, 33
 KEEPALIVED_CONFIG = """
 global_defs {{
-    vrrp_version 3
+    vrrp_version {version}
 }}
 vrrp_instance front {{
     state BACKUP
@@ -38,11 +45,34 @@ vrrp_instance front {{
     virtual_router_id 51
     priority {priority}
     advert_int {interval}
+    {more}
     virtual_ipaddress {{
         {vip}/24
     }}
 }}
 """
+KEEPALIVED_CONFIG_BOTH = (
+    KEEPALIVED_CONFIG
+    + """
+vrrp_instance front6 {{
+    state BACKUP
+    interface front
+    virtual_router_id 51
+    priority {priority}
+    advert_int {interval}
+    virtual_ipaddress {{
+        {link_local_vip}/64
+        {vip6}/64
+    }}
+}}
+vrrp_sync_group both {{
+    group {{
+        front
+        front6
+    }}
+}}
+"""
+)
 
 
 def until(condition: Callable[[], bool], what: str) -> None:
@@ -56,12 +86,13 @@ def until(condition: Callable[[], bool], what: str) -> None:
 class Daemon:
     """A running tests.netns.election_node."""
 
-    def __init__(self, lab: Lab, name: str, *groups: VipGroup) -> None:
+    def __init__(self, lab: Lab, name: str, *groups: VipGroup, setup: Setup | None = None) -> None:
         self.name = name
         self.messages: list[dict[str, Any]] = []
         self.process = lab.net.popen(
             name,
             *(sys.executable, "-m", "tests.netns.election_node", name),
+            *([json.dumps(setup_message(setup)["setup"])] if setup else []),
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -114,12 +145,25 @@ class Daemon:
 
 
 class Keepalived:
-    """A running keepalived, VRRPv3."""
+    """A running keepalived. `both`: IPv4 and IPv6 in a sync group. `more`: lines of the IPv4 instance."""
 
-    def __init__(self, lab: Lab, name: str, path: Path, priority: int, interval: float = 0.1) -> None:
+    def __init__(
+        self,
+        lab: Lab,
+        name: str,
+        path: Path,
+        priority: int,
+        interval: float = 0.1,
+        *,
+        version: int = 3,
+        both: bool = False,
+        more: str = "",
+    ) -> None:
         self.log = path / "log"
         config = path / "keepalived.conf"
-        config.write_text(KEEPALIVED_CONFIG.format(priority=priority, interval=interval, vip=VIP))
+        text = KEEPALIVED_CONFIG_BOTH if both else KEEPALIVED_CONFIG
+        vips = {"vip": VIP, "vip6": VIP6, "link_local_vip": LINK_LOCAL_VIP}
+        config.write_text(text.format(priority=priority, interval=interval, version=version, more=more, **vips))
         command = ["keepalived", "--dont-fork", "--log-console", "--log-detail", "--vrrp", "-f", str(config)]
         command += ["-p", str(path / "pid"), "-r", str(path / "vrrp.pid")]
         with self.log.open("wb") as log:
@@ -134,7 +178,7 @@ class Keepalived:
 
 
 class Lab:
-    """Namespaces a and b (192.0.2.1, .2) and a client (192.0.2.100) on the switch sw."""
+    """Namespaces a and b (192.0.2.1, .2) and a client (192.0.2.100) on the switch sw; in 2001:db8::/64 the same."""
 
     def __init__(self, net: Net) -> None:
         self.net = net
@@ -143,11 +187,15 @@ class Lab:
         self._netlink: dict[str, Rtnetlink] = {}
         for name, address in (("a", "192.0.2.1/24"), ("b", "192.0.2.2/24"), ("client", "192.0.2.100/24")):
             net.add(name)
+            for key in ("accept_dad", "dad_transmits"):  # addresses are usable at once
+                net.run(name, "sysctl", "-qw", f"net.ipv6.conf.default.{key}=0")
             net.plug(name, "front", address, "sw", f"to-{name}")
+            host = address.removeprefix("192.0.2.").removesuffix("/24")
+            net.run(name, "ip", "addr", "add", f"2001:db8::{host}/64", "dev", "front")
             self._netlink[name] = net.call(name, Rtnetlink)
 
-    def daemon(self, name: str, *groups: VipGroup) -> Daemon:
-        return Daemon(self, name, *groups)
+    def daemon(self, name: str, *groups: VipGroup, setup: Setup | None = None) -> Daemon:
+        return Daemon(self, name, *groups, setup=setup)
 
     def addresses(self, name: str) -> list[InterfaceAddress]:
         return self._netlink[name].addresses()
@@ -166,13 +214,13 @@ class Lab:
     def heal(self, name: str) -> None:
         ip("-n", self.net.ns("sw"), "link", "set", f"to-{name}", "master", "br0")
 
-    def client_reaches(self, name: str) -> bool:
+    def client_reaches(self, name: str, address: str = VIP) -> bool:
         """The client's packets to the VIP arrive, and at this node."""
         try:
-            self.net.run("client", "ping", "-c1", "-W1", VIP)
+            self.net.run("client", "ping", "-c1", "-W1", address)
         except RuntimeError:
             return False
-        return self.mac(name) in self.net.run("client", "ip", "neigh", "show", VIP)
+        return self.mac(name) in self.net.run("client", "ip", "neigh", "show", address)
 
     def send_raw(self, packets: list[bytes]) -> None:
         """IP protocol 112 payloads by multicast from the client, TTL 255."""
@@ -199,6 +247,27 @@ class Lab:
             return count
 
         return removals
+
+    def count_announcements(self) -> Callable[[], set[Address]]:
+        """From now on, the addresses whose announcements the client has heard."""
+
+        def listen() -> socket.socket:
+            packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.ntohs(ETH_P_ALL))
+            packets.bind(("front", 0))
+            packets.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 24)
+            packets.setblocking(False)
+            return packets
+
+        packets, seen = self.net.call("client", listen), set[Address]()
+
+        def heard() -> set[Address]:
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    if (told := answered(packets.recv(1 << 16))) is not None:
+                        seen.add(told[0])
+            return seen
+
+        return heard
 
     @contextlib.contextmanager
     def never_both(self) -> Iterator[None]:

@@ -1,4 +1,6 @@
-"""A daemon that does nothing but the election, for tests: `python -m tests.netns.election_node NODE`.
+"""A daemon that does nothing but the election, for tests: `python -m tests.netns.election_node NODE [SETUP]`.
+
+SETUP is what the election process takes as {"setup": ...}, as JSON.
 
 stdin: JSON lines as the election process takes them ({"groups": ...}, {"handover": NAME}).
 stdout: JSON lines: every role change, and the journal's entries.
@@ -12,7 +14,7 @@ import os
 import signal
 import sys
 
-from lbnode.election.messages import group_from, role_message
+from lbnode.election.messages import group_from, role_message, setup_from
 from lbnode.election.supervisor import Election
 from lbnode.journal import Journal
 
@@ -48,7 +50,7 @@ async def obey(election: Election) -> None:
 
 async def main() -> None:
     journal = Journal(sys.argv[1])
-    election = Election(sys.argv[1], journal)
+    election = Election(sys.argv[1], journal, setup_from(json.loads(sys.argv[2])) if len(sys.argv) > 2 else None)
     tasks = [asyncio.create_task(job) for job in (tell_roles(election), tell_journal(journal), obey(election))]
     run = asyncio.create_task(election.run())
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, run.cancel)

@@ -11,10 +11,11 @@ from ipaddress import IPv4Address, ip_address
 
 import pytest
 
+from lbnode.election.messages import Setup
 from lbnode.election.packet import Advert, encode
 from lbnode.lab.netns import Net, ip
 from lbnode.model import VipAddress
-from tests.netns.election_lab import ALONE, GROUP, VIP, Daemon, Lab, until
+from tests.netns.election_lab import ALONE, BOTH, GROUP, LINK_LOCAL_VIP, VIP, VIP6, Daemon, Lab, until
 
 pytestmark = [pytest.mark.root]
 
@@ -272,3 +273,65 @@ def test_malformed_packets_are_counted_and_change_nothing(lab: Lab, pair: tuple[
     assert lab.holds("a") and not lab.holds("b")
     a.handover("front")  # both still work
     until(lambda: lab.holds("b"), "a handover still works")
+
+
+def test_the_own_address_of_another_node_as_a_vip_is_refused(lab: Lab) -> None:
+    mistaken = replace(GROUP, addresses=(*GROUP.addresses, VipAddress(ip_address("192.0.2.2"), 24)))
+    b = lab.daemon("b", mistaken)
+    until(lambda: lab.holds("b"), "b becomes active alone")
+    until(lambda: "ip addr del 192.0.2.2/24 dev front" in b.problem, "b says that its own address floats")
+    a = lab.daemon("a", replace(mistaken, preempt=True))
+    until(lambda: lab.holds("a") and not lab.holds("b"), "a takes over the rest")
+    assert not lab.holds("a", "192.0.2.2") and lab.holds("b", "192.0.2.2")
+    assert "192.0.2.2 is another router's own address" in a.problem
+
+
+def test_both_families_move_as_one_and_ipv6_leftovers_are_removed(lab: Lab) -> None:
+    a = lab.daemon("a", BOTH)
+    until(lambda: lab.holds("a") and lab.holds("a", VIP6), "a becomes active")
+    b = lab.daemon("b", BOTH)
+    until(lambda: b.state == "backup" and lab.client_reaches("a", VIP6), "b follows, the client reaches a")
+    assert (a.problem, b.problem) == ("", "")
+    (held,) = [entry for entry in lab.addresses("a") if str(entry.address) == VIP6]
+    assert (held.prefix_len, held.ours) == (128, True)
+    driver = a.driver_pid()
+    os.kill(a.process.pid, signal.SIGSTOP)  # so that it cannot clean up after its child
+    os.kill(driver, signal.SIGKILL)
+    a.kill(signal.SIGKILL)
+    until(lambda: lab.holds("b", VIP6), "b takes over")
+    assert lab.holds("a", VIP6)
+    a = lab.daemon("a", BOTH)
+    until(lambda: not lab.holds("a", VIP6) and not lab.holds("a", LINK_LOCAL_VIP), "the leftovers are removed")
+    until(lambda: a.state == "backup" and lab.client_reaches("b", VIP6), "the client reaches b")
+
+
+def test_nodes_with_one_key_elect_each_other_and_refuse_a_forged_advertisement(lab: Lab) -> None:
+    setup = Setup({1: bytes(range(32))}, frozenset("ab"))
+    a = lab.daemon("a", GROUP, setup=setup)
+    until(lambda: lab.holds("a"), "a becomes active")
+    b = lab.daemon("b", GROUP, setup=setup)
+    until(lambda: b.state == "backup" and b.roles[-1]["active_address"] == "192.0.2.1", "b follows a")
+    lab.send_raw([encode(Advert(51, 254, 10, (IPv4Address(VIP),), IPv4Address("192.0.2.100")))] * 3)
+    for daemon in (a, b):
+        until(lambda d=daemon: any("no authentication trailer" in event for event in d.events), "it is refused")
+    assert lab.holds("a") and a.state == "active" and b.roles[-1]["active_address"] == "192.0.2.1"
+    with lab.never_both():
+        a.kill(signal.SIGTERM)
+        until(lambda: lab.holds("b"), "a signed release is heard")
+
+
+def test_a_thousand_addresses_move_and_every_one_is_announced(lab: Lab) -> None:
+    vips = [ip_address("203.0.113.0") + n for n in range(1, 201)]
+    vips += [ip_address("2001:db8:1::") + n for n in range(1, 801)]
+    many = replace(GROUP, addresses=(*GROUP.addresses, *(VipAddress(vip, vip.max_prefixlen, "front") for vip in vips)))
+    a = lab.daemon("a", many)
+    until(lambda: len([e for e in lab.addresses("a") if e.ours]) == 1001, "a holds all")
+    b = lab.daemon("b", many)
+    until(lambda: b.state == "backup", "b follows")
+    heard = lab.count_announcements()
+    a.kill(signal.SIGTERM)
+    until(lambda: len([e for e in lab.addresses("b") if e.ours]) == 1001, "b holds all")
+    assert not [e for e in lab.addresses("a") if e.ours]
+    until(lambda: set(vips) <= heard(), "the client hears an announcement of each")
+    assert {role["state"] for role in b.roles[-2:]} <= {"backup", "active"} and b.problem == ""
+    assert not any("did not run" in event for event in (*a.events, *b.events))

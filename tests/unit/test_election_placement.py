@@ -128,3 +128,14 @@ def test_without_a_link_local_address_ipv6_is_claimed_but_not_elected() -> None:
 def test_a_link_local_vip_follows_the_interface_of_the_group() -> None:
     placement = where(replace(BOTH, addresses=(vip("fe80::10", 64),), interface="back"), [LINK_LOCAL, *PRESENT])
     assert placement.places[0].link == BACK
+
+
+def test_an_address_that_another_router_advertises_from_is_not_claimed() -> None:
+    placement = place(GROUP, LINKS, PRESENT, sole=False, taken={ip_address("192.0.2.10")})
+    assert [str(p.address) for p in placement.places] == ["198.51.100.1"]
+    assert placement.problems == ("192.0.2.10 is another router's own address, it advertises from it: not claimed",)
+
+
+def test_a_node_whose_own_address_floats_by_mistake_is_heard_from_it() -> None:
+    own = [InterfaceAddress(2, IPv4Address("192.0.2.10"), 24, ours=False)]
+    assert where(replace(GROUP, addresses=GROUP.addresses[:1]), own).sources == (IPv4Address("192.0.2.10"),)
