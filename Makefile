@@ -84,7 +84,6 @@ test: packages-test built
 
 test-reference: built
 	$(BIN)/python -m tests.reference
-	$(BIN)/pytest -q tests/packets/test_schedulers.py
 
 SEED ?= 1
 CLUSTER_SECONDS ?= 200000

@@ -234,13 +234,13 @@ class Machine:
 
     def wipe(self) -> None:
         self.exchange.changed(1 << 20)
-        for name in ("services", "vips", "leased"):
+        for name in ("services", "vips", "leased", "affinity"):
             for key in [key for key, _ in self.maps[name].items()]:
                 self.maps[name].delete(key)
         for name in ("conns", "replies", "events", "clock", "leases"):
             array = self.maps[name]
             array.put_range(0, bytes(array.value_size * array.info.max_entries))
-        for name in ("servers", "gauges", "cursors", "server_stats", "service_stats"):
+        for name in ("servers", "groups", "gauges", "cursors", "server_stats", "service_stats"):
             array = self.maps[name]
             array.put_range(0, bytes(array.value_size * 256))  # tests have fewer servers than this
         self.maps["meta"].put_index(0, layout.pack_meta())
@@ -277,9 +277,10 @@ class Bench:
         self.config = replace(self.config, **changes)
         self._write_config()
 
-    def service(self, text: str = f"tcp:{VIP}:80", scheduler: str = "rr", *flags: str) -> ServiceId:
+    def service(self, text: str = f"tcp:{VIP}:80", scheduler: str = "rr", *flags: str, **fields: Any) -> ServiceId:
+        """`fields`: of ProgrammedService."""
         service_id = ServiceId.parse(text)
-        self.tables.put_service(ProgrammedService(service_id, scheduler, frozenset(flags)))
+        self.tables.put_service(ProgrammedService(service_id, scheduler, frozenset(flags), **fields))
         return service_id
 
     def server(
@@ -308,7 +309,7 @@ class Bench:
 
     # --- packets ---
 
-    def send(self, packet: Packet | bytes, interface: str = "front", *, check: str = "all") -> Out:
+    def send(self, packet: Packet | bytes, interface: str = "front", *, check: str = "all", mark: int = 0) -> Out:
         """Run a packet through the program. Bytes are a whole frame. `check`: "all" | "ip" (not L4) | "none"."""
         index, mac = self.wire.interfaces[interface]
         frame = packet if isinstance(packet, bytes) else ether(packet, target=mac)
@@ -317,7 +318,7 @@ class Bench:
                 context = struct.pack("=6I", 0, len(frame), 0, index, 0, 0)
                 run = syscall.prog_test_run(self.machine.programs["xdp_lb"], frame, context=context)
             else:
-                context = struct.pack("=11I", *(0,) * 9, index, index)  # ingress_ifindex, ifindex of struct __sk_buff
+                context = struct.pack("=11I", 0, 0, mark, *(0,) * 6, index, index)  # struct __sk_buff: mark, interfaces
                 run = syscall.prog_test_run(self.machine.programs["tc_lb"], frame, context=context)
         verdict = _VERDICTS[self.entry].get(run.retval)
         assert verdict is not None, f"{self.entry} returned {run.retval}"
@@ -420,7 +421,16 @@ def segment(source: tuple[str, int], target: tuple[str, int], flags: str, mac: s
     addresses = IPv4Address(source[0]).packed + IPv4Address(target[0]).packed
     part = struct.pack("!HHIIBBHHH", source[1], target[1], 1, 1, 5 << 4, bits, 65535, 0, 0)
     total = ones_complement(addresses + struct.pack("!HH", 6, 20) + part)
-    part = part[:16] + (~total & 0xFFFF).to_bytes(2, "big") + part[18:]
-    header = struct.pack("!BBHHHBBH", 0x45, 0, 40, 0, 0, 64, 6, 0) + addresses
+    return _frame(addresses, 6, part[:16] + (~total & 0xFFFF).to_bytes(2, "big") + part[18:], mac)
+
+
+def datagram(source: tuple[str, int], target: tuple[str, int], mac: str = "02:00:00:00:00:98") -> bytes:
+    """A frame with a UDP datagram without data and checksum."""
+    addresses = IPv4Address(source[0]).packed + IPv4Address(target[0]).packed
+    return _frame(addresses, 17, struct.pack("!HHHH", source[1], target[1], 8, 0), mac)
+
+
+def _frame(addresses: bytes, protocol: int, payload: bytes, mac: str) -> bytes:
+    header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(payload), 0, 0, 64, protocol, 0) + addresses
     header = header[:10] + (~ones_complement(header) & 0xFFFF).to_bytes(2, "big") + header[12:]
-    return bytes.fromhex(mac.replace(":", "")) + b"\x02\0\0\0\0\x99\x08\0" + header + part
+    return bytes.fromhex(mac.replace(":", "")) + b"\x02\0\0\0\0\x99\x08\0" + header + payload

@@ -84,12 +84,34 @@ def test_deleted_server_loses_its_connections_only(bench: Bench) -> None:
     assert bench.gauge(service, kept).active == 2
 
 
-def test_connections_of_a_deleted_server_are_swept(bench: Bench) -> None:
+def test_idle_connections_of_a_deleted_server_run_out(bench: Bench) -> None:
+    """Until then its index is not given away: it counts them."""
     service = bench.service()
     gone = bench.server(service, "198.51.100.11:80")
     bench.establish()
+    index = bench.tables.services[service].servers[gone].index
     bench.remove(service, gone)
-    assert bench.advance(0) == 1 and bench.records() == []
+    assert bench.advance(899) == 0 and len(bench.records()) == 1
+    other = bench.server(service, "198.51.100.12:80")
+    assert bench.tables.services[service].servers[other].index != index
+    assert bench.advance(2) == 1 and bench.records() == []
+    bench.remove(service, other)
+    again = bench.server(service, "198.51.100.13:80")
+    assert bench.tables.services[service].servers[again].index == index
+
+
+def test_a_server_added_again_gets_its_connections_back(bench: Bench) -> None:
+    """As from IPVS's trash."""
+    service = bench.service()
+    server = bench.server(service, "198.51.100.11:80")
+    bench.establish()
+    bench.remove(service, server)
+    bench.server(service, "198.51.100.11:80")
+    assert bench.gauge(service, server).active == 1
+    assert bench.send(tcp(40000, "A")).ip.dst == "198.51.100.11"
+    bench.remove(service)
+    bench.server(bench.service(), "198.51.100.11:80")
+    assert bench.gauge(service, server).active == 1
 
 
 def test_index_of_a_deleted_server_used_again(bench: Bench) -> None:

@@ -1,4 +1,4 @@
-"""`make test-reference`: lbadm beside ipvsadm: passed and total per data plane, and the lines that differ.
+"""`make test-reference`: lbadm beside ipvsadm, the schedulers beside ip_vs's: passed and total, and what differs.
 
 python -m tests.reference [PLANE...]    fake, xdp, ipvs, direct; without one, all of them, each where it can run
 """
@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from tests.conftest import NEEDS
-from tests.reference import cases
+from tests.reference import cases, schedulers
 from tests.reference.lbadm import target
 from tests.uml import run as uml
 
@@ -24,8 +24,8 @@ def main() -> int:
         return max(_compare(plane) for plane in planes)
     if not cases.CASES.exists():
         print(f"skipped: no {cases.CASES}")
-        return 0
-    return max(_compare("fake"), _on_xdp(), _on_ip_vs())
+        return _schedulers()
+    return max(_compare("fake"), _on_xdp(), _on_ip_vs(), _schedulers())
 
 
 def _on_xdp() -> int:
@@ -33,6 +33,13 @@ def _on_xdp() -> int:
         print(f"xdp: skipped: {missing}")
         return 0
     return _compare("xdp")
+
+
+def _schedulers() -> int:
+    if missing := NEEDS["root"]():
+        print(f"schedulers on xdp: skipped: {missing}")
+        return 0
+    return schedulers.report()
 
 
 def _on_ip_vs() -> int:

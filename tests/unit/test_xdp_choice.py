@@ -6,7 +6,7 @@ import pytest
 
 from lbnode.dataplane.base import DeleteService, PutServer, PutService
 from lbnode.dataplane.xdp.interfaces import Interface, choose, wanted
-from lbnode.dataplane.xdp.supported import check
+from lbnode.dataplane.xdp.supported import check, check_hooks
 from lbnode.errors import Unsupported
 from lbnode.model import ForwardingMethod, ProgrammedServer, ProgrammedService, ServerId, ServiceId
 
@@ -60,11 +60,11 @@ def server(text: str, forward: str) -> PutServer:
     ("op", "words"),
     [
         (service("sctp:192.0.2.10:80"), "tcp and udp"),
-        (service("fwmark:7"), "firewall marks"),
-        (service(scheduler="lblcr"), "it has: mh rr sh wlc wrr"),
+        (service(scheduler="fifo"), "it has: dh fo lblc lblcr lc mh nq ovf rr sed sh twos wlc wrr"),
+        (service("tcp:192.0.2.10:0"), "needs persistence"),
         (service(scheduler_flags=frozenset({"sh-port"})), "rr has no flag sh-port"),
         (service(persistent_s=300), "persistence"),
-        (service(one_packet=True), "one-packet"),
+        (service(one_packet=True), "one-packet scheduling is for udp"),
         (server("[2001:db8::2]:80", "masquerade"), "IPv4"),
         (server("192.0.2.21:81", "direct"), "must be 80"),
         (server("192.0.2.21:81", "tunnel"), "must be 80"),
@@ -75,9 +75,18 @@ def test_what_it_cannot_do_is_refused_in_words(op: PutService | PutServer, words
         check(op)
 
 
+def test_marks_need_socket_buffers() -> None:
+    check_hooks(ServiceId.parse("fwmark:7"), [])
+    check_hooks(HTTP, ["eth0"])
+    with pytest.raises(Unsupported, match=r'eth0, eth1 is served at XDP: set attach = "tcx"'):
+        check_hooks(ServiceId.parse("fwmark:7"), ["eth0", "eth1"])
+
+
 def test_what_it_can_do_passes() -> None:
     check(service("tcp:[2001:db8::1]:80"))
-    check(service(scheduler="sh", scheduler_flags=frozenset({"sh-port", "sh-fallback"})))
+    check(service(scheduler="sh", scheduler_flags=frozenset({"sh-port", "sh-fallback", "flag-3"})))
+    check(service(scheduler_flags=frozenset({"flag-1"})))
+    check(service("fwmark:7", one_packet=True))
     check(server("192.0.2.21:8080", "masquerade"))
     check(server("192.0.2.21:80", "tunnel"))
     check(DeleteService(HTTP))

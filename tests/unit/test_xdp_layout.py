@@ -56,6 +56,7 @@ SIZES = {
     "config": layout.CONFIG_SIZE,
     "stats": layout.STATS_SIZE,
     "gauge": layout.GAUGE_SIZE,
+    "group": layout.GROUP_SIZE,
     "meta": layout.META_SIZE,
     "clock": layout.CLOCK_SIZE,
     "tuple": 40,
@@ -74,9 +75,11 @@ def test_every_field_lies_where_the_structure_has_it(structs: Mapping[str, tuple
     for base, name, fields in (
         (service, "service", {"index": "index", "epoch": "epoch", "flags": "flags", "list_at": "list",
                               "list_len": "list_len", "table_at": "table", "table_len": "table_len", "start": "start",
-                              "max_weight": "max_weight", "weight_gcd": "weight_gcd"}),
+                              "max_weight": "max_weight", "weight_gcd": "weight_gcd", "persistent_s": "persistent_s",
+                              "group": "group"}),
         (server, "server", {"generation": "generation", "service": "service", "weight": "weight",
-                            "upper_threshold": "upper_threshold", "lower_threshold": "lower_threshold"}),
+                            "upper_threshold": "upper_threshold", "lower_threshold": "lower_threshold", "rank": "rank",
+                            "last_weight": "last_weight", "group": "group", "mark": "mark"}),
     ):  # fmt: skip
         offsets = structs[name][1]
         for field, member in fields.items():
@@ -123,9 +126,9 @@ def test_numbers_are_those_of_the_header() -> None:
         ("LAYOUT_VERSION", layout.LAYOUT_VERSION),
         ("BUCKET_WAYS", layout.BUCKET_WAYS),
         ("RECORDS_MAX", records.RECORDS_MAX),
-        ("SERVICE_HASH_PORT", layout.ServiceFlag.HASH_PORT),
-        ("SERVICE_HASH_FALLBACK", layout.ServiceFlag.HASH_FALLBACK),
-        ("SERVER_HOP", layout.ServerFlag.HOP),
+        ("GROUP_MEMBERS", layout.GROUP_MEMBERS),
+        *((f"SERVICE_{flag.name}", flag) for flag in layout.ServiceFlag),
+        *((f"SERVER_{flag.name}", flag) for flag in layout.ServerFlag),
         ("CONFIG_SYNC", layout.ConfigFlag.SYNC),
     ):
         assert int(defined[name], 0) == value, name
@@ -158,12 +161,9 @@ def test_service_keys_survive(service_id: ServiceId) -> None:
         u32,
         u32,
         u32,
-        st.integers(0, 3),
-        u32,
-        u32,
-        u32,
-        u32,
-        u32,
+        st.integers(0, 15),
+        *(u32,) * 7,
+        st.integers(0, layout.ALL_BITS),
     )
 )
 def test_services_survive(service: layout.Service) -> None:
@@ -186,10 +186,18 @@ hops = st.builds(layout.Hop, u32, macs, macs, u16)
         u32,
         st.none() | hops,
         st.none() | addresses.filter(lambda address: int(address) != 0),
+        u16,
+        st.sampled_from([0, layout.ServerFlag.GONE, layout.ServerFlag.KEEP_PORT]),
+        *(u32,) * 4,
     )
 )
 def test_servers_survive(server: layout.Server) -> None:
     assert layout.Server.unpack(server.pack()) == server
+
+
+@given(st.builds(layout.Group, u32, st.tuples(*(u32,) * layout.GROUP_MEMBERS)))
+def test_groups_survive(group: layout.Group) -> None:
+    assert layout.Group.unpack(group.pack()) == group
 
 
 def test_an_unused_server_is_none() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
+from dataclasses import replace
+from fractions import Fraction
 from ipaddress import IPv4Address, ip_address
 
 from hypothesis import given, settings
@@ -10,7 +13,7 @@ from hypothesis import strategies as st
 
 from lbnode.dataplane.xdp import maglev, slots
 from lbnode.dataplane.xdp.layout import SH_SLOTS, SLOT_EMPTY, Scheduler, ServiceFlag
-from lbnode.model import ForwardingMethod, ProgrammedServer, ServerId
+from lbnode.model import GENERIC_FLAGS, ServerId
 
 weights = st.lists(st.integers(0, 65535), min_size=1, max_size=12)
 
@@ -19,9 +22,9 @@ def ids(count: int) -> list[ServerId]:
     return [ServerId(IPv4Address(0xC6336400 + n), 80) for n in range(1, count + 1)]
 
 
-def members(given_weights: list[int]) -> list[tuple[int, ProgrammedServer]]:
+def members(given_weights: list[int]) -> list[slots.Member]:
     return [
-        (100 + n, ProgrammedServer(server, weight, ForwardingMethod.DIRECT))
+        slots.Member(100 + n, server, weight, weight)
         for n, (server, weight) in enumerate(zip(ids(len(given_weights)), given_weights, strict=True))
     ]
 
@@ -160,7 +163,65 @@ def test_round_robin_goes_on_behind_the_server_chosen_last() -> None:
     assert slots.carry_position(before, [9], 3) == 1  # nothing chosen yet
 
 
-@given(st.sets(st.sampled_from(["sh-port", "sh-fallback"])))
-def test_flags_survive(names: set[str]) -> None:
-    assert slots.flag_names(Scheduler.SH, slots.flags(names)) == names
-    assert slots.flags({"mh-port"}) == ServiceFlag.HASH_PORT
+@given(st.sets(st.sampled_from(["sh-port", "sh-fallback", "flag-3"])), st.sets(st.sampled_from(GENERIC_FLAGS)))
+def test_flags_survive(of_sh: set[str], of_others: set[str]) -> None:
+    """ipvsadm's bits: sh-fallback is flag-1, sh-port flag-2."""
+    assert slots.flag_names(Scheduler.SH, slots.flags("sh", of_sh)) == of_sh
+    assert slots.flag_names(Scheduler.RR, slots.flags("rr", of_others)) == of_others
+    assert slots.flags("mh", {"mh-fallback"}) == slots.flags("rr", {"flag-1"}) == ServiceFlag.FLAG_1
+
+
+# --- other lists and tables ------------------------------------------------------------------------------------------
+
+
+def test_destination_hashing_gives_every_server_the_same() -> None:
+    assert slots.table(Scheduler.DH, members([1, 3, 0]))[:4] == [100, 101, 102, 100]
+
+
+def test_maglev_keeps_the_slots_of_a_server_that_is_drained() -> None:
+    """As IPVS: its clients are refused, or go to the fallback, and nobody else moves."""
+    drained = [replace(one, weight=0) if one.index == 101 else one for one in members([1, 3, 2])]
+    assert slots.table(Scheduler.MH, drained) == slots.table(Scheduler.MH, members([1, 3, 2]))
+    assert slots.table_key(Scheduler.MH, drained) == slots.table_key(Scheduler.MH, members([1, 3, 2]))
+
+
+@given(weights)
+def test_fo_and_ovf_begin_with_the_largest_weight(given_weights: list[int]) -> None:
+    found = members(given_weights)
+    weight_of = {one.index: one.weight for one in found}
+    order = slots.order(Scheduler.FO, found)
+    assert sorted(order, key=lambda index: (-weight_of[index], index)) == order
+    assert slots.order(Scheduler.RR, found) == [one.index for one in found]
+
+
+large = st.integers(1, 2**31 - 1)  # what ipvsadm takes
+
+
+@given(st.lists(large, max_size=40))
+def test_draws_have_the_weights_shares(given_weights: list[int]) -> None:
+    """Whatever a value gets as an element's own and as others' alias is its weight's part of all weights."""
+    table = slots.alias_table(list(enumerate(given_weights)))
+    count, total = len(given_weights), sum(given_weights)
+    assert len(table) == 3 * count
+    chance = [Fraction(0)] * count
+    for value, threshold, alias in zip(table[::3], table[1::3], table[2::3], strict=True):
+        own = Fraction(threshold + 1, 2**32)
+        chance[value] += own / count
+        chance[alias] += (1 - own) / count
+    for value, weight in enumerate(given_weights):
+        assert abs(chance[value] - Fraction(weight, total)) <= Fraction(count, 2**31)
+
+
+def test_two_choices_by_weight() -> None:
+    """Drawn with a fixed seed as sched_random.h does: the weights' shares, within five standard deviations."""
+    given_weights, draws = [1, 2, 3, 10], 20_000
+    table = slots.table(Scheduler.TWOS, members([*given_weights, 0]))
+    assert len(table) == 3 * len(given_weights), "who has no weight is never drawn"
+    chance = random.Random(20261127)
+    counted: Counter[int] = Counter()
+    for _ in range(draws):
+        at = 3 * (chance.getrandbits(32) * len(given_weights) >> 32)
+        counted[table[at] if chance.getrandbits(32) <= table[at + 1] else table[at + 2]] += 1
+    for index, weight in enumerate(given_weights, 100):
+        share = weight / sum(given_weights)
+        assert abs(counted[index] - draws * share) < 5 * (draws * share * (1 - share)) ** 0.5

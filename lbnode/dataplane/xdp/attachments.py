@@ -122,6 +122,9 @@ class Attachments:
     def status(self) -> tuple[InterfaceStatus, ...]:
         return tuple(self._status[name] for name in sorted(self._status))
 
+    def at_xdp(self) -> list[str]:
+        return [one.name for one in self.status() if one.mode == "xdp"]
+
     def detach(self) -> None:
         for link in self._links.values():
             link.detach()

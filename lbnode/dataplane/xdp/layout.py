@@ -15,17 +15,20 @@ from typing import Self
 
 from lbnode.model import Address, Counters, ForwardingMethod, L4Protocol, ServiceId, Timeouts
 
-LAYOUT_VERSION = 3
+LAYOUT_VERSION = 4
 BUCKET_WAYS = 4
 SLOT_EMPTY = 0xFFFFFFFF
 MAX_SERVERS_PER_SERVICE = 65535
-SH_SLOTS = 256
+SH_SLOTS = 256  # of sh and dh
+GROUP_MEMBERS = 16
+ALL_BITS = (1 << 128) - 1
 LEASES_MAX = 1024
 LEASE_OF_TARGET = 0xFFFF
 
 SERVICE_KEY_SIZE = 24
-SERVICE_SIZE = 56
-SERVER_SIZE = 80
+SERVICE_SIZE = 72
+SERVER_SIZE = 96
+GROUP_SIZE = 80
 VIP_SIZE = 16
 CONFIG_SIZE = 80
 STATS_SIZE = 40
@@ -60,18 +63,31 @@ class Scheduler(IntEnum):
     WLC = 3
     SH = 4
     MH = 5
+    LC = 6
+    SED = 7
+    NQ = 8
+    FO = 9
+    OVF = 10
+    DH = 11
+    LBLC = 12
+    LBLCR = 13
+    TWOS = 14
 
 
 SCHEDULERS: Mapping[str, Scheduler] = {member.name.lower(): member for member in Scheduler}
 
 
 class ServiceFlag(IntFlag):
-    HASH_PORT = 1
-    HASH_FALLBACK = 2
+    FLAG_1 = 1
+    FLAG_2 = 2
+    FLAG_3 = 4
+    ONE_PACKET = 8
 
 
 class ServerFlag(IntFlag):
     HOP = 1
+    GONE = 2
+    KEEP_PORT = 4
 
 
 class ConfigFlag(IntFlag):
@@ -151,7 +167,7 @@ def unpack_service_key(data: bytes) -> ServiceId:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """Value of map `services`. `list_at`, `table_at`: first slot of the ranges in map `slots`."""
+    """Value of map `services`. `list_at`, `table_at`: first slot of the ranges in map `slots`; `group`: in `groups`."""
 
     index: int
     scheduler: Scheduler
@@ -164,8 +180,11 @@ class Service:
     start: int = 0
     max_weight: int = 0
     weight_gcd: int = 0
+    persistent_s: int = 0
+    group: int = 0
+    persistent_mask: int = ALL_BITS
 
-    _FORMAT = struct.Struct("=11I12x")
+    _FORMAT = struct.Struct("=13I4x16s")
 
     def pack(self) -> bytes:
         return self._FORMAT.pack(
@@ -180,26 +199,34 @@ class Service:
             self.start,
             self.max_weight,
             self.weight_gcd,
+            self.persistent_s,
+            self.group,
+            self.persistent_mask.to_bytes(16, "big"),
         )
 
     @classmethod
     def unpack(cls, data: bytes) -> Self:
-        index, scheduler, flags, epoch, list_at, list_len, table_at, table_len, start, max_weight, gcd = (
-            cls._FORMAT.unpack(data)
-        )
-        return cls(
-            index,
-            Scheduler(scheduler),
-            epoch,
-            list_at,
-            list_len,
-            flags,
-            table_at,
-            table_len,
-            start,
-            max_weight,
-            gcd,
-        )
+        index, scheduler, flags, epoch, list_at, list_len, *rest, mask = cls._FORMAT.unpack(data)
+        values = (*rest, int.from_bytes(mask, "big"))
+        return cls(index, Scheduler(scheduler), epoch, list_at, list_len, flags, *values)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Value of map `groups`, with nothing remembered about its members' load."""
+
+    next: int  # index; 0 = the last
+    members: tuple[int, ...]  # GROUP_MEMBERS indexes of servers, or SLOT_EMPTY
+
+    _FORMAT = struct.Struct(f"=IIQ{GROUP_MEMBERS}I")
+
+    def pack(self) -> bytes:
+        return self._FORMAT.pack(0, self.next, 0, *self.members)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Self:
+        _, following, _, *members = cls._FORMAT.unpack(data)
+        return cls(following, tuple(members))
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,8 +254,13 @@ class Server:
     hop: Hop | None = None
     tunnel_source: Address | None = None  # None: the client's address is the outer source
     lease: int = 0  # of its service's address; 0 = none needed, LEASE_OF_TARGET = the packet's target tells
+    flags: int = 0  # ServerFlag, HOP aside
+    rank: int = 0
+    last_weight: int = 0
+    group: int = 0
+    mark: int = 0
 
-    _FORMAT = struct.Struct("=16s2sBBIIIII6sH6sHIBxH16s")
+    _FORMAT = struct.Struct("=16s2sBBIIIII6sH6sHIBxH16s4I")
 
     def pack(self) -> bytes:
         hop = self.hop or Hop(0, bytes(6), bytes(6), 0)
@@ -236,7 +268,7 @@ class Server:
             pack_address(self.address),
             self.port.to_bytes(2, "big"),
             FORWARD_NUMBER[self.forward],
-            ServerFlag.HOP if self.hop else 0,
+            self.flags | (ServerFlag.HOP if self.hop else 0),
             self.generation,
             self.service,
             self.weight,
@@ -250,13 +282,17 @@ class Server:
             0,
             self.lease,
             NO_ADDRESS if self.tunnel_source is None else pack_address(self.tunnel_source),
+            self.rank,
+            self.last_weight,
+            self.group,
+            self.mark,
         )
 
     @classmethod
     def unpack(cls, data: bytes) -> Self | None:
         """None if the index is unused."""
         (address, port, forward, flags, generation, service, weight, upper, lower) = cls._FORMAT.unpack(data)[:9]
-        target, mtu, source, _, ifindex, _, lease, tunnel_source = cls._FORMAT.unpack(data)[9:]
+        target, mtu, source, _, ifindex, _, lease, tunnel_source, *rest = cls._FORMAT.unpack(data)[9:]
         if generation == 0:
             return None
         return cls(
@@ -271,10 +307,17 @@ class Server:
             Hop(ifindex, source, target, mtu) if flags & ServerFlag.HOP else None,
             None if tunnel_source == NO_ADDRESS else unpack_address(tunnel_source),
             lease,
+            flags & ~ServerFlag.HOP,
+            *rest,
         )
 
 
 UNUSED_SERVER = bytes(SERVER_SIZE)
+
+
+def unpack_affinity_key(data: bytes) -> int:
+    """Index of the service (key of map `affinity`)."""
+    return int(struct.unpack("=16xI4x", data)[0])
 
 
 def pack_vip(services: int) -> bytes:
@@ -350,12 +393,17 @@ def unpack_meta(data: bytes) -> int:
 class Gauge:
     active: int
     inactive: int
-    overloaded: bool = False
+    overloaded: int = 0  # the upper threshold that was reached
+    persistent: int = 0
 
     @classmethod
     def unpack(cls, data: bytes) -> Self:
-        active, inactive, overloaded, _ = struct.unpack("=iiII", data)
-        return cls(active, inactive, bool(overloaded))
+        return cls(*struct.unpack("=iiIi", data))
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is tracked."""
+        return not (self.active or self.inactive or self.persistent)
 
 
 def unpack_counters(per_cpu: bytes, gauge: Gauge | None = None) -> Counters:
@@ -363,7 +411,9 @@ def unpack_counters(per_cpu: bytes, gauge: Gauge | None = None) -> Counters:
     columns = zip(*struct.iter_unpack("=5Q", per_cpu), strict=True)
     connections, packets_in, packets_out, bytes_in, bytes_out = (sum(column) for column in columns)
     gauge = gauge or Gauge(0, 0)
-    return Counters(connections, packets_in, packets_out, bytes_in, bytes_out, gauge.active, gauge.inactive)
+    return Counters(
+        connections, packets_in, packets_out, bytes_in, bytes_out, gauge.active, gauge.inactive, gauge.persistent
+    )
 
 
 def unpack_event(per_cpu: bytes) -> int:

@@ -20,6 +20,7 @@ from lbnode.dataplane.base import (
     Capabilities,
     DeleteServer,
     DeleteService,
+    InterfaceStatus,
     Op,
     PlaneStatus,
     PutServer,
@@ -35,7 +36,7 @@ from lbnode.dataplane.xdp.maps import Map, mount_bpffs, unmount_bpffs
 from lbnode.dataplane.xdp.neighbours import Neighbours, NextHop
 from lbnode.dataplane.xdp.records import RECORD_LAYOUT, RECORD_SIZE, unpack_records
 from lbnode.dataplane.xdp.tables import Tables
-from lbnode.errors import DataPlaneError
+from lbnode.errors import DataPlaneError, Unsupported
 from lbnode.model import Address, Connection, Programmed, ServiceCounters, ServiceId, Timeouts
 
 _log = logging.getLogger(__name__)
@@ -211,10 +212,11 @@ class XdpPlane:
         return self._tables.programmed(self._config.timeouts)
 
     async def apply(self, op: Op) -> None:
-        self._opened()
+        _, attachments = self._opened()
         supported.check(op)
         match op:
             case PutService(service):
+                supported.check_hooks(service.id, attachments.at_xdp())
                 self._tables.put_service(service)
             case DeleteService(service_id):
                 self._tables.delete_service(service_id)
@@ -240,7 +242,7 @@ class XdpPlane:
         }
         return PlaneStatus(
             kind="xdp",
-            interfaces=attachments.status(),
+            interfaces=[self._with_marks(one) for one in attachments.status()],
             connections=layout.unpack_event(events.get_index(layout.Event.ENTRIES)),
             connections_max=self._maps["conns"].info.max_entries * layout.BUCKET_WAYS,
             drops=drops,
@@ -254,6 +256,15 @@ class XdpPlane:
 
     def lease_map(self) -> int | None:
         return self._tables.leases.map_fd
+
+    def _with_marks(self, interface: InterfaceStatus) -> InterfaceStatus:
+        """An interface that came after a service which it cannot serve says so."""
+        for service_id in self._tables.services:
+            try:
+                supported.check_hooks(service_id, [interface.name] if interface.mode == "xdp" else [])
+            except Unsupported as error:
+                return replace(interface, error=str(error))
+        return interface
 
     # --- counters and connections ----------------------------------------------------------------------------
 

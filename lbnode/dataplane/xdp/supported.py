@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from lbnode.dataplane.base import Capabilities, Op, PutServer, PutService
 from lbnode.dataplane.xdp.layout import FORWARDING, SCHEDULERS
 from lbnode.errors import Unsupported
 from lbnode.model import (
     IPIP,
-    SCHEDULER_FLAGS,
+    MAX_WEIGHT,
     ForwardingMethod,
     L4Protocol,
     ProgrammedServer,
     ProgrammedService,
     ServiceId,
+    flags_of,
 )
-
-MAX_WEIGHT = 65535  # above, sums of weights times connections could overflow in the kernel
 
 CAPABILITIES = Capabilities(
     kind="xdp",
@@ -40,29 +41,37 @@ def check(op: Op) -> None:
             pass
 
 
+def check_hooks(service_id: ServiceId, at_xdp: Sequence[str]) -> None:
+    """Raise Unsupported if the service cannot be served on these interfaces, which are attached at XDP."""
+    if service_id.fwmark and at_xdp:
+        raise Unsupported(
+            f"{service_id}: only socket buffers have a firewall mark, and {', '.join(at_xdp)} is served at XDP: set "
+            'attach = "tcx" in node.toml, section [dataplane]'
+        )
+
+
 def _check_service(service: ProgrammedService) -> None:
     service_id = service.id
-    if service_id.fwmark:
-        raise Unsupported(f"{service_id}: {_PLANE} does not match firewall marks, only tcp and udp addresses")
-    if service_id.protocol not in CAPABILITIES.protocols:
+    if not service_id.fwmark and service_id.protocol not in CAPABILITIES.protocols:
         raise Unsupported(f"{service_id}: {_PLANE} balances tcp and udp, not {service_id.protocol}")
     if service_id.address is not None and (service_id.address.is_multicast or service_id.address.is_unspecified):
         raise Unsupported(f"{service_id}: {_PLANE} balances unicast addresses, not {service_id.address}")
-    if service_id.port == 0:
-        raise Unsupported(f"{service_id}: {_PLANE} needs a port; port 0 (all ports) is not supported")
+    if service_id.port == 0 and not service_id.fwmark and not service.persistent_s:
+        raise Unsupported(f"{service_id}: port 0 (all ports of the address) needs persistence: set `persistent`")
     if service.scheduler not in CAPABILITIES.schedulers:
         known = " ".join(sorted(CAPABILITIES.schedulers))
         raise Unsupported(f"{service_id}: {_PLANE} has no scheduler {service.scheduler}; it has: {known}")
-    allowed = SCHEDULER_FLAGS.get(service.scheduler, ())
+    allowed = flags_of(service.scheduler)
     if wrong := sorted(service.scheduler_flags.difference(allowed)):
-        having = f"has only: {' '.join(allowed)}" if allowed else "has none"
-        raise Unsupported(f"{service_id}: scheduler {service.scheduler} has no flag {' '.join(wrong)}; it {having}")
+        raise Unsupported(
+            f"{service_id}: scheduler {service.scheduler} has no flag {' '.join(wrong)}; it has: {' '.join(allowed)}"
+        )
     if service.persistence_engine:
         raise Unsupported(f"{service_id}: {_PLANE} has no persistence engine {service.persistence_engine}; IPVS has")
     if service.persistent_s:
         raise Unsupported(f"{service_id}: {_PLANE} has no persistence; scheduler sh keeps a client on its server")
-    if service.one_packet:
-        raise Unsupported(f"{service_id}: {_PLANE} has no one-packet scheduling")
+    if service.one_packet and service_id.protocol is L4Protocol.TCP:
+        raise Unsupported(f"{service_id}: one-packet scheduling is for udp services and firewall marks")
 
 
 def _check_server(service_id: ServiceId, server: ProgrammedServer) -> None:
@@ -76,10 +85,10 @@ def _check_server(service_id: ServiceId, server: ProgrammedServer) -> None:
     if server.forward is ForwardingMethod.TUNNEL and server.tunnel != IPIP:
         raise Unsupported(f"{where}: {_PLANE} tunnels by ipip, not by {server.tunnel.type}")
     if server.weight > MAX_WEIGHT:
-        raise Unsupported(f"{where}: {_PLANE} takes weights up to {MAX_WEIGHT}, not {server.weight}")
-    if server.id.port == 0:
-        raise Unsupported(f"{where}: {_PLANE} needs the server's port; port 0 is not supported")
-    if server.forward is not ForwardingMethod.MASQUERADE and server.id.port != service_id.port:
+        raise Unsupported(f"{where}: weights go up to {MAX_WEIGHT}, not {server.weight}")
+    if service_id.fwmark or server.forward is ForwardingMethod.MASQUERADE:
+        return
+    if server.id.port != service_id.port:
         raise Unsupported(
             f"{where}: {server.forward} leaves the port as it is, so the server's port must be {service_id.port}; "
             "use masquerade to change it"

@@ -9,33 +9,26 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from operator import attrgetter
 
 from lbnode.dataplane.xdp import layout, slots
 from lbnode.dataplane.xdp.allocate import IndexPool, RangePool
+from lbnode.dataplane.xdp.groups import Groups
 from lbnode.dataplane.xdp.leases import Leases
 from lbnode.dataplane.xdp.maps import Map
+from lbnode.dataplane.xdp.mirror import Server, Service, configured, members, server_of, service_of
 from lbnode.dataplane.xdp.neighbours import Neighbours
+from lbnode.dataplane.xdp.trash import Trash
+from lbnode.dataplane.xdp.vips import Vips
 from lbnode.errors import DataPlaneError
 from lbnode.model import Address, Programmed, ProgrammedServer, ProgrammedService, ServerId, ServiceId, Timeouts
 
 _GRACE_S = 0.1  # packets that began with the old value of a service are long through when its slots are used again
 _CHUNK = 1024  # elements read between two turns of the event loop
-
-
-@dataclass(slots=True)
-class Server:
-    index: int
-    generation: int
-    programmed: ProgrammedServer
-
-
-@dataclass(slots=True)
-class Service:
-    entry: layout.Service
-    programmed: ProgrammedService  # without its servers: they are below
-    servers: dict[ServerId, Server] = field(default_factory=dict)  # oldest first; the list in the map: newest first
+_NO_SERVICE = 0xFFFFFFFF
+_CACHED = (layout.Scheduler.LBLC, layout.Scheduler.LBLCR)  # with entries in map `affinity`
 
 
 class Tables:
@@ -52,8 +45,11 @@ class Tables:
             min(maps[name].info.max_entries for name in ("servers", "server_stats", "gauges"))
         )
         self._ranges = RangePool(maps["slots"].info.max_entries)
+        self._groups = Groups(maps["groups"], clock, _GRACE_S)
         self._generation = 0
         self.leases = Leases(maps)
+        self._vips = Vips(maps["vips"])
+        self._trash = Trash(maps, self._server_indexes)
 
     def programmed(self, timeouts: Timeouts) -> Programmed:
         return Programmed(
@@ -76,100 +72,93 @@ class Tables:
             self._service_indexes.reserve(entry.index)
             self._ranges.reserve(entry.list_at, entry.list_len)
             self._ranges.reserve(entry.table_at, entry.table_len)
-            service = Service(
-                entry,
-                ProgrammedService(
-                    service_id, entry.scheduler.name.lower(), slots.flag_names(entry.scheduler, entry.flags)
-                ),
-            )
+            self._groups.load(entry.group)
+            service = Service(entry, service_of(service_id, entry))
             self.services[service_id] = service
-            for index in reversed(self._read_slots(entry.list_at, entry.list_len)):
-                self._load_server(service, index)
+            service.listed = self._read_slots(entry.list_at, entry.list_len)
+            for server in sorted(
+                (self._load_server(service, index) for index in service.listed), key=attrgetter("rank")
+            ):
+                self._remember(service, server)
             await asyncio.sleep(0)
         await self._free_orphans()
-        self._load_vips()
+        self._vips.load(self.services, _CHUNK)
 
     def _read_slots(self, start: int, length: int) -> tuple[int, ...]:
         array = self._maps["slots"]
         return tuple(struct.unpack("=I", array.get_index(start + n))[0] for n in range(length))
 
-    def _load_server(self, service: Service, index: int) -> None:
+    def _load_server(self, service: Service, index: int) -> Server:
         entry = layout.Server.unpack(self._maps["servers"].get_index(index))
         if entry is None:
             raise DataPlaneError(
                 f"the pinned maps are damaged: service {service.programmed.id} names server index {index}, which is "
                 "unused; stop lbnoded, remove its run directory's bpf mount and start it again"
             )
+        return self._taken_over(index, entry)
+
+    def _taken_over(self, index: int, entry: layout.Server) -> Server:
         self._server_indexes.reserve(index)
-        self._generation = max(self._generation, entry.generation)
-        programmed = ProgrammedServer(
-            ServerId(entry.address, entry.port),
-            entry.weight,
-            entry.forward,
-            entry.upper_threshold,
-            entry.lower_threshold,
-        )
-        self._remember(service, Server(index, entry.generation, programmed))
+        self._generation = max(self._generation, entry.generation, entry.rank)
+        return server_of(index, entry)
 
     async def _free_orphans(self) -> None:
         used = {one.index for service in self.services.values() for one in service.servers.values()}
+        names = {service.entry.index: key for key, service in self.services.items()}
         for keys, values in self._maps["servers"].batches(_CHUNK):
             for (index,), at in zip(
                 struct.iter_unpack("=I", keys), range(0, len(values), layout.SERVER_SIZE), strict=True
             ):
-                if index not in used and layout.Server.unpack(values[at : at + layout.SERVER_SIZE]) is not None:
+                entry = layout.Server.unpack(values[at : at + layout.SERVER_SIZE])
+                if entry is None or index in used:
+                    continue
+                if entry.flags & layout.ServerFlag.GONE and entry.service in names:
+                    self._trash.keep(names[entry.service], self._taken_over(index, entry))
+                else:
                     self._maps["servers"].put_index(index, layout.UNUSED_SERVER)
             await asyncio.sleep(0)
-
-    def _load_vips(self) -> None:
-        vips = self._maps["vips"]
-        wanted: dict[bytes, int] = {}
-        for service_id in self.services:
-            if service_id.address is not None:
-                key = layout.pack_address(service_id.address)
-                wanted[key] = wanted.get(key, 0) + 1
-        have = {key: layout.unpack_vip(value) for key, value in vips.items(_CHUNK)}
-        for key in have.keys() - wanted.keys():
-            vips.delete(key)
-        for key, count in wanted.items():
-            if have.get(key) != count:
-                vips.put(key, layout.pack_vip(count))
 
     # --- operations ------------------------------------------------------------------------------------------
 
     def put_service(self, wanted: ProgrammedService) -> None:
         wanted = replace(wanted, servers={})
         service = self.services.get(wanted.id)
-        if service is not None:
-            if service.programmed != wanted:
-                before, service.programmed = service.programmed, wanted
-                try:
-                    self._write_lists(service, service.servers.values())
-                except DataPlaneError:
-                    service.programmed = before
-                    raise
-            return
+        if service is None:
+            self._add_service(wanted)
+        elif service.programmed != wanted:
+            before, service.programmed = service.programmed, wanted
+            try:
+                self._write_lists(service, service.servers.values())
+            except DataPlaneError:
+                service.programmed = before
+                raise
+            if wanted.id.port == 0 and bool(before.persistent_s) != bool(wanted.persistent_s):
+                for server in service.servers.values():
+                    self._write_server(service, server)
+
+    def _add_service(self, wanted: ProgrammedService) -> None:
         index = self._service_indexes.take()
         if index is None:
             raise DataPlaneError(f"no room: the data plane holds at most {len(self._service_indexes)} services")
         self._zero("service_stats", index)
-        scheduler = layout.SCHEDULERS[wanted.scheduler]
-        flags = slots.flags(wanted.scheduler_flags)
         # The epoch goes on from what an earlier service with this index left in its cursor.
         cursor = struct.unpack("=Q", self._maps["cursors"].get_index(index))[0]
-        entry = layout.Service(index, scheduler, (cursor >> 32) + 1 & 0xFFFFFFFF, 0, 0, flags)
+        entry = configured(layout.Service(index, layout.Scheduler.RR, (cursor >> 48) + 1, 0, 0), wanted)
         self._maps["services"].put(layout.pack_service_key(wanted.id), entry.pack())
         self.services[wanted.id] = Service(entry, wanted)
-        self._count_vip(wanted.id, 1)
+        self._vips.count(wanted.id, 1)
 
     def delete_service(self, service_id: ServiceId) -> None:
         service = self.services.pop(service_id, None)
         if service is None:
             return
         self._maps["services"].delete(layout.pack_service_key(service_id))
-        self._count_vip(service_id, -1)
+        self._vips.count(service_id, -1)
         for server in list(service.servers.values()):
+            server.group = 0
             self._forget(service, server)
+        self._groups.drop(service.entry.group)
+        self._forget_targets(service.entry)
         self._retire(service.entry.list_at, service.entry.list_len)
         self._retire(service.entry.table_at, service.entry.table_len)
         self._service_indexes.give(service.entry.index)
@@ -184,33 +173,37 @@ class Tables:
             return
         if server.programmed == wanted:
             return
-        before, server.programmed = server.programmed, wanted
+        before, last_weight = server.programmed, server.last_weight
+        server.programmed, server.last_weight = wanted, wanted.weight or last_weight
         try:
             self._write_server(service, server)
-            if before.weight != wanted.weight:
+            if before.weight != wanted.weight or service.entry.group:
                 self._write_lists(service, service.servers.values())
         except DataPlaneError:
-            server.programmed = before
+            server.programmed, server.last_weight = before, last_weight
             raise
 
     def _add_server(self, service: Service, wanted: ProgrammedServer) -> None:
         if len(service.servers) >= layout.MAX_SERVERS_PER_SERVICE:
             raise DataPlaneError(f"no room: a service has at most {layout.MAX_SERVERS_PER_SERVICE} servers")
-        index = self._server_indexes.take()
+        known = self._trash.take(service.programmed.id, wanted.id)
+        self._trash.empty()
+        index = known.index if known else self._server_indexes.take()
         if index is None:
             raise DataPlaneError(f"no room: the data plane holds at most {len(self._server_indexes)} real servers")
-        self._zero("server_stats", index)
-        self._maps["gauges"].put_index(index, bytes(layout.GAUGE_SIZE))
         # Kept in the maps: a generation that an index had before must never come again, connections may still name it.
         self._generation = self._generation % 0xFFFFFFFF + 1
         self._maps["meta"].put_index(0, struct.pack("=II", layout.LAYOUT_VERSION, self._generation))
-        server = Server(index, self._generation, wanted)
+        if known is None:
+            self._zero("server_stats", index)
+            self._maps["gauges"].put_index(index, bytes(layout.GAUGE_SIZE))
+        generation = known.generation if known else self._generation
+        server = Server(index, generation, self._generation, wanted, wanted.weight)
         self._write_server(service, server)
         try:
             self._write_lists(service, [*service.servers.values(), server])
         except DataPlaneError:
-            self._maps["servers"].put_index(index, layout.UNUSED_SERVER)
-            self._server_indexes.give(index)
+            self._trash.free(server)
             raise
         self._remember(service, server)
 
@@ -219,8 +212,12 @@ class Tables:
         server = service.servers.get(server_id) if service else None
         if service is None or server is None:
             return
+        if server.group:
+            self._groups.remove(server.group, server.index)
         self._write_lists(service, [one for one in service.servers.values() if one is not server])
+        server.group = 0
         self._forget(service, server)
+        self._trash.empty()
 
     def hop_changed(self, address: Address) -> None:
         """The next hop of an address is another one."""
@@ -245,83 +242,129 @@ class Tables:
         self._neighbours.watch(address)
 
     def _forget(self, service: Service, server: Server) -> None:
-        self._maps["servers"].put_index(server.index, layout.UNUSED_SERVER)
+        """Nothing points to the server any more, but perhaps connections: then its index waits for their end."""
+        if self._trash.tracked(server):
+            self._trash.keep(service.programmed.id, server)
+            self._write_server(service, server, gone=True)
+        else:
+            self._trash.free(server)
         address = server.programmed.id.address
         del service.servers[server.programmed.id]
         del self._behind[address][server.index]
         if not self._behind[address]:
             del self._behind[address]
         self._neighbours.unwatch(address)
-        self._server_indexes.give(server.index)
 
-    def _write_server(self, service: Service, server: Server) -> None:
+    def _write_server(self, service: Service, server: Server, *, gone: bool = False) -> None:
         one = server.programmed
         hop = self._neighbours.get(one.id.address)
+        flags = layout.ServerFlag.GONE if gone else layout.ServerFlag(0)
+        if service.keep_port(one):
+            flags |= layout.ServerFlag.KEEP_PORT
         entry = layout.Server(
             one.id.address,
             one.id.port,
             one.forward,
             server.generation,
-            service.entry.index,
+            service.entry.index if service.programmed.id in self.services else _NO_SERVICE,
             one.weight,
             one.upper_threshold,
             one.lower_threshold,
             hop.hop if hop else None,
             hop.source if hop else None,
             self.leases.of(service.programmed.id.address),
+            flags,
+            server.rank,
+            server.last_weight,
+            server.group,
+            service.programmed.id.fwmark,
         )
         self._maps["servers"].put_index(server.index, entry.pack())
 
     def _write_lists(self, service: Service, servers: Iterable[Server]) -> None:
-        """Build the service's list and table for these servers and flip the service to them."""
+        """Build the service's list, table and groups for these servers and flip the service to them."""
         old = service.entry
-        members = [(one.index, one.programmed) for one in servers][::-1]  # newest first, as IPVS lists them
-        indexes = [index for index, _ in members]
-        weights = [one.weight for _, one in members]
-        before = [one.index for one in service.servers.values()][::-1]
-        scheduler = layout.SCHEDULERS[service.programmed.scheduler]
-        max_weight, gcd = slots.wrr_parameters(weights) if scheduler is layout.Scheduler.WRR else (0, 0)
-        new = replace(
-            old,
-            scheduler=scheduler,
-            flags=slots.flags(service.programmed.scheduler_flags),
-            max_weight=max_weight,
-            weight_gcd=gcd,
-        )
-        if indexes != before or scheduler is not old.scheduler:
-            new = replace(
-                new,
-                epoch=old.epoch + 1 & 0xFFFFFFFF,
-                list_at=self._write_range(indexes),
-                list_len=len(indexes),
-                start=slots.carry_position(before, indexes, self._cursor(old)[0]),
-            )
-        elif (max_weight, gcd) != (old.max_weight, old.weight_gcd) or scheduler is layout.Scheduler.WRR:
-            new = replace(new, epoch=old.epoch + 1 & 0xFFFFFFFF)
-        if scheduler is layout.Scheduler.WRR:
-            new = replace(new, start=slots.wrr_start(self._cursor(old)[1], max_weight, gcd))
-        table = slots.table(scheduler, members)
-        try:
-            new = replace(new, table_at=self._write_range(table), table_len=len(table))
-        except DataPlaneError:
-            if new.list_at != old.list_at:
-                self._retire(new.list_at, new.list_len)
-            raise
+        newest_first = list(servers)[::-1]  # as IPVS lists them
+        new, found = configured(old, service.programmed), members(newest_first)
+        listed, key = slots.order(new.scheduler, found), slots.table_key(new.scheduler, found)
+        wrr, by_load = new.scheduler is layout.Scheduler.WRR, new.scheduler in slots.BY_LOAD
+        same_list = listed == list(service.listed) and new.scheduler is old.scheduler
+        if not same_list or wrr or by_load:
+            new = replace(new, epoch=old.epoch % 0xFFFFFFFF + 1)
+        if wrr:
+            max_weight, gcd = slots.wrr_parameters([one.weight for one in found])
+            current = self._cursor(old)[1] if old.scheduler is new.scheduler else 0
+            new = replace(new, max_weight=max_weight, weight_gcd=gcd, start=slots.wrr_start(current, max_weight, gcd))
+        elif not same_list:
+            position = self._cursor(old)[0] if old.scheduler is new.scheduler else len(service.listed)
+            new = replace(new, start=slots.carry_position(service.listed, listed, position))
+        new = self._write_ranges(service, new, listed, key, found)
+        new = replace(new, group=self._join(service, newest_first) if by_load else 0)
         if new != old:
             self._maps["services"].put(layout.pack_service_key(service.programmed.id), new.pack())
-        service.entry = new
+        service.entry, service.listed, service.table_key = new, listed, key
+        self._leave_behind(service, old, newest_first)
+
+    def _write_ranges(
+        self,
+        service: Service,
+        new: layout.Service,
+        listed: Sequence[int],
+        key: Sequence[object],
+        found: Sequence[slots.Member],
+    ) -> layout.Service:
+        """The service with its list and table where they are now: written anew if they are not the same any more."""
+        if listed != list(service.listed):
+            new = replace(new, list_at=self._write_range(listed), list_len=len(listed))
+        if key != service.table_key:
+            table = slots.table(new.scheduler, found)
+            try:
+                new = replace(new, table_at=self._write_range(table), table_len=len(table))
+            except DataPlaneError:
+                if new.list_at != service.entry.list_at:
+                    self._retire(new.list_at, new.list_len)
+                raise
+        return new
+
+    def _join(self, service: Service, servers: Iterable[Server]) -> int:
+        """Put the servers that are in no group into one. Returns the service's first group."""
+        first = service.entry.group
+        for server in servers:
+            if not server.group:
+                first, server.group = self._groups.add(first, server.index)
+                self._write_server(service, server)
+        return first
+
+    def _leave_behind(self, service: Service, old: layout.Service, servers: Iterable[Server]) -> None:
+        """Give back what the service used before and uses no more."""
+        new = service.entry
         if (new.list_at, new.list_len) != (old.list_at, old.list_len):
             self._retire(old.list_at, old.list_len)
-        self._retire(old.table_at, old.table_len)
+        if (new.table_at, new.table_len) != (old.table_at, old.table_len):
+            self._retire(old.table_at, old.table_len)
+        if old.scheduler in _CACHED and new.scheduler is not old.scheduler:
+            self._forget_targets(old)
+        if old.group and not new.group:
+            for server in servers:
+                server.group = 0
+                self._write_server(service, server)
+            self._groups.drop(old.group)
+
+    def _forget_targets(self, entry: layout.Service) -> None:
+        """Entries of lblc and lblcr: another service may get this one's index."""
+        if entry.scheduler in _CACHED:
+            targets = self._maps["affinity"]
+            for key in [key for key, _ in targets.items(_CHUNK) if layout.unpack_affinity_key(key) == entry.index]:
+                targets.delete(key)
 
     def _cursor(self, entry: layout.Service) -> tuple[int, int]:
         """(position in the list chosen last, the list's length if none was; wrr: current weight, 0 if none was)"""
         word = struct.unpack("=Q", self._maps["cursors"].get_index(entry.index))[0]
-        if word >> 32 == entry.epoch:
-            return int(word & 0xFFFF), int(word >> 16 & 0xFFFF)
+        if word >> 48 == entry.epoch & 0xFFFF:
+            return int(word & 0xFFFF), int(word >> 16 & 0xFFFFFFFF)
         return (0xFFFF, entry.start) if entry.scheduler is layout.Scheduler.WRR else (entry.start, 0)
 
-    def _write_range(self, content: list[int]) -> int:
+    def _write_range(self, content: Sequence[int]) -> int:
         """Write slots nobody refers to yet; returns where they begin."""
         if not content:
             return 0
@@ -344,14 +387,3 @@ class Tables:
         self._zero("service_stats", service.entry.index)
         for server in service.servers.values():
             self._zero("server_stats", server.index)
-
-    def _count_vip(self, service_id: ServiceId, step: int) -> None:
-        if service_id.address is None:
-            return
-        vips, key = self._maps["vips"], layout.pack_address(service_id.address)
-        value = vips.get(key)
-        count = (layout.unpack_vip(value) if value else 0) + step
-        if count > 0:
-            vips.put(key, layout.pack_vip(count))
-        else:
-            vips.delete(key)

@@ -53,11 +53,33 @@ INLINE bool swap_word(__u64 *at, __u64 old, __u64 new)
 
 /* --- gauges -------------------------------------------------------------------------------------------------------- */
 
-/* The server if it is still the one meant: not deleted, its index not given to another. */
+/* The server if its index was not given to another since; it may be deleted. */
 INLINE struct server *get_server(__u32 index, __u32 generation)
 {
 	struct server *server = bpf_map_lookup_elem(&servers, &index);
 	return server && server->generation == generation && generation ? server : NULL;
+}
+
+/* The server if packets still go to it. */
+INLINE struct server *get_live_server(__u32 index, __u32 generation)
+{
+	struct server *server = get_server(index, generation);
+	return server && !(server->flags & SERVER_GONE) ? server : NULL;
+}
+
+/* Where a masqueraded connection goes. */
+INLINE __be16 server_port(const struct server *server, __be16 target_port)
+{
+	return server->flags & SERVER_KEEP_PORT ? target_port : server->port;
+}
+
+/* The servers' group does not know its least loaded member any more (sched_least.h). */
+INLINE void group_changed(const struct server *server)
+{
+	__u32 index = server->group;
+	struct group *group = index ? bpf_map_lookup_elem(&groups, &index) : NULL;
+	if (group)
+		__sync_fetch_and_add(&group->version, 1);
 }
 
 /* ip_vs_bind_dest, ip_vs_unbind_dest and the counting in set_tcp_state of IPVS: change both gauges by so much. */
@@ -70,16 +92,15 @@ INLINE void gauge_add(__u32 index, const struct server *server, __s32 active, __
 		__sync_fetch_and_add(&gauge->active, active);
 	if (inactive)
 		__sync_fetch_and_add(&gauge->inactive, inactive);
-	if (likely(!server->upper_threshold && !gauge->overloaded))
-		return;
-	__s32 now = gauge->active + gauge->inactive;
-	__u64 total = now > 0 ? now : 0;
-	if (active + inactive > 0 && server->upper_threshold && total >= server->upper_threshold)
-		gauge->overloaded = 1;
-	else if (active + inactive < 0 &&
-		 (server->lower_threshold ? total < server->lower_threshold : total * 4 < server->upper_threshold * 3ULL ||
-									      !server->upper_threshold))
-		gauge->overloaded = 0;
+	if (unlikely(server->upper_threshold || gauge->overloaded)) {
+		__s32 now = gauge->active + gauge->inactive;
+		__u64 total = now > 0 ? now : 0, upper = server->upper_threshold, lower = server->lower_threshold;
+		if (active + inactive > 0 && upper && total >= upper)
+			gauge->overloaded = upper;
+		else if (active + inactive < 0 && (lower ? total < lower : total * 4 < upper * 3 || !upper))
+			gauge->overloaded = 0;
+	}
+	group_changed(server);
 }
 
 INLINE void gauge_word(const struct conn *c, __u64 word, __s32 change)

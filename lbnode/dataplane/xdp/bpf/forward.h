@@ -140,7 +140,8 @@ INLINE int masquerade(void *ctx, const int hook, struct scratch *memory, const s
 	const struct packet *p = &memory->packet;
 	const struct decision *d = &memory->decision;
 	const struct addr *new = server ? &server->address : &d->vip;
-	__be16 new_port = server ? server->port : d->vip_port;
+	__be16 old_port = likely(p->kind == KIND_L4) ? p->tuple.target_port : p->quoted.source_port;
+	__be16 new_port = server ? server_port(server, old_port) : d->vip_port;
 	if (likely(p->kind == KIND_L4))
 		return translate(ctx, hook, p, !server, new, new_port, family);
 	memory->rewrite.address = *new;

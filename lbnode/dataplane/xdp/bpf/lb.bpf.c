@@ -45,6 +45,7 @@ INLINE int process(void *ctx, const int hook)
 	struct packet *p = &memory->packet;
 	p->now = lease_now(&memory->clock);
 	p->kind = read_packet(ctx, hook, memory);
+	p->mark = is_xdp(hook) ? 0 : ((struct __sk_buff *)ctx)->mark;
 	if (unlikely(p->kind != KIND_L4)) {
 		int verdict = call_guard(ctx, hook, memory);
 		if (verdict != pass(hook))
@@ -53,6 +54,8 @@ INLINE int process(void *ctx, const int hook)
 	switch (p->kind) {
 	case KIND_L4:
 		memory->action = decide(p, &memory->decision);
+		if (unlikely(memory->action == ACTION_ADMIT))
+			memory->action = admit(memory);
 		break;
 	case KIND_ICMP_ERROR:
 		memory->action = decide_error(p, &memory->decision);

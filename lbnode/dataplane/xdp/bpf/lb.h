@@ -27,7 +27,7 @@
 
 #include <linux/types.h>
 
-#define LAYOUT_VERSION 3
+#define LAYOUT_VERSION 4
 
 /* An address of either family: 16 bytes in network order, IPv4 in its mapped form ::ffff:a.b.c.d (RFC 4291 2.5.5.2). */
 struct addr {
@@ -98,41 +98,98 @@ enum scheduler {
 	SCHED_WLC = 3,
 	SCHED_SH = 4,
 	SCHED_MH = 5,
-	/* reserved: LC 6, SED 7, NQ 8, FO 9, OVF 10, DH 11, LBLC 12, LBLCR 13, TWOS 14 */
+	SCHED_LC = 6,
+	SCHED_SED = 7,
+	SCHED_NQ = 8,
+	SCHED_FO = 9,
+	SCHED_OVF = 10,
+	SCHED_DH = 11,
+	SCHED_LBLC = 12,
+	SCHED_LBLCR = 13,
+	SCHED_TWOS = 14,
 };
 
-#define SERVICE_HASH_PORT 1	 /* sh-port, mh-port: hash the client's port too */
-#define SERVICE_HASH_FALLBACK 2	 /* sh-fallback, mh-fallback: another server if the hashed one is unavailable */
-#define SERVICE_ONE_PACKET 4	 /* reserved: one-packet scheduling */
+/* The first three are ipvsadm's flag-1 to flag-3; schedulers but sh and mh read none of them. */
+#define SERVICE_FLAG_1 1	     /* sh-fallback, mh-fallback: another server if the hashed one is unavailable */
+#define SERVICE_FLAG_2 2	     /* sh-port, mh-port: hash the client's port too */
+#define SERVICE_FLAG_3 4
+#define SERVICE_ONE_PACKET 8	     /* every UDP datagram is scheduled, none leaves an entry */
 
 /*
  * map `services` HASH: value. Replaced as a whole (BPF_ANY), so readers see the old or the new one.
  *
- * Both ranges lie in map `slots`. A range is never changed in place while a service refers to it, except for a weight
- * change of wrr (nothing changes in the list): write a new range, replace the service, retire the old range.
- * `epoch` changes whenever the list changes, for wrr also when a weight changes: the cursor is then made anew, from
- * `start` (slots.carry_position, slots.wrr_start).
+ * Both ranges lie in map `slots`. A range is never changed in place while a service refers to it: write a new range,
+ * replace the service, retire the old range.
+ * `epoch` is never 0 and changes whenever the list, a weight or a threshold changes: cursors are then made anew, from
+ * `start` (slots.carry_position, slots.wrr_start), and groups look at their members again.
  */
 struct service {
 	__u32 index;	   /* of `cursors` and `service_stats`; unique among services */
 	__u32 scheduler;   /* enum scheduler */
 	__u32 flags;	   /* SERVICE_* */
 	__u32 epoch;
-	__u32 list;	   /* first slot of the list of servers (indexes), newest server first, weight 0 included */
+	__u32 list;	   /* first slot of the list of servers (indexes), weight 0 included; newest server first,
+			      fo and ovf: largest weight first */
 	__u32 list_len;	   /* at most 65535 */
-	__u32 table;	   /* sh: 256 slots, mh: 4093 slots; a slot holds a server's index or SLOT_EMPTY */
+	__u32 table;	   /* sh, dh: 256 slots, mh: 4093 slots; a slot holds a server's index or SLOT_EMPTY.
+			      twos: three slots a server, see struct draw */
 	__u32 table_len;
 	__u32 start;	   /* rr: position in the list that was chosen last, or list_len: begin at the head.
 			      wrr: current weight; the position is the head */
 	__u32 max_weight;  /* wrr: largest weight - (gcd - 1), as IPVS; 0 = no server has weight */
 	__u32 weight_gcd;  /* wrr: greatest common divisor of the weights that are not 0 */
-	__u32 persistent_s;   /* reserved: persistence is not in the data plane yet */
-	__u32 persistent_prefix;
+	__u32 persistent_s;	 /* time-out of persistent clients; 0 = not persistent */
+	__u32 group;	   /* lc, wlc, sed, nq, lblc, lblcr: first of the service's groups; else 0 */
 	__u32 reserved;
+	struct addr persistent_mask; /* clients whose addresses are equal under it are one */
 };
 
 #define SLOT_EMPTY 0xffffffffU
 /* map `slots` ARRAY: __u32 index of `servers` */
+
+/*
+ * map `groups` ARRAY: up to 16 servers of one service that is scheduled by load, linked to a chain; element 0 stays unused.
+ * `best` remembers the least loaded member, so that a scheduler looks at one server a group and, in groups where
+ * connections came or went since, at every member. User space changes members in place, and the service's epoch after it.
+ */
+#define GROUP_MEMBERS 16
+struct group {
+	__u32 version; /* grows whenever a gauge of a member changes */
+	__u32 next;    /* index; 0 = the last */
+	__u64 best;    /* low 32 bits of the epoch << 32 | low 24 bits of the version << 8 | member or GROUP_* */
+	__u32 member[GROUP_MEMBERS]; /* indexes of `servers`, or SLOT_EMPTY */
+};
+#define GROUP_NONE 0x40	 /* no member is available */
+#define GROUP_SPARE 0x80 /* lblc, lblcr: a member has less than half as many active connections as its weight */
+
+/*
+ * twos: Walker's alias method. Element i of the table is chosen with equal probability; then, if 32 random bits are
+ * below `threshold`, its `server`, else `alias`.
+ */
+struct draw {
+	__u32 server; /* index of `servers` */
+	__u32 threshold;
+	__u32 alias; /* index of `servers` */
+};
+
+/* map `affinity` LRU_HASH: key, value. lblc, lblcr: the servers that a target address was sent to. */
+struct affinity_key {
+	struct addr target;
+	__u32 service; /* index */
+	__u32 reserved;
+};
+
+#define AFFINITY_SET 32 /* lblcr: servers of one target at most; IPVS knows no limit */
+struct affinity {
+	__u32 used_ms;
+	__u32 changed_ms; /* the set */
+	__u32 count;
+	__u32 reserved;
+	struct {
+		__u32 index;
+		__u32 generation;
+	} server[AFFINITY_SET]; /* newest first; lblc: one */
+};
 
 enum forwarding {
 	FORWARD_MASQUERADE = 0,
@@ -147,15 +204,18 @@ enum tunnel {
 };
 
 #define SERVER_HOP 1 /* next hop fields are valid; else the kernel's routes are asked per packet */
+#define SERVER_GONE 2 /* deleted; the index stays while connections to it are tracked, as IPVS's trash */
+#define SERVER_KEEP_PORT 4 /* masquerade: the target port stays as the client wrote it */
 
 /*
  * map `servers` ARRAY: one real server of one service.
  *
  * Life of an index: take one whose generation is 0; zero `gauges` and the per-CPU `server_stats` of that index; write the
  * server with a generation that this index never had (e.g. a counter over all servers, never 0); put it into the list.
- * To delete: take it out of the list, write generation 0. Connections name index and generation: after a deletion, and
- * after the index got a new server, the old ones are removed at their next packet or by the sweeper. A change of
- * weight, thresholds or next hop keeps the generation.
+ * To delete: take it out of the list, set SERVER_GONE, and write generation 0 when its gauges are 0. Connections name index
+ * and generation: those of a server that is gone are removed at their next packet, or expire; those of another
+ * generation the sweeper removes, too. A server that is added again while it is only gone gets its index and its
+ * connections back. A change of weight, thresholds or next hop keeps the generation.
  */
 struct server {
 	struct addr address;
@@ -177,6 +237,10 @@ struct server {
 	__u16 lease;	/* of its service's address: index of `leases`, 0 = none needed; LEASE_OF_TARGET */
 	struct addr tunnel_source; /* outer source address of FORWARD_TUNNEL: preferred source of the route to the server.
 				      All zero: the client's address is the outer source (then nothing to configure) */
+	__u32 rank;	   /* order of adding: the newer server has the larger one, and comes first */
+	__u32 last_weight; /* the last weight that was not 0: what mh's table is made of */
+	__u32 group;	   /* index of `groups`; 0 = in none */
+	__u32 mark;	   /* of its service, if that matches a firewall mark; else 0 */
 };
 
 /* map `vips` HASH: key struct addr; addresses that answer ICMP echo: those of all services. */
@@ -213,11 +277,12 @@ struct stats {
 struct gauge {
 	__s32 active;
 	__s32 inactive;
-	__u32 overloaded; /* 1 from upper_threshold until below lower_threshold (or 3/4 of the upper), as IPVS */
-	__u32 reserved;
+	__u32 overloaded; /* the upper_threshold that was reached, until the connections are fewer than lower_threshold
+			     (or 3/4 of the upper), as IPVS; 0 = not. A larger threshold ends it */
+	__s32 persistent; /* templates of persistent clients */
 };
 
-/* map `cursors` ARRAY, by service index: __u64 epoch << 32 | current weight (wrr) << 16 | position in the list */
+/* map `cursors` ARRAY, by service index: __u64 low 16 bits of epoch << 48 | current weight (wrr) << 16 | position */
 
 /* map `events` PERCPU_ARRAY: __u64 per enum event. Up to EVENT_DROPS packets went on, from there on they were dropped. */
 enum event {

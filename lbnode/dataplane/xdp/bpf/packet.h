@@ -28,6 +28,7 @@ struct packet {
 	__u32 length;	   /* of the IP packet, header included */
 	__u32 header;	   /* of the IP header: IPv4 20 to 60, IPv6 with its extension headers 40 to HEADERS_MAX */
 	__u32 quoted_header; /* of the quoted IP header */
+	__u32 mark;	   /* firewall mark; frames have none */
 	__u8 kind;
 	__u8 tcp_flags;
 	__u8 ttl; /* IPv6: hop limit */

@@ -10,10 +10,11 @@
 INLINE bool write_record(struct place *p, struct record *r, __u32 now)
 {
 	struct conn *c = place_conn(p);
+	struct server *server = get_server(c->server, c->generation);
 	r->in = c->in;
 	r->out = c->out;
 	r->idle_ms = now - c->last_ms;
-	r->mark = 0;
+	r->mark = server ? server->mark : 0;
 	r->state = word_state(p->word);
 	r->flags = word_flags(p->word) & (CONN_ASSURED | CONN_NO_OUTPUT);
 	r->forward = c->forward;
@@ -130,7 +131,8 @@ static long search_step(__u32 i, struct search *s)
 	struct server *server = bpf_map_lookup_elem(&servers, index);
 	if (!server || !server->generation || server->forward != s->record->forward)
 		return 0;
-	__be16 port = server->forward == FORWARD_MASQUERADE ? server->port : s->record->in.target_port;
+	__be16 port = server->forward == FORWARD_MASQUERADE ? server_port(server, s->record->in.target_port)
+						       : s->record->in.target_port;
 	if (port != s->record->out.source_port || !addr_equal(&server->address, &s->record->out.source))
 		return 0;
 	s->found = *index;
@@ -158,11 +160,7 @@ GLOBAL int merge_one(struct record *r)
 		return MERGE_FULL;
 	if (!record_valid(r))
 		return MERGE_INVALID;
-	struct service_key key = {.address = r->in.target,
-				  .port = r->in.target_port,
-				  .protocol = r->in.protocol,
-				  .family = addr_is_v4(&r->in.target) ? 4 : 6};
-	struct service *service = bpf_map_lookup_elem(&services, &key);
+	struct service *service = find_service(&r->in, addr_is_v4(&r->in.target) ? 4 : 6, r->mark);
 	struct search search = {.record = r, .found = NO_SERVER};
 	if (!service)
 		return MERGE_UNKNOWN;

@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* A packet without an entry: is it the beginning of a connection to a service, and which server gets it? */
+#ifndef LBNODE_ADMIT_H
+#define LBNODE_ADMIT_H
+
+#include "hook.h"
+#include "sched.h"
+#include "track.h"
+
+enum action {
+	ACTION_PASS,	  /* not ours: the network stack goes on with it */
+	ACTION_DROP,	  /* counted already */
+	ACTION_REFUSE,	  /* dropped and counted; the client shall hear that nobody serves it */
+	ACTION_TO_SERVER, /* `server`, `generation` */
+	ACTION_TO_CLIENT, /* `vip`, `vip_port` */
+	ACTION_ADMIT,	  /* `hash`: there is no entry; admit() decides */
+};
+
+struct decision {
+	__u32 server;
+	__u32 generation;
+	struct addr vip;
+	__be16 vip_port;
+	__u16 reserved[3];
+	__u64 hash; /* of the packet's tuple */
+};
+
+/* To the sender of a packet that cannot go on: an ICMP error. */
+struct answer {
+	struct addr from;
+	__u32 reason; /* enum reason */
+	__u32 mtu;    /* REASON_TOO_BIG */
+};
+
+enum reason { REASON_NONE, REASON_TTL, REASON_TOO_BIG, REASON_NO_SERVER };
+
+/* Network address translation of one end. */
+struct rewrite {
+	struct addr address;
+	__be16 port;
+	__u16 source; /* not 0: of the source, else of the target */
+	__u32 reserved;
+};
+
+/*
+ * Working memory of the packet that this CPU is busy with (its stack is too small). Both hooks run with bottom halves
+ * off, so there is one packet at a time; programs that user space runs do not use it.
+ */
+struct scratch {
+	struct lease_clock clock;
+	struct packet packet;
+	struct decision decision;
+	__u32 action; /* enum action: what `decision` is about */
+	struct hop hop;
+	struct answer answer;
+	struct rewrite rewrite;
+	struct bpf_fib_lookup route;
+	struct walk walk;
+	struct new_conn new;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct scratch);
+} scratch SEC(".maps");
+
+INLINE struct scratch *get_scratch(void)
+{
+	__u32 zero = 0;
+	return bpf_map_lookup_elem(&scratch, &zero);
+}
+
+INLINE bool is_vip(const struct addr *address)
+{
+	return bpf_map_lookup_elem(&vips, address) != NULL;
+}
+
+/* Packets of a connection: its server knows the lease of its service's address. */
+INLINE bool served(const struct server *server, const struct packet *p)
+{
+	if (unlikely(server->lease == LEASE_OF_TARGET))
+		return !is_dark(&p->tuple.target, p->now);
+	return lease_runs(server->lease, p->now);
+}
+
+INLINE bool is_tcp(const struct packet *p)
+{
+	return p->tuple.protocol == IPPROTO_TCP;
+}
+
+INLINE __u32 event_of(const struct packet *p)
+{
+	return is_tcp(p) ? tcp_event_of(p->tcp_flags) : TCP_NOTHING;
+}
+
+INLINE int drop_counted(__u32 event)
+{
+	count(event);
+	return ACTION_DROP;
+}
+
+/* Enter a new connection into the table. 0, or -1: no room. */
+INLINE int enter(const struct packet *p, const struct server *server, __u32 index, __u32 now, __u64 hash,
+		 struct new_conn *new)
+{
+	bool masquerade = server->forward == FORWARD_MASQUERADE;
+	struct conn *c = &new->conn;
+	__builtin_memset(new, 0, sizeof(*new));
+	new->hash = hash;
+	c->in = p->tuple;
+	tuple_reverse(&c->out, &p->tuple);
+	c->out.source = server->address;
+	if (masquerade)
+		c->out.source_port = server_port(server, p->tuple.target_port);
+	c->server = index;
+	c->generation = server->generation;
+	c->last_ms = now;
+	c->forward = server->forward;
+	new->state = STATE_UDP;
+	if (is_tcp(p))
+		new->state = tcp_next(masquerade ? DIRECTION_IN : DIRECTION_IN_ONLY, event_of(p), STATE_NONE);
+	if (new->state == STATE_NONE)
+		new->state = STATE_CLOSE;
+	new->flags = (masquerade ? 0 : CONN_NO_OUTPUT) | (state_active(new->state) ? 0 : CONN_INACTIVE);
+	return conn_add(new);
+}
+
+/*
+ * TCP begins with SYN. Hash schedulers also take other segments (not RST): the hash leads them to the server that they
+ * belong to, if the entry was lost. Returns enum action.
+ */
+GLOBAL int admit(struct scratch *memory)
+{
+	struct clock *clock = get_clock();
+	if (!memory || !clock)
+		return ACTION_PASS;
+	const struct packet *p = &memory->packet;
+	struct decision *d = &memory->decision;
+	struct service *service = find_service(&p->tuple, p->family, p->mark);
+	if (is_dark(&p->tuple.target, p->now))
+		return drop_counted(EVENT_DROP_NO_LEASE);
+	if (!service)
+		return ACTION_PASS;
+	if (is_tcp(p) && (p->tcp_flags & TCP_FLAG_RST || !(p->tcp_flags & TCP_FLAG_SYN || hash_scheduler(service)))) {
+		count(EVENT_NO_CONNECTION);
+		return ACTION_PASS;
+	}
+	__u32 index = schedule(service, &p->tuple, &memory->walk);
+	struct server *server = bpf_map_lookup_elem(&servers, &index);
+	if (!server || !server->generation) {
+		count(EVENT_DROP_NO_SERVER);
+		return ACTION_REFUSE;
+	}
+	bool one_packet = service->flags & SERVICE_ONE_PACKET && !is_tcp(p);
+	if (!one_packet && enter(p, server, index, clock->now_ms, d->hash, &memory->new)) {
+		if (!hash_scheduler(service) || server->forward == FORWARD_MASQUERADE)
+			return drop_counted(EVENT_DROP_TABLE_FULL);
+		count(EVENT_UNTRACKED);
+	}
+	account(index, server, true, p->length, 1);
+	d->server = index;
+	d->generation = server->generation;
+	return ACTION_TO_SERVER;
+}
+
+#endif
