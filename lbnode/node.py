@@ -34,14 +34,14 @@ from lbnode.dataplane.xdp.plane import XdpPlane
 from lbnode.election.authentication import cluster_key
 from lbnode.election.messages import Setup
 from lbnode.election.supervisor import Election
-from lbnode.errors import ConfigError
+from lbnode.errors import ConfigError, DataPlaneError
 from lbnode.feed import ConfigFeed
 from lbnode.journal import Journal, Kind
 from lbnode.membership import Membership
-from lbnode.model import VrrpState
+from lbnode.model import Problem, Severity, VipGroup, VrrpState
 from lbnode.node_control import NodeControl
 from lbnode.overview import Facts, overview
-from lbnode.plan import Desired, Targets, plan, targets
+from lbnode.plan import Desired, Targets, leased, plan, targets
 from lbnode.reconcile.loop import Reconciler
 from lbnode.stats.collector import Collector
 from lbnode.stats.prometheus import CONTENT_TYPE, render
@@ -109,6 +109,7 @@ class Node:
         self._reconciler = Reconciler(self._plane, self.journal)
         self._collector = Collector(self._plane)
         self._table_alarm = TableAlarm()
+        self._lease_problem = ""
         self._sync = self._make_sync()
         self._services: Watched[tuple[ServiceInfo, ...]] = Watched(())
         self._status: Watched[NodeStatus | None] = Watched(None)
@@ -128,6 +129,7 @@ class Node:
 
     async def run(self, stop: asyncio.Event) -> None:
         await self._plane.open()
+        self._election.use_leases(self._plane.lease_map())
         try:
             self._report_status(await self._plane.status())
             await self._run_parts(stop)
@@ -181,9 +183,21 @@ class Node:
             known_targets, wanted_targets = wanted_targets, targets(resolution.config, wanted_targets)
             if known_targets is None or wanted_targets.by_service is not known_targets.by_service:
                 self._runner.set_targets(wanted_targets)
-            self._election.set_groups(resolution.config.vip_groups)
+            await self._set_groups(resolution.config.vip_groups)
             desired = plan(resolution.config, self._verdicts.value, found, desired)
             self._desired.set(desired)
+
+    async def _set_groups(self, groups: Mapping[str, VipGroup]) -> None:
+        """The data plane first: it hands out the leases. Without them the election works all the same."""
+        leases: Mapping[str, int] = {}
+        before, self._lease_problem = self._lease_problem, ""
+        try:
+            leases = await self._plane.set_leases(leased(groups, self._config.node))
+        except DataPlaneError as error:
+            self._lease_problem = str(error)
+        if self._lease_problem not in ("", before):
+            self.journal.record(Kind.DATAPLANE, "leases", "could not be set", self._lease_problem)
+        self._election.set_groups(groups, leases)
 
     # --- reporting ----------------------------------------------------------------------------------------------
 
@@ -228,6 +242,8 @@ class Node:
             self.journal.record(Kind.DATAPLANE, "connections", *event)
         if problem is not None:
             problems = (*problems, problem)
+        if self._lease_problem:
+            problems = (*problems, Problem("data plane", "leases", self._lease_problem, severity=Severity.WARNING))
         roles = tuple(role for _, role in sorted(self._election.roles.value.items()))
         programmed = self._reconciler.programmed_revision.value
         settled = self._reconciler.settled_revision.value

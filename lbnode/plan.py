@@ -15,6 +15,7 @@ from itertools import chain
 from healthcheck.spec import Health, Target, Verdict
 from lbnode.delta import changed_keys
 from lbnode.model import (
+    Address,
     Config,
     Programmed,
     ProgrammedServer,
@@ -22,12 +23,25 @@ from lbnode.model import (
     RealServer,
     ServerId,
     ServiceId,
+    VipGroup,
     VirtualService,
     WhenAllDown,
     WhenDown,
 )
 
 NOTHING_FOUND = Programmed()
+
+
+def leased(groups: Mapping[str, VipGroup], node: str) -> dict[str, frozenset[Address]]:
+    """The VIP groups that a node may serve only under a lease, with their addresses: those it shares with others.
+
+    Nobody else would serve a sole member's addresses, so nothing is gained by going dark.
+    """
+    return {
+        name: frozenset(vip.address for vip in group.addresses)
+        for name, group in groups.items()
+        if node in group.priorities and len(group.priorities) > 1
+    }
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -132,7 +132,7 @@ def get(arguments: argparse.Namespace, client: Client) -> int:
     show: dict[str, Callable[[Any, float], str]] = {
         "services": lambda data, _: render.services(data),
         "nodes": render.nodes,
-        "roles": render.roles,
+        "roles": lambda data, now: render.roles(data, now, client.get("/api/v1/status")["dataplane"]["leases"]),
         "problems": lambda data, _: render.problems(data),
         "connections": lambda data, _: "".join(render.connections(data)),
         "document": lambda data, _: _yaml(data),

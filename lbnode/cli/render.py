@@ -127,7 +127,7 @@ def status(node: Json, now: float) -> str:
     if drops:
         lines.append(f"  dropped   {drops}\n")
     if node["roles"]:
-        lines.append("\n" + roles(node["roles"], now))
+        lines.append("\n" + roles(node["roles"], now, plane["leases"]))
     if node["sync"]:
         lines.append("\n" + sync(node["sync"]))
     lines.append("\n" + nodes(node["nodes"], now))
@@ -136,19 +136,28 @@ def status(node: Json, now: float) -> str:
     return "".join(lines)
 
 
-def roles(items: Iterable[Json], now: float) -> str:
+def roles(items: Iterable[Json], now: float, leases: Iterable[Json]) -> str:
+    left = {one["group"]: lease(one["remaining_s"]) for one in leases}
     rows = (
         (
             role["group"],
             role["state"],
             str(role["priority"]),
             ago(role["since"], now),
+            left.get(role["group"], "-"),
             role["active_address"] or "-",
             role["problem"] or role["reason"],
         )
         for role in items
     )
-    return table(("VIP GROUP", "ROLE", "PRIORITY", "SINCE", "ACTIVE NODE", "WHY"), rows)
+    return table(("VIP GROUP", "ROLE", "PRIORITY", "SINCE", "LEASE", "ACTIVE NODE", "WHY"), rows)
+
+
+def lease(remaining_s: float | None) -> str:
+    """How long a group's addresses are still served unless an advertisement extends it."""
+    if remaining_s is None:
+        return "dark"
+    return f"{remaining_s * 1000:.0f} ms" if remaining_s > 0 else f"dark for {duration(-remaining_s)}"
 
 
 def sync(items: Iterable[Json]) -> str:

@@ -93,7 +93,6 @@ class PlaneStatus:
     drops: Mapping[str, int]  # reason -> packets, since load
     adopted: bool  # True if this process found the data plane already loaded and took it over
     leases: Sequence[LeaseStatus] = ()  # of the VIP groups that have one
-    lease_problem: str = ""  # why VIP groups have none here, though they should
 
 
 class DataPlane(Protocol):
@@ -132,7 +131,7 @@ class DataPlane(Protocol):
     async def set_leases(self, groups: Mapping[str, Collection[Address]]) -> Mapping[str, int]:
         """Serve the addresses of these VIP groups only while their lease runs, all other addresses always.
 
-        Returns each group's index in `lease_map`; {} where there is none.
+        Returns each group's index in `lease_map`; {} where there is none. DataPlaneError: why they cannot be enforced.
         """
         ...
 

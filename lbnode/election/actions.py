@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import Protocol
 
+from lbnode.election.lease import Leases
 from lbnode.election.machine import Announce, Changed, Claim, Event, Lease, Send, Withdraw
 from lbnode.election.member import Member
 from lbnode.election.packet import Advert
 from lbnode.election.sockets import VrrpSocket
 from lbnode.election.vip import Vips
-from lbnode.model import VipGroup, VrrpState
-
-
-class LeaseTable(Protocol):
-    """The kernel's side of the leases, which ends them when this process cannot."""
-
-    def set(self, group: VipGroup, until: int) -> None:
-        """Serve the group's addresses until `until` (ns of CLOCK_BOOTTIME; 0 = stop now). Called with each
-        advertisement: a few microseconds, never blocking; OSError when the kernel refuses."""
+from lbnode.model import VrrpState
 
 
 def now_ns() -> int:
@@ -27,10 +19,10 @@ def now_ns() -> int:
 
 
 class Actions:
-    def __init__(self, lease: LeaseTable | None) -> None:
+    def __init__(self, leases: Leases) -> None:
         self.vips = Vips()
         self.sockets: dict[tuple[int, int], VrrpSocket] = {}  # by interface index and IP version
-        self._lease = lease
+        self._leases = leases
 
     def perform(self, member: Member) -> None:
         assert member.machine is not None
@@ -72,12 +64,8 @@ class Actions:
 
     def _set_lease(self, member: Member, until: int) -> None:
         """An advertisement that could not be sent extends nothing: the peers did not hear it either."""
-        if self._lease is None or (until and member.peers and not member.was_sent):
-            return
-        try:
-            self._lease.set(member.group, until)
-        except OSError as error:
-            member.other_problems = (f"cannot set the lease of the addresses: {error.strerror}",)
+        if not (until and member.peers and not member.was_sent):
+            self._leases.set(member.group, until)
 
     # --- sockets ----------------------------------------------------------------------------------------------
 

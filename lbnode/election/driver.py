@@ -20,8 +20,9 @@ import time
 from typing import Protocol
 
 from lbnode.election import messages
-from lbnode.election.actions import Actions, LeaseTable, now_ns
+from lbnode.election.actions import Actions, now_ns
 from lbnode.election.drops import Drops
+from lbnode.election.lease import Leases
 from lbnode.election.machine import Machine
 from lbnode.election.member import Member
 from lbnode.election.messages import Setup
@@ -42,12 +43,13 @@ class HasFileno(Protocol):
 
 
 class Driver:
-    def __init__(self, parent: socket.socket, node: str, lease: LeaseTable | None = None) -> None:
+    def __init__(self, parent: socket.socket, node: str, leases: Leases) -> None:
         self._parent = Parent(parent)
         self._node = node
         self._members: dict[str, Member] = {}
         self._setup = Setup()
-        self._actions = Actions(lease)
+        self._leases = leases
+        self._actions = Actions(leases)
         self._vips = self._actions.vips
         self._drops = Drops()
         self._monitor = open_monitor()
@@ -261,6 +263,7 @@ class Driver:
             if "setup" in message:
                 self._setup = messages.setup_from(message["setup"])
             elif "groups" in message:
+                self._leases.configure(message["leases"])
                 self._set_groups([messages.group_from(document) for document in message["groups"]])
             elif "handover" in message:
                 member = self._members.get(message["handover"])
@@ -289,6 +292,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="lbnode election process (started by lbnoded)")
     parser.add_argument("--fd", type=int, required=True, help="socket to the daemon")
     parser.add_argument("--node", required=True, help="name of this node")
+    parser.add_argument("--lease-map", type=int, help="descriptor of the data plane's leases, if it has any")
     arguments = parser.parse_args()
     wake, waker = socket.socketpair()
     waker.setblocking(False)
@@ -296,7 +300,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: None)
     for ignored in (signal.SIGINT, signal.SIGHUP):  # of the terminal: the daemon decides
         signal.signal(ignored, signal.SIG_IGN)
-    driver = Driver(socket.socket(fileno=arguments.fd), arguments.node)
+    driver = Driver(socket.socket(fileno=arguments.fd), arguments.node, Leases(arguments.lease_map))
     if problem := become_realtime():
         driver.warn(problem)
     driver.run(wake)

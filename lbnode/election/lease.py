@@ -6,13 +6,14 @@ The kernel compares them with its clock at each packet, so they end also when no
 from __future__ import annotations
 
 import mmap
+from collections.abc import Mapping
 
-LEASE_SIZE = 8  # a u64: ns of CLOCK_BOOTTIME
+from lbnode.model import VipGroup
 
 
 class LeaseMap:
     """The data plane's array of leases, mapped into this process: to set one is a store into memory, without a system
-    call that might have to wait. Raises OSError if the descriptor is none of such an array."""
+    call that might have to wait. OSError if the descriptor is none of such an array."""
 
     def __init__(self, descriptor: int) -> None:
         self._view = memoryview(mmap.mmap(descriptor, mmap.PAGESIZE)).cast("Q")
@@ -20,3 +21,21 @@ class LeaseMap:
     def set(self, index: int, until: int) -> None:
         """Serve under lease `index` until `until`. One store of eight bytes: no reader sees half of it."""
         self._view[index] = until
+
+
+class Leases:
+    """The leases by VIP group. `descriptor` None: this data plane has none, and nothing is written."""
+
+    def __init__(self, descriptor: int | None) -> None:
+        self._map = None if descriptor is None else LeaseMap(descriptor)
+        self._indexes: Mapping[str, int] = {}
+
+    def configure(self, indexes: Mapping[str, int]) -> None:
+        """Which index each group has; a group without needs no lease."""
+        self._indexes = indexes
+
+    def set(self, group: VipGroup, until: int) -> None:
+        """Serve the group's addresses until `until`, ns of CLOCK_BOOTTIME; 0 = no longer."""
+        index = self._indexes.get(group.name)
+        if self._map is not None and index is not None:
+            self._map.set(index, until)

@@ -1,6 +1,7 @@
 """Messages between the daemon and its election process: JSON lines over a socket pair. Pure.
 
-To the process: {"setup": {...}} first of all, {"groups": [...]} whenever the configuration changes, {"handover": NAME}.
+To the process: {"setup": {...}} first of all, {"groups": [...], "leases": {NAME: INDEX}} whenever the configuration
+changes, {"handover": NAME}.
 From the process: {"role": {...}} on each change, {"dropped": {...}} for invalid packets, {"warning": TEXT}.
 """
 
@@ -37,8 +38,9 @@ def setup_from(document: dict[str, Any]) -> Setup:
     return Setup(keys, frozenset(document["nodes"]))
 
 
-def groups_message(groups: Iterable[VipGroup]) -> dict[str, Any]:
-    return {"groups": [_group_document(group) for group in groups]}
+def groups_message(groups: Iterable[VipGroup], leases: Mapping[str, int] = {}) -> dict[str, Any]:
+    """`leases`: the index of each group that has one in the data plane's map of leases."""
+    return {"groups": [_group_document(group) for group in groups], "leases": dict(leases)}
 
 
 def _group_document(group: VipGroup) -> dict[str, Any]:

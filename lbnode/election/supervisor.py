@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import lbnode
+from lbnode.election.lease import Leases
 from lbnode.election.messages import Setup, encode_line, groups_message, role_from, setup_message
 from lbnode.election.vip import fence
 from lbnode.errors import ConfigError, DataPlaneError, LbError
@@ -43,18 +44,32 @@ class Election:
         self._node = node
         self._journal = journal
         self._setup = setup or Setup()
-        self._groups: Watched[Mapping[str, VipGroup] | None] = Watched(None)
+        self._wanted: Watched[tuple[Mapping[str, VipGroup], Mapping[str, int]] | None] = Watched(None)
+        self._lease_map: int | None = None
+        self._leases = Leases(None)
         self._writer: asyncio.StreamWriter | None = None
 
-    def set_groups(self, groups: Mapping[str, VipGroup]) -> None:
+    @property
+    def _groups(self) -> Mapping[str, VipGroup]:
+        """Those that name this node; none before the configuration is known."""
+        return self._wanted.value[0] if self._wanted.value else {}
+
+    def use_leases(self, lease_map: int | None) -> None:
+        """Have the data plane serve a group only while its lease in this map runs; to be called before `run`."""
+        self._lease_map, self._leases = lease_map, Leases(lease_map)
+
+    def set_groups(self, groups: Mapping[str, VipGroup], leases: Mapping[str, int] = {}) -> None:
         """Take part in those groups whose priorities name this node, and leave all others.
+
+        `leases`: index of each group that needs a lease in the data plane's map.
 
         Not to be called before the configuration is known: until the first call, addresses that an earlier run left
         on the interfaces stay untouched; from then on, those of no group are removed.
         """
         mine = {name: group for name, group in groups.items() if self._node in group.priorities}
         known = self.roles.value
-        self._groups.set(mine)
+        self._leases.configure(leases)
+        self._wanted.set((mine, leases))
         self.roles.set({name: known.get(name) or self._waiting(group) for name, group in mine.items()})
 
     async def run(self) -> None:
@@ -70,7 +85,7 @@ class Election:
 
     async def handover(self, group: str) -> None:
         """Give the Active role to a peer and return once it is given up. KeyError: no such group on this node."""
-        role, config = self.roles.value[group], (self._groups.value or {})[group]
+        role, config = self.roles.value[group], self._groups[group]
         if role.state is not VrrpState.ACTIVE:
             raise ConfigError(f"VIP group {group}: {self._node} is {role.state}; ask the active node to hand over")
         if len(config.priorities) < 2:
@@ -94,10 +109,12 @@ class Election:
         ours, theirs = socket.socketpair()
         with theirs:
             try:
+                leases = [] if self._lease_map is None else [self._lease_map]
                 process = await asyncio.create_subprocess_exec(
                     *(sys.executable, "-m", "lbnode.election.driver"),
                     *("--fd", str(theirs.fileno()), "--node", self._node),
-                    pass_fds=[theirs.fileno()],
+                    *(f"--lease-map={descriptor}" for descriptor in leases),
+                    pass_fds=[theirs.fileno(), *leases],
                     stdin=asyncio.subprocess.DEVNULL,
                     env={**os.environ, "PYTHONPATH": str(Path(lbnode.__file__).parents[1])},
                 )
@@ -121,9 +138,10 @@ class Election:
 
     async def _send_groups(self, writer: asyncio.StreamWriter) -> None:
         writer.write(encode_line(setup_message(self._setup)))
-        async for groups in self._groups.changes():
-            if groups is not None:
-                writer.write(encode_line(groups_message(groups.values())))
+        async for wanted in self._wanted.changes():
+            if wanted is not None:
+                groups, leases = wanted
+                writer.write(encode_line(groups_message(groups.values(), leases)))
 
     async def _reap(self, process: asyncio.subprocess.Process) -> None:
         if process.returncode is not None:
@@ -139,7 +157,7 @@ class Election:
     def _process_died(self, why: str) -> None:
         self._fence()
         self._journal.record(Kind.ELECTION, "election process", "died, starting another one", why)
-        groups = self._groups.value or {}
+        groups = self._groups
         problem = f"the election process died ({why})"
         self.roles.set(
             {
@@ -151,8 +169,11 @@ class Election:
         )
 
     def _fence(self) -> None:
-        """Take off the addresses that a peer will claim now. A sole member's stay for the next process to adopt."""
-        shared = [group for group in (self._groups.value or {}).values() if len(group.priorities) > 1]
+        """End the leases and take off the addresses that a peer will claim now. A sole member's stay for the next
+        process to adopt."""
+        shared = [group for group in self._groups.values() if len(group.priorities) > 1]
+        for group in shared:
+            self._leases.set(group, 0)
         addresses = {vip.address for group in shared for vip in group.addresses}
         if not addresses:
             return

@@ -67,6 +67,7 @@ class Net:
         self.prefix = prefix
         self.names: list[str] = []
         self._processes: list[subprocess.Popen[Any]] = []
+        self._cleanups: list[Callable[[], object]] = []
 
     def __enter__(self) -> Self:
         return self
@@ -89,8 +90,14 @@ class Net:
                 except ProcessLookupError:
                     continue
             ip("netns", "del", self.ns(name))
+        while self._cleanups:
+            self._cleanups.pop()()
         self.names.clear()
         self._processes.clear()
+
+    def at_close(self, function: Callable[[], object]) -> None:
+        """Have something put in order when the namespaces and their processes are gone; last come, first served."""
+        self._cleanups.append(function)
 
     def ns(self, name: str) -> str:
         """The system-wide name of a namespace."""

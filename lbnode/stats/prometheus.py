@@ -108,6 +108,12 @@ def _dataplane(status: NodeStatus) -> Iterator[Metric]:
     for reason, packets in sorted(plane.drops.items()):
         drops.add_metric([reason], packets)
     yield drops
+    leases = GaugeMetricFamily(
+        "lbnode_vip_lease_seconds", "Until the node stops serving the VIP group; 0 or less: it has", labels=["group"]
+    )
+    for lease in plane.leases:
+        leases.add_metric([lease.group], 0 if lease.remaining_s is None else lease.remaining_s)
+    yield leases
 
 
 def _sync(status: NodeStatus) -> Iterator[Metric]:

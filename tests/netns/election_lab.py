@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +18,7 @@ from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 from typing import Any
 
+from lbnode.dataplane.xdp.maps import unmount_bpffs
 from lbnode.election.messages import Setup, encode_line, groups_message, setup_message
 from lbnode.election.neighbour import answered
 from lbnode.election.netlink import Rtnetlink, open_monitor
@@ -91,7 +94,7 @@ class Daemon:
         self.messages: list[dict[str, Any]] = []
         self.process = lab.net.popen(
             name,
-            *(sys.executable, "-m", "tests.netns.election_node", name),
+            *(sys.executable, "-m", "tests.netns.election_node", name, str(lab.run_dir(name))),
             *([json.dumps(setup_message(setup)["setup"])] if setup else []),
             cwd=ROOT,
             stdin=subprocess.PIPE,
@@ -182,6 +185,8 @@ class Lab:
 
     def __init__(self, net: Net) -> None:
         self.net = net
+        self._directory = Path(tempfile.mkdtemp(prefix="lbt-"))
+        net.at_close(lambda: shutil.rmtree(self._directory))
         net.add("sw")
         net.bridge("sw")
         self._netlink: dict[str, Rtnetlink] = {}
@@ -193,6 +198,14 @@ class Lab:
             host = address.removeprefix("192.0.2.").removesuffix("/24")
             net.run(name, "ip", "addr", "add", f"2001:db8::{host}/64", "dev", "front")
             self._netlink[name] = net.call(name, Rtnetlink)
+
+    def run_dir(self, name: str) -> Path:
+        """Of the daemon on this node, the same one each time; what is pinned there outlives the daemon."""
+        path = self._directory / name
+        if not path.exists():
+            path.mkdir()
+            self.net.at_close(lambda: unmount_bpffs(path / "lease"))
+        return path
 
     def daemon(self, name: str, *groups: VipGroup, setup: Setup | None = None) -> Daemon:
         return Daemon(self, name, *groups, setup=setup)

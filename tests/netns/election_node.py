@@ -1,6 +1,7 @@
-"""A daemon that does nothing but the election, for tests: `python -m tests.netns.election_node NODE [SETUP]`.
+"""A daemon that does nothing but the election, for tests: `python -m tests.netns.election_node NODE RUN_DIR [SETUP]`.
 
-SETUP is what the election process takes as {"setup": ...}, as JSON.
+SETUP is what the election process takes as {"setup": ...}, as JSON. Its data plane is the guard of the leases, on every
+interface: what answers for the addresses is the network stack.
 
 stdin: JSON lines as the election process takes them ({"groups": ...}, {"handover": NAME}).
 stdout: JSON lines: every role change, and the journal's entries.
@@ -13,10 +14,13 @@ import json
 import os
 import signal
 import sys
+from pathlib import Path
 
+from lbnode.dataplane.xdp.guard import LeaseGuard
 from lbnode.election.messages import group_from, role_message, setup_from
 from lbnode.election.supervisor import Election
 from lbnode.journal import Journal
+from lbnode.plan import leased
 
 
 def say(message: dict[str, object]) -> None:
@@ -37,28 +41,34 @@ async def tell_journal(journal: Journal) -> None:
             say({"event": f"{event.what} {event.message}: {event.why}"})
 
 
-async def obey(election: Election) -> None:
+async def obey(election: Election, guard: LeaseGuard, node: str) -> None:
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     while line := await reader.readline():
         message = json.loads(line)
         if "groups" in message:
-            election.set_groups({group.name: group for group in map(group_from, message["groups"])})
+            groups = {group.name: group for group in map(group_from, message["groups"])}
+            election.set_groups(groups, guard.set_groups(leased(groups, node)))
         else:
             await election.handover(message["handover"])
 
 
-async def main() -> None:
-    journal = Journal(sys.argv[1])
-    election = Election(sys.argv[1], journal, setup_from(json.loads(sys.argv[2])) if len(sys.argv) > 2 else None)
-    tasks = [asyncio.create_task(job) for job in (tell_roles(election), tell_journal(journal), obey(election))]
+async def main(node: str, run_dir: Path, setup: str | None = None) -> None:
+    journal = Journal(node)
+    guard = LeaseGuard(run_dir)
+    await guard.open()
+    election = Election(node, journal, setup_from(json.loads(setup)) if setup else None)
+    election.use_leases(guard.map_fd)
+    tasks = [asyncio.create_task(job) for job in (tell_roles(election), tell_journal(journal))]
+    tasks.append(asyncio.create_task(obey(election, guard, node)))
     run = asyncio.create_task(election.run())
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, run.cancel)
     say({"pid": os.getpid()})
     await asyncio.wait([run])
     for task in tasks:
         task.cancel()
+    await guard.close()
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    asyncio.run(main(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:]))

@@ -155,12 +155,21 @@ function details(status) {
     ["Data plane", `${plane.kind}, ${plane.adopted ? "taken over from an earlier process" : "loaded by this process"}`],
     ...plane.interfaces.map((face) => [`Interface ${face.name}`, `${face.mode}: ${face.error || face.reason}`]),
     ["Dropped packets", drops.length ? drops.map(([reason, packets]) => `${reason} ${count(packets)}`).join(", ") : "none"],
-    ...status.roles.map((role) => [`VIP group ${role.group}`, `${role.state}, priority ${role.priority}, since ${dateTime(role.since)}: ${role.reason}`]),
+    ...status.roles.map((role) => [`VIP group ${role.group}`, `${role.state}, priority ${role.priority}, since ${dateTime(role.since)}: ${role.reason}${lease(plane, role)}`]),
     ...status.sync.map((peer) => [`Synchronisation with ${peer.name}`,
       `${peer.state} (${peer.address}), ${count(peer.sent_records)} records sent, ${count(peer.received_records)} received, lag ${duration(peer.lag_s)}` +
       (peer.bad_datagrams ? `, ${plural(peer.bad_datagrams, "bad datagram")}` : "") + (peer.problem ? `: ${peer.problem}` : "")]),
   ];
   return rows.map(([name, value]) => ({ name, value }));
+}
+
+// Until when the data plane serves the group's addresses if the election process stops extending it.
+function lease(plane, role) {
+  const found = plane.leases.find((one) => one.group === role.group);
+  if (!found) return "";
+  const left = found.remaining_s;
+  if (left === null) return "; dark";
+  return left > 0 ? `; lease ${Math.round(left * 1000)} ms` : `; dark for ${duration(-left)}`;
 }
 
 const detailList = h("dl", {});
