@@ -11,6 +11,8 @@ class CheckType(StrEnum):
     TCP = "tcp"  # a connection is accepted
     HTTP = "http"
     HTTPS = "https"
+    DNS = "dns"  # a name server answers a question without error
+    PING = "ping"  # an ICMP echo request is answered
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,14 @@ class HttpSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class DnsSpec:
+    """The question; any answer without error is healthy, also an empty one."""
+
+    name: str = "."
+    type: str = "SOA"  # see probes.dns.TYPES
+
+
+@dataclass(frozen=True, slots=True)
 class CheckSpec:
     """One way to check a server. Durations in seconds."""
 
@@ -39,6 +49,7 @@ class CheckSpec:
     jitter: float = 0.1  # each interval is drawn from interval_s * (1 ± jitter)
     port: int = 0  # 0 = the real server's port
     http: HttpSpec | None = None  # for http and https
+    dns: DnsSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)

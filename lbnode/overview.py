@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from healthcheck.spec import CheckSpec, CheckType, Health, Verdict
+from healthcheck.spec import CheckSpec, Health, Verdict
 from lbnode.control import ServerInfo, ServiceInfo
 from lbnode.model import (
     Config,
@@ -58,8 +58,10 @@ def describe_check(check: CheckSpec | None) -> str:
     if check is None:
         return ""
     what = str(check.type)
-    if check.type is not CheckType.TCP and check.http is not None:
+    if check.http is not None:
         what += f" {check.http.method} {check.http.host}{check.http.path}"
+    if check.dns is not None:
+        what += f" {check.dns.name} {check.dns.type}"
     port = f" port {check.port}" if check.port else ""
     return f"{what}{port} every {check.interval_s:g}s, rise {check.rise}, fall {check.fall}"
 

@@ -14,17 +14,13 @@ from functools import lru_cache
 from types import TracebackType
 from typing import Self, TypeVar
 
-from healthcheck.probes.errors import connect_reason
+from healthcheck.probes.errors import ProbeFailed, connect_reason
 from healthcheck.probes.sockets import address_of, open_socket
 from healthcheck.spec import Target
 
 T = TypeVar("T")
 
 _CHUNK_BYTES = 65536
-
-
-class ProbeFailed(Exception):
-    """The server failed the probe; the message is the Result's reason."""
 
 
 class Channel:

@@ -20,6 +20,22 @@ _CONNECT = {
 }
 
 
+# What recv(2) tells about datagrams sent before: ICMP errors that came back (ip(7), raw(7)).
+_DATAGRAM = {
+    errno.ECONNREFUSED: "port unreachable",
+    errno.EHOSTUNREACH: "host unreachable (no answer to ARP or neighbour discovery, or an ICMP error)",
+    errno.ENETUNREACH: "no route to the server's network",
+    errno.EADDRNOTAVAIL: "no usable source address for the server's network",
+    errno.EPERM: "not permitted by a firewall rule of this machine",
+    errno.EACCES: "prohibited by a route or firewall rule",
+    errno.ENOPROTOOPT: "protocol unreachable",
+}
+
+
+class ProbeFailed(Exception):
+    """The server failed the probe; the message is the Result's reason."""
+
+
 class ProbeImpossible(Exception):
     """This machine could not probe; nothing is known about the server. The message says what to do."""
 
@@ -36,6 +52,12 @@ def connect_reason(number: int) -> str:
     """Why connect(2) failed with this error number. ProbeImpossible if it is not the server's fault."""
     raise_if_local(number)
     return _CONNECT.get(number) or f"connect: {os.strerror(number).lower()}"
+
+
+def datagram_reason(number: int) -> str:
+    """What became of a datagram, by error number. ProbeImpossible if it is not the server's fault."""
+    raise_if_local(number)
+    return _DATAGRAM.get(number) or os.strerror(number).lower()
 
 
 def timeout_reason(timeout_s: float, phase: str) -> str:

@@ -10,8 +10,8 @@ import re
 
 import h11
 
-from healthcheck.probes.channel import Channel, ProbeFailed, tls_context
-from healthcheck.probes.errors import timeout_reason
+from healthcheck.probes.channel import Channel, tls_context
+from healthcheck.probes.errors import ProbeFailed, timeout_reason
 from healthcheck.probes.sockets import address_of
 from healthcheck.spec import CheckType, HttpSpec, Result, Target
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address, ip_address
 
-from healthcheck.spec import CheckSpec, CheckType, HttpSpec
+from healthcheck.spec import CheckSpec, CheckType, DnsSpec, HttpSpec
 from lbnode.config.schema import (
     CheckDocument,
     ServerDocument,
@@ -34,8 +34,10 @@ from lbnode.model import (
 
 
 def check_spec(document: CheckDocument) -> CheckSpec:
-    http = None
-    if document.type != "tcp":
+    http = dns = None
+    if document.type == "dns":
+        dns = DnsSpec(document.dns_name, document.dns_type)
+    elif document.type in ("http", "https"):
         statuses = (code for item in document.expected_statuses for code in status_range(item))
         http = HttpSpec(
             method=document.method,
@@ -56,6 +58,7 @@ def check_spec(document: CheckDocument) -> CheckSpec:
         jitter=float(document.jitter),
         port=document.port,
         http=http,
+        dns=dns,
     )
 
 

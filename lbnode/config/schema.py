@@ -59,14 +59,32 @@ def _one_line(text: str) -> str:
     return text
 
 
+def _domain_name(text: str) -> str:
+    """RFC 1035 section 2.3.4."""
+    labels = text.removesuffix(".").split(".") if text != "." else []
+    if not text.isascii() or any(not 0 < len(label) < 64 for label in labels) or len(text) > 254:
+        raise invalid(f"{text!r} is not a domain name", "labels of 1 to 63 ASCII characters, 253 together")
+    return text
+
+
+DomainName = Annotated[str, AfterValidator(_domain_name)]
 RegularExpression = Annotated[str, AfterValidator(_regular_expression)]
 HeaderText = Annotated[str, AfterValidator(_one_line)]
+
+
+# Fields that only some types of check have.
+_CHECK_TYPES_OF: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("method", "path", "host", "expected_statuses", "body_match"), ("http", "https")),
+    **dict.fromkeys(("tls_verify", "tls_ca_file", "tls_server_name"), ("https",)),
+    **dict.fromkeys(("dns_name", "dns_type"), ("dns",)),
+    "port": ("tcp", "http", "https", "dns"),
+}
 
 
 class CheckDocument(Document):
     """checks/NAME, or inline in a service."""
 
-    type: Literal["tcp", "http", "https"] = "tcp"
+    type: Literal["tcp", "http", "https", "dns", "ping"] = "tcp"
     interval: Annotated[Seconds, Field(ge=0.05)] = 2.0
     timeout: Annotated[Seconds, Field(ge=0.01)] = 1.0
     rise: Annotated[int, Field(ge=1, le=1000)] = 2
@@ -81,6 +99,8 @@ class CheckDocument(Document):
     tls_verify: bool = True
     tls_ca_file: str = ""
     tls_server_name: HeaderText = ""
+    dns_name: DomainName = "."
+    dns_type: Literal["A", "NS", "CNAME", "SOA", "PTR", "MX", "TXT", "AAAA", "SRV", "RRSIG", "DNSKEY"] = "SOA"
 
     @field_validator("expected_statuses", mode="before")
     @classmethod
@@ -93,12 +113,11 @@ class CheckDocument(Document):
 
     @model_validator(mode="after")
     def _fields_fit_the_type(self) -> CheckDocument:
-        http = {"method", "path", "host", "expected_statuses", "body_match"}
-        tls = {"tls_verify", "tls_ca_file", "tls_server_name"}
-        refused = {"tcp": http | tls, "http": tls, "https": set()}[self.type] & self.model_fields_set
-        if refused:
-            fields = ", ".join(sorted(refused))
-            raise invalid(f"{fields}: not for a check of type {self.type}", 'set "type" to http or https')
+        for name in sorted(self.model_fields_set):
+            types = _CHECK_TYPES_OF.get(name, (self.type,))
+            if self.type not in types:
+                hint = f'set "type" to {" or ".join(types)}'
+                raise invalid(f"{name}: not for a check of type {self.type}", hint)
         return self
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from ipaddress import ip_address
+from typing import Any
 
-from healthcheck.spec import CheckSpec, CheckType, HttpSpec, Target
+from healthcheck.spec import CheckSpec, CheckType, Target
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -69,11 +70,31 @@ async def closing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
     """Accepts and closes."""
 
 
+@asynccontextmanager
+async def serve_datagrams(answer: Callable[[bytes], Iterable[bytes]], address: str = "127.0.0.1") -> AsyncIterator[int]:
+    """The port of a server that sends back what `answer` makes of each datagram."""
+
+    class Server(asyncio.DatagramProtocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            self.transport = transport
+
+        def datagram_received(self, data: bytes, sender: tuple[str, int]) -> None:
+            for datagram in answer(data):
+                self.transport.sendto(datagram, sender)
+
+    transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(Server, local_addr=(address, 0))
+    try:
+        yield transport.get_extra_info("sockname")[1]
+    finally:
+        transport.close()
+
+
 def target(
     port: int,
     kind: CheckType = CheckType.HTTP,
     address: str = "127.0.0.1",
     timeout_s: float = 5.0,
-    http: HttpSpec | None = None,
+    **more: Any,
 ) -> Target:
-    return Target("svc/server", ip_address(address), port, CheckSpec(type=kind, timeout_s=timeout_s, http=http))
+    """`more`: further fields of the CheckSpec."""
+    return Target("svc/server", ip_address(address), port, CheckSpec(type=kind, timeout_s=timeout_s, **more))

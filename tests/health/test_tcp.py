@@ -18,6 +18,8 @@ from healthcheck import probes
 from healthcheck.spec import CheckType, Result
 from tests.health.servers import closing, serve, silent, target
 
+STREAMS = [CheckType.TCP, CheckType.HTTP, CheckType.HTTPS]  # types that begin with a TCP connection
+
 
 def open_fds() -> int:
     return len(os.listdir("/proc/self/fd"))
@@ -42,12 +44,12 @@ async def test_the_checks_own_port_wins() -> None:
         assert (await probes.start(replace(other, spec=replace(other.spec, port=port)))).ok
 
 
-@pytest.mark.parametrize("kind", list(CheckType))
+@pytest.mark.parametrize("kind", STREAMS)
 async def test_refused(kind: CheckType) -> None:
     assert (await probes.start(target(unused_port(), kind))).reason == "connect refused"
 
 
-@pytest.mark.parametrize("kind", list(CheckType))
+@pytest.mark.parametrize("kind", STREAMS)
 async def test_a_server_that_does_not_even_accept(kind: CheckType) -> None:
     """With a full accept queue the kernel leaves further SYNs unanswered."""
     with socket.socket() as server:
@@ -106,7 +108,8 @@ async def test_no_descriptor_is_left_however_a_probe_ends() -> None:
             for probe in cancelled:
                 probe.cancel()
             ended = await asyncio.gather(*cancelled, return_exceptions=True)
-            assert any(isinstance(end, asyncio.CancelledError) for end in ended)
+            if kind in STREAMS:  # the others have ended by now: loopback answers at once
+                assert any(isinstance(end, asyncio.CancelledError) for end in ended)
         async with asyncio.timeout(10):
             while open_fds() > listening:  # the server's ends go a little later
                 await asyncio.sleep(0.01)

@@ -328,6 +328,27 @@ real_server 198.51.100.4 80 {
     assert any(line.startswith("error: k.conf:18:1: real_server 198.51.100.4 80: has no such check") for line in lines)
 
 
+@pytest.mark.parametrize(
+    ("checker", "check"),
+    [
+        ("TCP_CHECK {\n}", {"type": "tcp", "fall": 2}),
+        (
+            "SSL_GET {\nenable_sni\n}",
+            {"type": "https", "path": "/", "expected_statuses": ["200-299"], "tls_verify": False},
+        ),
+        (
+            "DNS_CHECK {\nname example.net\ntype a\n}",
+            {"type": "dns", "dns_name": "example.net", "dns_type": "A", "fall": 4},
+        ),
+        ("DNS_CHECK {\nretry 0\nconnect_port 5353\n}", {"type": "dns", "port": 5353, "fall": 1}),
+        ("PING_CHECK {\nretry 4\n}", {"type": "ping", "fall": 5}),
+    ],
+)
+def test_checkers(checker: str, check: dict[str, Any]) -> None:
+    common = {"interval": 60, "timeout": 5, "rise": 1, "fall": 2}
+    assert service(f"real_server 198.51.100.1 80 {{\n{checker}\n}}")["check"] == {**common, **check}
+
+
 def test_marks_take_the_family_of_their_servers() -> None:
     real = "real_server 2001:db8::2 80 {\n}"
     assert list(load(f"virtual_server fwmark 5 {{\n{real}\n}}").document["services"]) == ["fwmark:5:inet6"]

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from ipaddress import ip_address
 
-from healthcheck.spec import Health, Verdict
+import pytest
+
+from healthcheck.spec import CheckSpec, CheckType, DnsSpec, Health, HttpSpec, Verdict
 from lbnode.model import (
     Config,
     ForwardingMethod,
@@ -19,7 +21,7 @@ from lbnode.model import (
     VirtualService,
     WhenDown,
 )
-from lbnode.overview import Facts, overview
+from lbnode.overview import Facts, describe_check, overview
 
 WEB = ServiceId.of("tcp", "192.0.2.10", 80)
 SERVER = ServerId(ip_address("198.51.100.1"), 80)
@@ -55,3 +57,17 @@ def test_a_server_that_is_not_programmed_says_why() -> None:
     down = Verdict(Health.DOWN, "connect refused", 0.0, 0.0)
     removed = replace(waiting, config=config, statuses={}, verdicts={f"{WEB}/{SERVER}": down})
     assert overview(removed)[0].servers[0].status == "removed while down"
+
+
+@pytest.mark.parametrize(
+    ("check", "text"),
+    [
+        (None, ""),
+        (CheckSpec(port=8080), "tcp port 8080 every 2s, rise 2, fall 3"),
+        (CheckSpec(CheckType.HTTP, http=HttpSpec(host="a", path="/b")), "http GET a/b every 2s, rise 2, fall 3"),
+        (CheckSpec(CheckType.DNS, dns=DnsSpec("example.net", "A")), "dns example.net A every 2s, rise 2, fall 3"),
+        (CheckSpec(CheckType.PING, rise=1), "ping every 2s, rise 1, fall 3"),
+    ],
+)
+def test_a_check_in_one_line(check: CheckSpec | None, text: str) -> None:
+    assert describe_check(check) == text

@@ -23,10 +23,8 @@ MOST_RETRIES = 999  # a check's fall is at most 1000
 # Checkers without equal, and what to do instead.
 UNKNOWN_HERE: Mapping[str, str] = {
     "SMTP_CHECK": "check that the port accepts connections: type tcp",
-    "DNS_CHECK": "check the server's TCP port 53: type tcp, port 53",
     "MISC_CHECK": "let the script's work be done by a page of the server: type http",
     "BFD_CHECK": "check a port of the server: type tcp",
-    "PING_CHECK": "check a port of the server: type tcp",
     "UDP_CHECK": "check a TCP port of the server: type tcp, port N",
     "FILE_CHECK": "set weights with `lbctl weight`, also from scripts",
 }
@@ -89,6 +87,26 @@ class _Url:
     options: str = ""  # letters of Python's (?...)
 
 
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """A checker with an equal. Defaults are those of keepalived.conf(5); None: delay_loop. `rank` as above."""
+
+    type: str
+    retry: int = 1
+    delay_before_retry_s: float | None = 1.0
+    rank: int = 2
+
+
+_KINDS: Mapping[str, _Kind] = {
+    "TCP_CHECK": _Kind("tcp", rank=1),
+    "HTTP_GET": _Kind("http", delay_before_retry_s=3.0),
+    "SSL_GET": _Kind("https", delay_before_retry_s=3.0),
+    "DNS_CHECK": _Kind("dns", retry=3, delay_before_retry_s=None),
+    "PING_CHECK": _Kind("ping", rank=0),
+}
+CHECKERS = (*_KINDS, *UNKNOWN_HERE)
+
+
 @dataclass(slots=True)
 class _Checker:
     ledger: Ledger
@@ -98,6 +116,7 @@ class _Checker:
     virtualhost: str = ""
     server_name: str = ""
     urls: list[_Url] = field(default_factory=list)
+    fields: dict[str, Any] = field(default_factory=dict)  # of the document, for the other types
 
 
 def candidate(
@@ -107,31 +126,33 @@ def candidate(
     around the checker. NoEqual."""
     if directive.name in UNKNOWN_HERE:
         raise NoEqual("no equal yet", UNKNOWN_HERE[directive.name])
+    kind = _KINDS[directive.name]
     checker = _Checker(ledger, server, virtualhost=virtualhost)
-    http = directive.name in ("HTTP_GET", "SSL_GET")
-    ledger.read(directive.items, _HTTP_READERS if http else _READERS, checker, "a checker")
-    timing = checker.timing.over(timing)
-    check: dict[str, Any] = {"type": {"HTTP_GET": "http", "SSL_GET": "https"}.get(directive.name, "tcp")}
-    checked = checker.port or port
-    if not checked:
-        raise NoEqual("no port to check: neither the server nor the checker has one", "set connect_port")
-    if not (same and checked == port):
-        check["port"] = checked
-    note = _set_timing(check, timing, 3.0 if http else 1.0)
-    if http:
-        _set_request(check, checker, directive.name == "SSL_GET")
+    ledger.read(directive.items, _READERS_OF.get(kind.type, _READERS), checker, "a checker")
+    check: dict[str, Any] = {"type": kind.type}
+    if kind.type != "ping":
+        checked = checker.port or port
+        if not checked:
+            raise NoEqual("no port to check: neither the server nor the checker has one", "set connect_port")
+        if not (same and checked == port):
+            check["port"] = checked
+    note = _set_timing(check, checker.timing.over(timing), kind)
+    if kind.type in ("http", "https"):
+        _set_request(check, checker, kind.type == "https")
+    check |= checker.fields
     faults = validate(Key("checks", name="x"), check).faults
     if wrong := [fault for fault in faults if fault.severity == "error"]:
         raise NoEqual(wrong[0].message, wrong[0].hint)
-    return Candidate(check, directive, 2 if http else 1, note)
+    return Candidate(check, directive, kind.rank, note)
 
 
-def _set_timing(check: dict[str, Any], timing: Timing, default_delay_s: float) -> str:
-    """Defaults are those of keepalived.conf(5). Returns what differs."""
+def _set_timing(check: dict[str, Any], timing: Timing, kind: _Kind) -> str:
+    """Returns what differs."""
     interval = 60.0 if timing.delay_loop is None else timing.delay_loop
-    retry = 1 if timing.retry is None else timing.retry
-    delay = default_delay_s if timing.delay_before_retry is None else timing.delay_before_retry
     timeout = 5.0 if timing.connect_timeout is None else timing.connect_timeout
+    retry = kind.retry if timing.retry is None else timing.retry
+    default = interval if kind.delay_before_retry_s is None else kind.delay_before_retry_s
+    delay = default if timing.delay_before_retry is None else timing.delay_before_retry
     check |= {"interval": tidy(interval), "timeout": tidy(timeout), "rise": 1, "fall": retry + 1}
     if not retry or delay == interval:
         return ""
@@ -251,11 +272,25 @@ def _regex_options(url: _Url, directive: Directive) -> None:
     url.options = "".join(sorted({letters[word] for word in words}))
 
 
+def _dns_name(checker: _Checker, directive: Directive) -> None:
+    checker.fields["dns_name"] = text(directive)
+
+
+def _dns_type(checker: _Checker, directive: Directive) -> None:
+    checker.fields["dns_type"] = text(directive).upper()
+
+
 _READERS: Readers[_Checker] = {**TIMING_READERS, "connect_ip": _connect_ip, "connect_port": _connect_port}
 _HTTP_READERS: Readers[_Checker] = {
     **_READERS, "url": _url, "virtualhost": _virtualhost, "http_protocol": _http_protocol, "sni_name": _sni_name,
     "enable_sni": _enable_sni,
 }  # fmt: skip
+_READERS_OF: Mapping[str, Readers[_Checker]] = {
+    "http": _HTTP_READERS,
+    "https": _HTTP_READERS,
+    "dns": {**_READERS, "name": _dns_name, "type": _dns_type},
+    "ping": {name: reader for name, reader in _READERS.items() if name != "connect_port"},
+}
 _URL_READERS: Readers[_Url] = {
     "path": _path, "status_code": _status_code, "virtualhost": _virtualhost, "regex": _regex,
     "regex_options": _regex_options,

@@ -11,9 +11,9 @@ from typing import Any
 
 from lbnode.config.keepalived.arguments import address, number, only, switch, text, whole
 from lbnode.config.keepalived.checks import (
+    CHECKERS,
     NOT_GIVEN,
     TIMING_READERS,
-    UNKNOWN_HERE,
     Candidate,
     Timing,
     candidate,
@@ -29,7 +29,6 @@ from lbnode.model import GENERIC_FLAGS, SCHEDULERS, Address, L4Protocol, ServerI
 
 DEFAULT_PERSISTENCE_S = 360
 MAX_WEIGHT = 65535
-CHECKERS = ("TCP_CHECK", "HTTP_GET", "SSL_GET", *UNKNOWN_HERE)
 
 
 @dataclass(slots=True)

@@ -150,6 +150,7 @@ _LACKS: Mapping[Context, Mapping[str, Lack]] = MappingProxyType({
     ]),
     "a checker": dict([
         *_lost("bindto bind_if bind_port", "checks leave by the address and port the kernel chooses"),
+        *_needless("connect_port", "an echo request has no port"),
         *_lost("fwmark", "checks are not marked: they go to the server itself"),
         *_lost("alpha", "a server counts as up until its first check has ended, unless it was down before a restart"),
         *_needless("warmup", "first checks are spread over the interval by themselves"),
