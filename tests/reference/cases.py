@@ -17,6 +17,8 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+from tests.reference.host import HOSTS
+
 OWN = Path(__file__).parent
 FOLDER = Path(os.environ.get("LBNODE_REFERENCE") or OWN)
 CASES = FOLDER / "ipvsadm" / "cases.json"
@@ -24,6 +26,8 @@ TRAFFIC = FOLDER / "ipvsadm" / "traffic.json"
 
 # Why a step may differ from ipvsadm on purpose. The README has the table for people.
 TRANSACTION = "restore is one transaction: a mistake changes nothing and names the line"
+
+HELP = "ipvsadm v1.31 2019/12/24 (compiled with popt and IPVS v1.2.1)\nUsage:"  # lbadm has help of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,8 @@ def differences(command: str, expected: Answer, actual: Answer) -> Iterator[str]
         yield f"exit status {actual.rc}, ipvsadm's is {expected.rc}"
     for stream in ("stdout", "stderr"):
         want, have = getattr(expected, stream), getattr(actual, stream)
+        if want.startswith(HELP):
+            continue
         if want != have and not (order_is_free(command, want) and blocks(want) == blocks(have)):
             lines = difflib.unified_diff(want.splitlines(), have.splitlines(), "ipvsadm", "lbadm", lineterm="", n=0)
             yield from (f"{stream} {line!r}" for line in lines)
@@ -86,6 +92,8 @@ def order_is_free(command: str, listing: str) -> bool:
     """--nosort shows the kernel's hash tables; ipvsadm's comparison overflows for addresses 2^31 apart."""
     if "--nosort" in command:
         return True
+    for name, address in HOSTS.items():
+        listing = listing.replace(name[:20], address)  # listings cut long names
     v6 = re.findall(r"\[([0-9a-fA-F:.]+)\]", listing)
     v4 = [int(ip_address(text)) for text in re.findall(r"\b(?:\d{1,3}\.){3}\d{1,3}\b", listing)]
     return len(v6) > 1 or (len(v4) > 1 and max(v4) - min(v4) >= 2**31)

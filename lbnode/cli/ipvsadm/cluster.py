@@ -141,10 +141,11 @@ def _change(commands: Sequence[Command], client: Client, host: Host, numbers: Se
                 output += HELP.splitlines() if command.name == "help" else [VERSION]
             else:
                 table.execute(command)
-        except Refused as error:
-            raise Refused(_at(numbers[index], error)) if numbers else error from None
-        except GrammarError as error:
-            raise GrammarError(_at(numbers[index], error), error.exit_code) from None
+        except (Refused, GrammarError) as error:
+            if not numbers:
+                raise
+            message = _at(numbers[index], error)
+            raise (Refused(message) if isinstance(error, Refused) else GrammarError(message, error.exit_code)) from None
     put, delete = table.changes()
     if put or delete:
         body = {"put": put, "delete": delete, "expect_revision": answer["revision"], "dry_run": False}

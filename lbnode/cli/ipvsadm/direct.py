@@ -54,12 +54,13 @@ def _restore(lines: Iterable[bytes], kernel: Kernel, host: Host) -> int:
             if command.name == "restore":
                 raise GrammarError(TRY_HELP, USAGE)
             _execute(command, kernel, host)
-            result = 0
         except (OptionError, Refused) as error:
             print(error, file=sys.stderr)
             result = USAGE
-        if command.name in ("help", "version"):
-            break
+        else:
+            result = 0
+            if command.name in ("help", "version"):
+                break
     return result
 
 

@@ -260,7 +260,7 @@ def _flags(reading: _Reading, _: str, text: str) -> None:
 
 
 def _engine(reading: _Reading, _: str, text: str) -> None:
-    reading.fields["persistence_engine"] = text
+    reading.fields["persistence_engine"] = text[:16]  # IP_VS_PENAME_MAXLEN
 
 
 def _one_packet(reading: _Reading, _option: str, _value: str) -> None:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from ipaddress import IPv4Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
 from typing import Any
 
-from lbnode.model import ServerId, ServiceId, Timeouts, flags_of
+from lbnode.model import Address, ServerId, ServiceId, Timeouts, flags_of
 
 Json = Mapping[str, Any]
 # (address, port, protocol or "") -> text; numeric unless names were asked for.
@@ -43,6 +43,14 @@ _HEADERS: Mapping[str, tuple[str, str]] = {
     ),
 }
 _SERVICE_WIDTH, _SERVER_WIDTH = 33, 28  # longer names of IPv4 are cut
+
+
+def address_text(address: Address) -> str:
+    """inet_ntop(3), which writes the last 32 bits of ::ffff:192.0.2.1 and of ::192.0.2.1 as IPv4."""
+    number = int(address)
+    if isinstance(address, IPv6Address) and (2**16 <= number < 2**32 or number >> 32 == 0xFFFF):
+        return f"::{'ffff:' if number >> 32 else ''}{IPv4Address(number & 0xFFFFFFFF)}"
+    return str(address)
 
 
 def numeric(address: str, port: int, protocol: str) -> str:
@@ -85,7 +93,13 @@ def table(
 
 def _service_order(service: Json) -> tuple[int, int, int, int, int]:
     key = ServiceId.parse(service["id"])
-    return (key.fwmark, key.family, _PROTOCOL_ORDER.get(key.protocol or "", 0), int(key.address or 0), key.port)
+    return (
+        _signed(key.fwmark),
+        key.family,
+        _PROTOCOL_ORDER.get(key.protocol or "", 0),
+        int(key.address or 0),
+        key.port,
+    )
 
 
 def _server_order(server: Json) -> tuple[int, int, int]:
@@ -96,8 +110,8 @@ def service_name(key: ServiceId, namer: Namer) -> str:
     """`TCP  192.0.2.1:80`, `FWM  1 IPv6`."""
     if key.fwmark:
         return f"FWM  {_signed(key.fwmark)}{' IPv6' if key.inet6 else ''}"
-    assert key.protocol is not None
-    name = f"{key.protocol.upper():<4} {namer(str(key.address), key.port, key.protocol)}"
+    assert key.protocol is not None and key.address is not None
+    name = f"{key.protocol.upper():<4} {namer(address_text(key.address), key.port, key.protocol)}"
     return name if key.family == 6 else name[:_SERVICE_WIDTH]
 
 
@@ -135,7 +149,7 @@ def shown_flags(service: Json) -> str:
 
 def _server_line(service: Json, server: Json, view: str, namer: Namer, exact: bool) -> str:
     key = ServerId.parse(server["id"])
-    name = namer(str(key.address), key.port, ServiceId.parse(service["id"]).protocol or "")
+    name = namer(address_text(key.address), key.port, ServiceId.parse(service["id"]).protocol or "")
     if key.address.version == 4:
         name = name[:_SERVER_WIDTH]
     name = f"  -> {name:<{_SERVER_WIDTH}}"
@@ -215,7 +229,7 @@ def saved(services: Iterable[Json], namer: Namer, *, full: bool = False) -> Iter
         yield " ".join(words)
         for server in sorted(service["servers"], key=_server_order):
             end = ServerId.parse(server["id"])
-            name = namer(str(end.address), end.port, key.protocol or "")
+            name = namer(address_text(end.address), end.port, key.protocol or "")
             words = [
                 "-a",
                 target,
@@ -247,8 +261,9 @@ def _tunnel_options(server: Json) -> list[str]:
 def _service_option(key: ServiceId, namer: Namer, full: bool) -> str:
     if key.fwmark:
         return f"-f {key.fwmark if full else _signed(key.fwmark)}{' -6' if key.inet6 else ''}"
+    assert key.address is not None
     option = {"tcp": "-t", "udp": "-u", "sctp": "--sctp-service"}[str(key.protocol)]
-    return f"{option} {namer(str(key.address), key.port, str(key.protocol))}"
+    return f"{option} {namer(address_text(key.address), key.port, str(key.protocol))}"
 
 
 def saved_settings(now: Timeouts, running: Mapping[str, Json]) -> Iterator[str]:
@@ -273,7 +288,8 @@ def connections(items: Iterable[Json], namer: Namer, *, persistence: bool = Fals
     for item in items:
         seconds, protocol = int(item["expires_s"]), item["protocol"] or ""
         source, virtual, destination = (
-            namer(str(ip_address(item[end][0])), item[end][1], protocol) for end in ("client", "virtual", "server")
+            namer(address_text(ip_address(item[end][0])), item[end][1], protocol)
+            for end in ("client", "virtual", "server")
         )
         expires = f"{seconds // 60:02}:{seconds % 60:02}"
         # Without a protocol: what a firewall mark's service remembers of a client.

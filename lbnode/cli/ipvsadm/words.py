@@ -96,6 +96,8 @@ class Words:
                 glued = letters[position:]
                 yield name, glued.removeprefix("=") if glued else self._value(name)
                 return
+            if letters[position:].startswith("="):
+                raise WordError(UNWANTED)
             yield name, None
 
     def _value(self, name: str) -> str | None:
