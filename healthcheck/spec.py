@@ -13,6 +13,7 @@ class CheckType(StrEnum):
     HTTPS = "https"
     DNS = "dns"  # a name server answers a question without error
     PING = "ping"  # an ICMP echo request is answered
+    SCRIPT = "script"  # a program of this machine says so
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,14 @@ class DnsSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class ScriptSpec:
+    """A program; it finds CHECK_ADDRESS and CHECK_PORT in its environment. Exit status 0 is healthy."""
+
+    path: str = "/bin/true"
+    arguments: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class CheckSpec:
     """One way to check a server. Durations in seconds."""
 
@@ -50,6 +59,7 @@ class CheckSpec:
     port: int = 0  # 0 = the real server's port
     http: HttpSpec | None = None  # for http and https
     dns: DnsSpec | None = None
+    script: ScriptSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)

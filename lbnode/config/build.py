@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address, ip_address
 
-from healthcheck.spec import CheckSpec, CheckType, DnsSpec, HttpSpec
+from healthcheck.spec import CheckSpec, CheckType, DnsSpec, HttpSpec, ScriptSpec
 from lbnode.config.schema import (
+    SCRIPTS,
     CheckDocument,
     ServerDocument,
     ServiceDocument,
@@ -34,9 +35,11 @@ from lbnode.model import (
 
 
 def check_spec(document: CheckDocument) -> CheckSpec:
-    http = dns = None
+    http = dns = script = None
     if document.type == "dns":
         dns = DnsSpec(document.dns_name, document.dns_type)
+    elif document.type == "script":
+        script = ScriptSpec(f"{SCRIPTS}/{document.script}", document.arguments)
     elif document.type in ("http", "https"):
         statuses = (code for item in document.expected_statuses for code in status_range(item))
         http = HttpSpec(
@@ -59,6 +62,7 @@ def check_spec(document: CheckDocument) -> CheckSpec:
         port=document.port,
         http=http,
         dns=dns,
+        script=script,
     )
 
 

@@ -26,6 +26,7 @@ from pydantic_core import PydanticCustomError
 from lbnode.model import MAX_WEIGHT, PERSISTENCE_ENGINES, SCHEDULERS, VipAddress, flags_of
 
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,62})")
+SCRIPTS = "/etc/lbnode/checks"  # the programs that checks of type script may run, on each gateway
 MAX_SECONDS = 31 * 86400  # IPVS keeps timeouts as 32-bit jiffies: 2^31 at 1000 Hz is 24.8 days; a month is a typo
 
 
@@ -77,14 +78,15 @@ _CHECK_TYPES_OF: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("method", "path", "host", "expected_statuses", "body_match"), ("http", "https")),
     **dict.fromkeys(("tls_verify", "tls_ca_file", "tls_server_name"), ("https",)),
     **dict.fromkeys(("dns_name", "dns_type"), ("dns",)),
-    "port": ("tcp", "http", "https", "dns"),
+    **dict.fromkeys(("script", "arguments"), ("script",)),
+    "port": ("tcp", "http", "https", "dns", "script"),
 }
 
 
 class CheckDocument(Document):
     """checks/NAME, or inline in a service."""
 
-    type: Literal["tcp", "http", "https", "dns", "ping"] = "tcp"
+    type: Literal["tcp", "http", "https", "dns", "ping", "script"] = "tcp"
     interval: Annotated[Seconds, Field(ge=0.05)] = 2.0
     timeout: Annotated[Seconds, Field(ge=0.01)] = 1.0
     rise: Annotated[int, Field(ge=1, le=1000)] = 2
@@ -101,6 +103,8 @@ class CheckDocument(Document):
     tls_server_name: HeaderText = ""
     dns_name: DomainName = "."
     dns_type: Literal["A", "NS", "CNAME", "SOA", "PTR", "MX", "TXT", "AAAA", "SRV", "RRSIG", "DNSKEY"] = "SOA"
+    script: str = ""
+    arguments: Annotated[tuple[str, ...], Field(strict=False)] = ()
 
     @field_validator("expected_statuses", mode="before")
     @classmethod
@@ -111,8 +115,27 @@ class CheckDocument(Document):
             status_range(item)
         return tuple(value)
 
+    @field_validator("script")
+    @classmethod
+    def _script_is_a_name(cls, value: str) -> str:
+        if value and not NAME.fullmatch(value):
+            # Whoever may change the configuration may run what the administrator put there, and nothing else.
+            raise invalid(f"{value!r} is not the name of a file", f"a program in {SCRIPTS} on every gateway, no path")
+        return value
+
+    @field_validator("arguments", mode="before")
+    @classmethod
+    def _arguments_are_words(cls, value: Any) -> Any:
+        if not isinstance(value, (list, tuple)) or not all(
+            isinstance(item, str) and "\0" not in item for item in value
+        ):
+            raise invalid(f"{value!r} is not a list of words", 'example: ["--port", "3306"]')
+        return tuple(value)
+
     @model_validator(mode="after")
     def _fields_fit_the_type(self) -> CheckDocument:
+        if self.type == "script" and not self.script:
+            raise invalid("script: missing", f"the name of a program in {SCRIPTS}")
         for name in sorted(self.model_fields_set):
             types = _CHECK_TYPES_OF.get(name, (self.type,))
             if self.type not in types:

@@ -341,6 +341,10 @@ real_server 198.51.100.4 80 {
             {"type": "dns", "dns_name": "example.net", "dns_type": "A", "fall": 4},
         ),
         ("DNS_CHECK {\nretry 0\nconnect_port 5353\n}", {"type": "dns", "port": 5353, "fall": 1}),
+        (
+            "MISC_CHECK {\nmisc_path \"/usr/local/bin/db.sh -c 'a b' x\"\nmisc_timeout 9\n}",
+            {"type": "script", "script": "db.sh", "arguments": ["-c", "a b", "x"], "timeout": 9, "fall": 1},
+        ),
         ("PING_CHECK {\nretry 4\n}", {"type": "ping", "fall": 5}),
     ],
 )

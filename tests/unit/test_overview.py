@@ -7,7 +7,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from healthcheck.spec import CheckSpec, CheckType, DnsSpec, Health, HttpSpec, Verdict
+from healthcheck.spec import CheckSpec, CheckType, DnsSpec, Health, HttpSpec, ScriptSpec, Verdict
 from lbnode.model import (
     Config,
     ForwardingMethod,
@@ -66,6 +66,10 @@ def test_a_server_that_is_not_programmed_says_why() -> None:
         (CheckSpec(port=8080), "tcp port 8080 every 2s, rise 2, fall 3"),
         (CheckSpec(CheckType.HTTP, http=HttpSpec(host="a", path="/b")), "http GET a/b every 2s, rise 2, fall 3"),
         (CheckSpec(CheckType.DNS, dns=DnsSpec("example.net", "A")), "dns example.net A every 2s, rise 2, fall 3"),
+        (
+            CheckSpec(CheckType.SCRIPT, script=ScriptSpec("/etc/lbnode/checks/db", ("-x", "1"))),
+            "script /etc/lbnode/checks/db -x 1 every 2s, rise 2, fall 3",
+        ),
         (CheckSpec(CheckType.PING, rise=1), "ping every 2s, rise 1, fall 3"),
     ],
 )

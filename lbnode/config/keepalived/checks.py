@@ -6,15 +6,17 @@ keepalived has any number of checkers for each server and all must succeed; lbno
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
 from typing import Any, Protocol
 
 from lbnode.config.keepalived.arguments import address, number, only, seconds, switch, text, tidy
 from lbnode.config.keepalived.ledger import Ledger, NoEqual, Readers
 from lbnode.config.keepalived.tree import Directive
 from lbnode.config.keys import Key
-from lbnode.config.schema import MAX_SECONDS, status_range
+from lbnode.config.schema import MAX_SECONDS, SCRIPTS, status_range
 from lbnode.config.value import validate
 from lbnode.model import Address
 
@@ -23,7 +25,6 @@ MOST_RETRIES = 999  # a check's fall is at most 1000
 # Checkers without equal, and what to do instead.
 UNKNOWN_HERE: Mapping[str, str] = {
     "SMTP_CHECK": "check that the port accepts connections: type tcp",
-    "MISC_CHECK": "let the script's work be done by a page of the server: type http",
     "BFD_CHECK": "check a port of the server: type tcp",
     "UDP_CHECK": "check a TCP port of the server: type tcp, port N",
     "FILE_CHECK": "set weights with `lbctl weight`, also from scripts",
@@ -103,6 +104,7 @@ _KINDS: Mapping[str, _Kind] = {
     "SSL_GET": _Kind("https", delay_before_retry_s=3.0),
     "DNS_CHECK": _Kind("dns", retry=3, delay_before_retry_s=None),
     "PING_CHECK": _Kind("ping", rank=0),
+    "MISC_CHECK": _Kind("script", retry=0, rank=3),
 }
 CHECKERS = (*_KINDS, *UNKNOWN_HERE)
 
@@ -130,7 +132,7 @@ def candidate(
     checker = _Checker(ledger, server, virtualhost=virtualhost)
     ledger.read(directive.items, _READERS_OF.get(kind.type, _READERS), checker, "a checker")
     check: dict[str, Any] = {"type": kind.type}
-    if kind.type != "ping":
+    if kind.type not in ("ping", "script"):
         checked = checker.port or port
         if not checked:
             raise NoEqual("no port to check: neither the server nor the checker has one", "set connect_port")
@@ -280,6 +282,23 @@ def _dns_type(checker: _Checker, directive: Directive) -> None:
     checker.fields["dns_type"] = text(directive).upper()
 
 
+def _misc_path(checker: _Checker, directive: Directive) -> None:
+    """A command line; blanks within one word stand in single quotes."""
+    try:
+        path, *words = shlex.split(" ".join(directive.arguments))
+    except ValueError as error:
+        raise NoEqual(f"not a command line: {error}") from None
+    name = PurePosixPath(path).name
+    checker.fields |= {"script": name, "arguments": words} if words else {"script": name}
+    checker.ledger.note(
+        directive, f"install {path} as {SCRIPTS}/{name} on every gateway", "lbnode runs no other programs"
+    )
+
+
+def _misc_timeout(checker: _Checker, directive: Directive) -> None:
+    checker.timing = replace(checker.timing, connect_timeout=seconds(directive, 0.01, MAX_SECONDS))
+
+
 _READERS: Readers[_Checker] = {**TIMING_READERS, "connect_ip": _connect_ip, "connect_port": _connect_port}
 _HTTP_READERS: Readers[_Checker] = {
     **_READERS, "url": _url, "virtualhost": _virtualhost, "http_protocol": _http_protocol, "sni_name": _sni_name,
@@ -289,6 +308,7 @@ _READERS_OF: Mapping[str, Readers[_Checker]] = {
     "http": _HTTP_READERS,
     "https": _HTTP_READERS,
     "dns": {**_READERS, "name": _dns_name, "type": _dns_type},
+    "script": {**TIMING_READERS, "misc_path": _misc_path, "misc_timeout": _misc_timeout},
     "ping": {name: reader for name, reader in _READERS.items() if name != "connect_port"},
 }
 _URL_READERS: Readers[_Url] = {

@@ -150,6 +150,8 @@ _LACKS: Mapping[Context, Mapping[str, Lack]] = MappingProxyType({
     ]),
     "a checker": dict([
         *_lost("bindto bind_if bind_port", "checks leave by the address and port the kernel chooses"),
+        *_lost("misc_dynamic", "a check says up or down; set weights with `lbctl weight`, also from scripts"),
+        *_lost("user", "the script runs as lbnoded does: change the user within it"),
         *_needless("connect_port", "an echo request has no port"),
         *_lost("fwmark", "checks are not marked: they go to the server itself"),
         *_lost("alpha", "a server counts as up until its first check has ended, unless it was down before a restart"),
