@@ -28,6 +28,7 @@ FIRST_ADDRESS = IPv4Address("192.0.2.1")
 CLIENT = -1  # as an end of the network
 SOCKET_QUEUE = 256  # datagrams that wait for a process
 Link = tuple[int, int]  # (from, to), each a node's number or CLIENT
+ON_TIME = (0,)
 MILLION = 1_000_000
 
 
@@ -52,6 +53,8 @@ class Node:
         self.lease_watched = False  # a look at the end of the lease is scheduled
         self.inbox: list[tuple[int, Advert]] = []  # (sender, what it sent)
         self.wake_at: int | None = None
+        self.wire_at = 0  # when its last frame was on the wire: frames of one sender keep their order
+        self.hears_after = 0  # ns from the wire to its process
         self._rate = MILLION + clock_ppm  # own microseconds per true second
         self._clock = (0, 1_000_000_000)  # (true, own) ns at the last start of the clock
 
@@ -120,6 +123,7 @@ class Cluster:
             router = VirtualRouter(51, priority, interval_cs, (VIP,), FIRST_ADDRESS + number, preempt, peers)
             ppm = self.random.randint(-max_clock_ppm, max_clock_ppm)
             self.nodes.append(Node(number, router, ppm))
+            self.nodes[-1].hears_after = self._delay()
         self.judge = Judge(self)
         for node in self.nodes:
             self.at(self.random.randrange(self.interval), self.start, node)
@@ -356,29 +360,32 @@ class Cluster:
 
     def _send(self, sender: Node, advert: Advert) -> None:
         """By multicast to every other node."""
+        wire = self._wire(sender)
         for other in self.nodes:
             if other is not sender and (sender.number, other.number) not in self.cut:
-                for delay in self._copies():
-                    self.at(delay, self._receive, other, sender.number, advert)
+                for late in self._copies():
+                    self.at(wire + other.hears_after + late, self._receive, other, sender.number, advert)
 
     def _announce(self, sender: Node, count: int) -> None:
         """Gratuitous ARPs: the client believes the last one that it hears."""
         lost = self.loss and self.random.random() < self.loss**count
         if (sender.number, CLIENT) not in self.cut and not lost:
-            self.at(self._delay(), self._learn, sender.number)
+            self.at(self._wire(sender), self._learn, sender.number)
 
     def _learn(self, number: int) -> None:
         self.arp = number
         self.judge.look()
 
-    def _copies(self) -> list[int]:
-        """The delays with which the copies of one datagram arrive: none when it is lost, two when it is doubled."""
+    def _wire(self, sender: Node) -> int:
+        """How long its next frame takes to everybody's end of the wire."""
+        sender.wire_at = max(sender.wire_at, self.now + self._delay())
+        return sender.wire_at - self.now
+
+    def _copies(self) -> tuple[int, ...]:
+        """How late the copies of one datagram come: none when it is lost, two when it is doubled."""
         if not (self.loss or self.duplicates or self.reorder):
-            return [self._delay()]
-        chance = self.random.random
+            return ON_TIME
+        chance, half = self.random.random, self.interval // 2
         copies = 1 + (chance() < self.duplicates)
-        delays = [self._delay() for _ in range(copies) if chance() >= self.loss]
-        if self.reorder:
-            late = self.interval // 2
-            delays = [delay + (int(chance() * late) if chance() < self.reorder else 0) for delay in delays]
-        return delays
+        kept = [copy for copy in range(copies) if chance() >= self.loss]
+        return tuple(int(chance() * half) if chance() < self.reorder else 0 for _ in kept)

@@ -15,7 +15,7 @@ CAUGHT_BY = {
     "tie rule inverted": "yielded to the lesser claim",
     "two intervals of patience": "two nodes served for",
 }
-EPISODES = 30
+EPISODES = 60
 
 
 @pytest.mark.parametrize("name", MUTANTS)
