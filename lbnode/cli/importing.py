@@ -11,9 +11,9 @@ from pathlib import Path
 from lbnode.cli.client import EXIT_FAILED, EXIT_USAGE, ApiError
 from lbnode.cli.ipvsadm.host import SystemHost
 from lbnode.cli.ipvsadm.importer import import_ipvsadm
+from lbnode.config.fields import NAME
 from lbnode.config.imported import Imported
 from lbnode.config.keepalived.importer import Source, import_keepalived
-from lbnode.config.schema import NAME
 from lbnode.model import Severity
 
 STDIN = "-"

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, ValidationError
 
-from lbnode.config.schema import NAME, Document, invalid
+from lbnode.config.fields import NAME, Document, invalid
 from lbnode.config.value import Path as FieldPath
 from lbnode.config.value import dotted, fault_of
 from lbnode.errors import ConfigError

@@ -5,16 +5,8 @@ from __future__ import annotations
 from ipaddress import IPv4Address, ip_address
 
 from healthcheck.spec import CheckSpec, CheckType, DnsSpec, HttpSpec, ScriptSpec
-from lbnode.config.schema import (
-    SCRIPTS,
-    CheckDocument,
-    ServerDocument,
-    ServiceDocument,
-    SettingsDocument,
-    VipGroupDocument,
-    status_range,
-    vip_address,
-)
+from lbnode.config.check_document import SCRIPTS, CheckDocument, status_range
+from lbnode.config.schema import ServerDocument, ServiceDocument, SettingsDocument, VipGroupDocument, vip_address
 from lbnode.model import (
     ForwardingMethod,
     Netmask,

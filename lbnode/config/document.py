@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lbnode.config.fields import did_you_mean
 from lbnode.config.keys import parse_key, server_key, service_key
-from lbnode.config.schema import did_you_mean
 from lbnode.config.value import Fault, Path, load_json
 from lbnode.errors import ConfigError
 from lbnode.store.base import Entry

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from lbnode.config.fields import Document
 from lbnode.config.keys import parse_key
-from lbnode.config.schema import Document
 from lbnode.config.value import Fault, Parsed, parse_value
 from lbnode.model import Problem
 from lbnode.store.base import Entry

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lbnode.config.schema import NAME, SCHEMAS, did_you_mean
+from lbnode.config.fields import NAME, did_you_mean
+from lbnode.config.schema import SCHEMAS
 from lbnode.model import ServerId, ServiceId
 
 NODES = "nodes/"  # written by the nodes about themselves; not configuration

@@ -16,9 +16,10 @@ from itertools import chain
 
 from healthcheck.spec import CheckSpec
 from lbnode.config import build
+from lbnode.config.check_document import CheckDocument
 from lbnode.config.good import last_good_of
 from lbnode.config.keys import is_config_key, parse_key
-from lbnode.config.schema import CheckDocument, SettingsDocument
+from lbnode.config.schema import SettingsDocument
 from lbnode.config.units import Surroundings, Unit, resolve_unit
 from lbnode.config.vip_groups import Groups, resolve_groups
 from lbnode.delta import changed_keys

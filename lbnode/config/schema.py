@@ -6,153 +6,17 @@ seconds. A key names its kind: services/ID, services/ID/servers/ADDR:PORT, vip-g
 
 from __future__ import annotations
 
-import difflib
 import re
 from ipaddress import IPv4Address, ip_address
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    field_validator,
-    model_validator,
-)
-from pydantic_core import PydanticCustomError
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
+from lbnode.config.check_document import CheckDocument
+from lbnode.config.fields import MAX_SECONDS, Document, Port, WholeSeconds, did_you_mean, invalid
 from lbnode.model import MAX_WEIGHT, PERSISTENCE_ENGINES, SCHEDULERS, VipAddress, flags_of
 
-NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,62})")
-SCRIPTS = "/etc/lbnode/checks"  # the programs that checks of type script may run, on each gateway
-MAX_SECONDS = 31 * 86400  # IPVS keeps timeouts as 32-bit jiffies: 2^31 at 1000 Hz is 24.8 days; a month is a typo
-
-
-def invalid(message: str, hint: str = "") -> PydanticCustomError:
-    """A validation error whose message is shown as it is (pydantic would put "Value error," in front)."""
-    return PydanticCustomError("lbnode", "{message}", {"message": message, "hint": hint})
-
-
-class Document(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-
-
-Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS)]
-WholeSeconds = Annotated[int, Field(ge=1, le=MAX_SECONDS)]
-Port = Annotated[int, Field(ge=0, le=65535)]
 Connections = Annotated[int, Field(ge=0, le=2**32 - 1)]
-
-
-def _regular_expression(text: str) -> str:
-    try:
-        re.compile(text)
-    except (re.error, RecursionError, OverflowError) as error:
-        raise invalid(f"{text!r} is not a regular expression: {error}") from None
-    return text
-
-
-def _one_line(text: str) -> str:
-    """Goes into an HTTP request line or header (RFC 9112 section 2.2: no CR or LF), so only visible ASCII."""
-    if not re.fullmatch(r"[\x21-\x7e]*", text):
-        raise invalid(f"{text!r} has a space, a control character or a character outside ASCII", "percent-encode it")
-    return text
-
-
-def _domain_name(text: str) -> str:
-    """RFC 1035 section 2.3.4."""
-    labels = text.removesuffix(".").split(".") if text != "." else []
-    if not text.isascii() or any(not 0 < len(label) < 64 for label in labels) or len(text) > 254:
-        raise invalid(f"{text!r} is not a domain name", "labels of 1 to 63 ASCII characters, 253 together")
-    return text
-
-
-DomainName = Annotated[str, AfterValidator(_domain_name)]
-RegularExpression = Annotated[str, AfterValidator(_regular_expression)]
-HeaderText = Annotated[str, AfterValidator(_one_line)]
-
-
-# Fields that only some types of check have.
-_CHECK_TYPES_OF: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("method", "path", "host", "expected_statuses", "body_match"), ("http", "https")),
-    **dict.fromkeys(("tls_verify", "tls_ca_file", "tls_server_name"), ("https",)),
-    **dict.fromkeys(("dns_name", "dns_type"), ("dns",)),
-    **dict.fromkeys(("script", "arguments"), ("script",)),
-    "port": ("tcp", "http", "https", "dns", "script"),
-}
-
-
-class CheckDocument(Document):
-    """checks/NAME, or inline in a service."""
-
-    type: Literal["tcp", "http", "https", "dns", "ping", "script"] = "tcp"
-    interval: Annotated[Seconds, Field(ge=0.05)] = 2.0
-    timeout: Annotated[Seconds, Field(ge=0.01)] = 1.0
-    rise: Annotated[int, Field(ge=1, le=1000)] = 2
-    fall: Annotated[int, Field(ge=1, le=1000)] = 3
-    jitter: Annotated[float, Field(ge=0, le=0.5)] = 0.1
-    port: Port = 0
-    method: Annotated[str, Field(pattern="^[A-Z]+$")] = "GET"
-    path: Annotated[HeaderText, Field(pattern="^[/*]")] = "/"
-    host: HeaderText = ""
-    expected_statuses: Annotated[tuple[int | str, ...], Field(min_length=1, strict=False)] = (200,)
-    body_match: RegularExpression = ""
-    tls_verify: bool = True
-    tls_ca_file: str = ""
-    tls_server_name: HeaderText = ""
-    dns_name: DomainName = "."
-    dns_type: Literal["A", "NS", "CNAME", "SOA", "PTR", "MX", "TXT", "AAAA", "SRV", "RRSIG", "DNSKEY"] = "SOA"
-    script: str = ""
-    arguments: Annotated[tuple[str, ...], Field(strict=False)] = ()
-
-    @field_validator("expected_statuses", mode="before")
-    @classmethod
-    def _statuses_are_a_list(cls, value: Any) -> Any:
-        if not isinstance(value, (list, tuple)):
-            raise invalid(f"{value!r} is not a list", 'write a list: [200, "300-399"]')
-        for item in value:
-            status_range(item)
-        return tuple(value)
-
-    @field_validator("script")
-    @classmethod
-    def _script_is_a_name(cls, value: str) -> str:
-        if value and not NAME.fullmatch(value):
-            # Whoever may change the configuration may run what the administrator put there, and nothing else.
-            raise invalid(f"{value!r} is not the name of a file", f"a program in {SCRIPTS} on every gateway, no path")
-        return value
-
-    @field_validator("arguments", mode="before")
-    @classmethod
-    def _arguments_are_words(cls, value: Any) -> Any:
-        if not isinstance(value, (list, tuple)) or not all(
-            isinstance(item, str) and "\0" not in item for item in value
-        ):
-            raise invalid(f"{value!r} is not a list of words", 'example: ["--port", "3306"]')
-        return tuple(value)
-
-    @model_validator(mode="after")
-    def _fields_fit_the_type(self) -> CheckDocument:
-        if self.type == "script" and not self.script:
-            raise invalid("script: missing", f"the name of a program in {SCRIPTS}")
-        for name in sorted(self.model_fields_set):
-            types = _CHECK_TYPES_OF.get(name, (self.type,))
-            if self.type not in types:
-                hint = f'set "type" to {" or ".join(types)}'
-                raise invalid(f"{name}: not for a check of type {self.type}", hint)
-        return self
-
-
-def status_range(item: object) -> range:
-    """200 -> 200..200, "200-299" -> 200..299."""
-    match = re.fullmatch(r"(\d{3})(?:-(\d{3}))?", str(item)) if isinstance(item, (int, str)) else None
-    if match is None or isinstance(item, bool):
-        raise invalid(f"{item!r} is not an HTTP status or a range of them", 'examples: 200, "200-299"')
-    low, high = int(match[1]), int(match[2] or match[1])
-    if not 100 <= low <= high <= 599:
-        raise invalid(f"{item!r} is not within 100 to 599, low-high")
-    return range(low, high + 1)
 
 
 class ServerDocument(Document):
@@ -417,11 +281,3 @@ def fields_at(kind: str, path: tuple[str | int, ...]) -> tuple[str, ...]:
     parent = path[-2] if len(path) > 1 else None
     schema = _NESTED.get(cast("str", parent), SCHEMAS[kind]) if parent else SCHEMAS[kind]
     return tuple(schema.model_fields)
-
-
-def did_you_mean(word: str, known: tuple[str, ...]) -> str:
-    """`did you mean "weight"?`, or which words there are if none is close."""
-    close = difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.6)
-    if close:
-        return f'did you mean "{close[0]}"?'
-    return f"known: {', '.join(known)}" if known and len(known) <= 24 else ""

@@ -8,9 +8,11 @@ from itertools import chain
 
 from healthcheck.spec import CheckSpec
 from lbnode.config import build
+from lbnode.config.check_document import CheckDocument
+from lbnode.config.fields import did_you_mean
 from lbnode.config.good import in_force, last_good_of, problems_of
 from lbnode.config.keys import parse_key, service_key
-from lbnode.config.schema import CheckDocument, ServerDocument, ServiceDocument, did_you_mean
+from lbnode.config.schema import ServerDocument, ServiceDocument
 from lbnode.config.value import Fault, parse_value
 from lbnode.config.vip_groups import Groups
 from lbnode.model import Problem, RealServer, ServerId, ServiceId, Severity, VirtualService

@@ -13,16 +13,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from lbnode.config.check_document import CheckDocument
+from lbnode.config.fields import Document, did_you_mean
 from lbnode.config.keys import Key
-from lbnode.config.schema import (
-    SCHEMAS,
-    CheckDocument,
-    Document,
-    ServerDocument,
-    ServiceDocument,
-    did_you_mean,
-    fields_at,
-)
+from lbnode.config.schema import SCHEMAS, ServerDocument, ServiceDocument, fields_at
 from lbnode.model import L4Protocol, Problem, Severity
 
 Path = tuple[str | int, ...]

@@ -74,7 +74,7 @@ def test_thresholds_timeouts_and_daemons_come_along() -> None:
         ("-A -t 192.0.2.1:80", "saved:2: -A -t 192.0.2.1:80: Service already exists"),
         ("-a -t 192.0.2.9:80 -r 198.51.100.1", "Service not defined"),
         ("-A -t 192.0.2.2:80 -s nosuch", "Scheduler or persistence engine not found"),
-        ("-A -t 192.0.2.2:80 -p 9 --pe sip", "no persistence engine sip yet"),
+        ("-A -t 192.0.2.2:80 -p 9 --pe nosuch", "without the persistence engine nosuch"),
         ("-A -f -5", "invalid fwmark value `-5' specified"),
         ("-Z", "saved:2: -Z: changes nothing"),
     ],

@@ -345,12 +345,27 @@ real_server 198.51.100.4 80 {
             "MISC_CHECK {\nmisc_path \"/usr/local/bin/db.sh -c 'a b' x\"\nmisc_timeout 9\n}",
             {"type": "script", "script": "db.sh", "arguments": ["-c", "a b", "x"], "timeout": 9, "fall": 1},
         ),
+        (
+            "MISC_CHECK {\nmisc_path ok 'a b'\n}",
+            {"type": "script", "script": "ok", "arguments": ["a b"], "timeout": 60, "fall": 1},
+        ),
         ("PING_CHECK {\nretry 4\n}", {"type": "ping", "fall": 5}),
     ],
 )
 def test_checkers(checker: str, check: dict[str, Any]) -> None:
     common = {"interval": 60, "timeout": 5, "rise": 1, "fall": 2}
     assert service(f"real_server 198.51.100.1 80 {{\n{checker}\n}}")["check"] == {**common, **check}
+
+
+def test_persistence() -> None:
+    assert service("persistence_timeout\npersistence_granularity 255.0.255.0\npersistence_engine sip") == {
+        "scheduler": "wlc",
+        "persistent": 360,
+        "persistent_netmask": "255.0.255.0",
+        "persistence_engine": "sip",
+    }
+    found = service("persistence_timeout 9\npersistence_granularity 64", "2001:db8::1 80")
+    assert found["persistent_netmask"] == 64
 
 
 def test_marks_take_the_family_of_their_servers() -> None:

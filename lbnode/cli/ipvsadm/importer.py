@@ -57,11 +57,8 @@ def import_ipvsadm(text: str, name: str, host: Host) -> Imported:
             if command.name in _LOOKING:
                 problems.append(Problem(where, line, "changes nothing", severity=Severity.WARNING))
                 continue
-            if command.persistence_engine:
-                message = f"no persistence engine {command.persistence_engine} yet: clients are told apart by address"
-                problems.append(Problem(where, line, message))
-                command = replace(command, persistence_engine="")
-            table.execute(command)
+            if left_out := _execute(command, table):
+                problems.append(Problem(where, line, left_out))
         except (GrammarError, Refused) as error:
             problems.append(Problem(where, line, str(error).strip()))
         else:
@@ -69,6 +66,18 @@ def import_ipvsadm(text: str, name: str, host: Host) -> Imported:
             origins.setdefault(_key(command), where)
     document, invalid = settled(table.changes()[0], origins)
     return Imported(document, (*problems, *invalid), taken)
+
+
+def _execute(command: Command, table: Table) -> str:
+    """Returns what had to be left out of the command."""
+    try:
+        table.execute(command)
+    except Refused:
+        if not command.persistence_engine:
+            raise
+        table.execute(replace(command, persistence_engine=""))
+        return f"without the persistence engine {command.persistence_engine}: clients are told apart by address"
+    return ""
 
 
 def _lines(text: str) -> Iterator[tuple[int, list[str]]]:

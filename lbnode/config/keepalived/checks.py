@@ -12,11 +12,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any, Protocol
 
+from lbnode.config.check_document import SCRIPTS, status_range
+from lbnode.config.fields import MAX_SECONDS
 from lbnode.config.keepalived.arguments import address, number, only, seconds, switch, text, tidy
 from lbnode.config.keepalived.ledger import Ledger, NoEqual, Readers
 from lbnode.config.keepalived.tree import Directive
 from lbnode.config.keys import Key
-from lbnode.config.schema import MAX_SECONDS, SCRIPTS, status_range
 from lbnode.config.value import validate
 from lbnode.model import Address
 
@@ -118,7 +119,7 @@ class _Checker:
     virtualhost: str = ""
     server_name: str = ""
     urls: list[_Url] = field(default_factory=list)
-    fields: dict[str, Any] = field(default_factory=dict)  # of the document, for the other types
+    fields: dict[str, Any] = field(default_factory=dict)  # of the document, for the types without room above
 
 
 def candidate(
@@ -155,6 +156,8 @@ def _set_timing(check: dict[str, Any], timing: Timing, kind: _Kind) -> str:
     retry = kind.retry if timing.retry is None else timing.retry
     default = interval if kind.delay_before_retry_s is None else kind.delay_before_retry_s
     delay = default if timing.delay_before_retry is None else timing.delay_before_retry
+    if kind.type == "script":
+        timeout = interval  # unless misc_timeout says otherwise
     check |= {"interval": tidy(interval), "timeout": tidy(timeout), "rise": 1, "fall": retry + 1}
     if not retry or delay == interval:
         return ""
@@ -283,20 +286,20 @@ def _dns_type(checker: _Checker, directive: Directive) -> None:
 
 
 def _misc_path(checker: _Checker, directive: Directive) -> None:
-    """A command line; blanks within one word stand in single quotes."""
+    """A command line in one word, where single quotes keep blanks within an argument; or a word for each argument."""
+    words = only(directive, 1, 1000)
     try:
-        path, *words = shlex.split(" ".join(directive.arguments))
+        path, *arguments = words if len(words) > 1 else shlex.split(words[0])
     except ValueError as error:
         raise NoEqual(f"not a command line: {error}") from None
     name = PurePosixPath(path).name
-    checker.fields |= {"script": name, "arguments": words} if words else {"script": name}
-    checker.ledger.note(
-        directive, f"install {path} as {SCRIPTS}/{name} on every gateway", "lbnode runs no other programs"
-    )
+    checker.fields |= {"script": name, "arguments": arguments} if arguments else {"script": name}
+    message = f"install {path} as {SCRIPTS}/{name} on every gateway"
+    checker.ledger.note(directive, message, "lbnode runs no other programs")
 
 
 def _misc_timeout(checker: _Checker, directive: Directive) -> None:
-    checker.timing = replace(checker.timing, connect_timeout=seconds(directive, 0.01, MAX_SECONDS))
+    checker.fields["timeout"] = tidy(seconds(directive, 0.01, MAX_SECONDS))
 
 
 _READERS: Readers[_Checker] = {**TIMING_READERS, "connect_ip": _connect_ip, "connect_port": _connect_port}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from lbnode.config.fields import MAX_SECONDS
 from lbnode.config.keepalived.arguments import address, number, only, whole
 from lbnode.config.keepalived.draft import Draft
 from lbnode.config.keepalived.ledger import NoEqual, Readers
 from lbnode.config.keepalived.tree import Directive
 from lbnode.config.keepalived.vrrp import Instances
-from lbnode.config.schema import MAX_SECONDS
 
 _DAEMON_OPTIONS = {  # name in the document, lowest, highest value
     "id": ("syncid", 0, 255),

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
+from lbnode.config.fields import did_you_mean
 from lbnode.config.keepalived.tree import Directive
 from lbnode.config.keepalived.without_equal import Context, lack_of, words_of
-from lbnode.config.schema import did_you_mean
 from lbnode.model import Problem, Severity
 
 T = TypeVar("T")

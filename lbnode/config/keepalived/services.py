@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from lbnode.config.fields import MAX_SECONDS, did_you_mean
 from lbnode.config.keepalived.arguments import address, number, only, switch, text, whole
 from lbnode.config.keepalived.checks import (
     CHECKERS,
@@ -24,8 +25,16 @@ from lbnode.config.keepalived.ledger import Ledger, NoEqual, Readers
 from lbnode.config.keepalived.matches import Group, Match, match_of, matches_of
 from lbnode.config.keepalived.tree import Directive
 from lbnode.config.keys import server_key, service_key
-from lbnode.config.schema import MAX_SECONDS, did_you_mean
-from lbnode.model import GENERIC_FLAGS, SCHEDULERS, Address, L4Protocol, ServerId, ServiceId, flags_of
+from lbnode.model import (
+    GENERIC_FLAGS,
+    PERSISTENCE_ENGINES,
+    SCHEDULERS,
+    Address,
+    L4Protocol,
+    ServerId,
+    ServiceId,
+    flags_of,
+)
 
 DEFAULT_PERSISTENCE_S = 360
 MAX_WEIGHT = 65535
@@ -253,11 +262,17 @@ def _persistence_granularity(service: _Service, directive: Directive) -> None:
     if "." not in word:
         service.fields["persistent_netmask"] = whole(word, 1, 128)
         return
-    bits = int(address(word))
-    length = bits.bit_count()
-    if bits != (0xFFFFFFFF << (32 - length)) & 0xFFFFFFFF:
-        raise NoEqual(f"{word} has holes: lbnode keeps prefixes")
-    service.fields["persistent_netmask"] = length
+    mask = address(word)
+    length = int(mask).bit_count()
+    prefix = int(mask) == (0xFFFFFFFF << (32 - length)) & 0xFFFFFFFF
+    service.fields["persistent_netmask"] = length if prefix else str(mask)
+
+
+def _persistence_engine(service: _Service, directive: Directive) -> None:
+    name = text(directive)
+    if name not in PERSISTENCE_ENGINES:
+        raise NoEqual(f"{name!r} is not a persistence engine", did_you_mean(name, PERSISTENCE_ENGINES))
+    service.fields["persistence_engine"] = name
 
 
 def _ops(service: _Service, directive: Directive) -> None:
@@ -306,7 +321,8 @@ _BOTH: Readers[Any] = {
 _SERVICE: Readers[_Service] = {
     **_BOTH,
     "lvs_sched": _scheduler, "lb_algo": _scheduler, "protocol": _protocol, "ops": _ops, "ip_family": _ip_family,
-    "persistence_timeout": _persistence_timeout, "persistence_granularity": _persistence_granularity,
+    "persistence_engine": _persistence_engine, "persistence_timeout": _persistence_timeout,
+    "persistence_granularity": _persistence_granularity,
     "quorum": _quorum, "hysteresis": _hysteresis,
     **dict.fromkeys((*GENERIC_FLAGS, "sh-port", "sh-fallback", "mh-port", "mh-fallback"), _flag),
 }  # fmt: skip

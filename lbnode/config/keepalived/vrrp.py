@@ -10,11 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from lbnode.config.fields import NAME
 from lbnode.config.keepalived.arguments import address, number, only, seconds, text, tidy
 from lbnode.config.keepalived.draft import Draft
 from lbnode.config.keepalived.ledger import Ledger, NoEqual, Readers
 from lbnode.config.keepalived.tree import Directive
-from lbnode.config.schema import NAME, vip_address
+from lbnode.config.schema import vip_address
 from lbnode.model import Address, VipAddress
 
 DEFAULT_PRIORITY, DEFAULT_INTERVAL_S = 100, 1.0

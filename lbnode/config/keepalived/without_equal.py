@@ -128,7 +128,6 @@ _LACKS: Mapping[Context, Mapping[str, Lack]] = MappingProxyType({
         ),
     ]),
     "virtual_server": dict([
-        *_lost("persistence_engine", "clients are told apart by address only"),
         *_lost("quorum_up quorum_down", _SCRIPT),
         *_lost("sorry_server", "the last servers can be kept instead: when_all_down: keep-last"),
         *_needless("sorry_server_inhibit sorry_server_lvs_method sorry_server_lvs_sched", "goes with sorry_server"),
