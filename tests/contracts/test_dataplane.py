@@ -36,6 +36,9 @@ from lbnode.model import (
     ServerId,
     ServiceId,
     Timeouts,
+    Tunnel,
+    TunnelChecksum,
+    TunnelType,
 )
 from tests.netns.xdp_lab import thread_in_netns
 from tests.uml.own_netns import own_netns
@@ -190,6 +193,27 @@ async def test_an_ipv6_service_beside_one_of_the_same_port(plane: DataPlane) -> 
     }
     await apply(plane, DeleteService(WEB))
     assert set(await services(plane)) == {web6}
+
+
+TUNNELS = (
+    Tunnel(),
+    Tunnel(TunnelType.GUE, 6080),
+    Tunnel(TunnelType.GUE, 6080, TunnelChecksum.FULL),
+    Tunnel(TunnelType.GUE, 6080, TunnelChecksum.REMOTE),
+    Tunnel(TunnelType.GRE),
+    Tunnel(TunnelType.GRE, 0, TunnelChecksum.FULL),
+)
+
+
+@pytest.mark.parametrize("real", ["198.51.100.21:80", "[2001:db8:b::21]:80"])
+@pytest.mark.parametrize("virtual", ["192.0.2.10", "2001:db8::10"])
+async def test_each_tunnel_between_all_families(plane: DataPlane, virtual: str, real: str) -> None:
+    service_id, server_id = ServiceId.of("tcp", virtual, 80), ServerId.parse(real)
+    await plane.apply(PutService(replace(WEB_SERVICE, id=service_id)))
+    for tunnel in TUNNELS:
+        one = ProgrammedServer(server_id, 1, ForwardingMethod.TUNNEL, tunnel=tunnel)
+        await plane.apply(PutServer(service_id, one))
+        assert (await services(plane))[service_id].servers == {server_id: one}
 
 
 async def test_each_scheduler(plane: DataPlane) -> None:

@@ -97,9 +97,9 @@ async def test_next_hops_are_followed(tcx_lab: Lab, tmp_path: Path) -> None:
         await programmed(plane, "rr", server(1, family=6), vip=VIP6)
         await until(lambda: plane.next_hop(address) is not None, "the next hop is known")
         hop = plane.next_hop(address)
-        assert hop is not None and hop.source == IPv6Address("2001:db8:b::1")
+        assert hop is not None
         words = tcx_lab.net.run("rs1", "ip", "-o", "link", "show", "dev", "eth0").split()
-        assert hop.hop.target_mac.hex(":") == words[words.index("link/ether") + 1]
+        assert hop.target_mac.hex(":") == words[words.index("link/ether") + 1]
 
 
 async def test_a_smaller_mtu_behind_the_gateway_is_reported_to_the_client(tcx_lab: Lab, tmp_path: Path) -> None:

@@ -249,7 +249,7 @@ async def test_next_hops_follow_a_server_that_changes_its_mac_address(lab: Lab, 
             lab.net.run("rs1", "ip", "link", "set", "eth0", "address", "02:00:00:00:00:99")
             lab.net.run("rs1", "arping", "-q", "-c1", "-U", "-I", "eth0", str(address))
             await until(
-                lambda: (hop := plane.next_hop(address)) is not None and hop.hop.target_mac[-1] == 0x99,
+                lambda: (hop := plane.next_hop(address)) is not None and hop.target_mac[-1] == 0x99,
                 "the new address is known",
             )
             lab.net.run("rs1", "ip", "route", "replace", "default", "via", "198.51.100.1")

@@ -32,12 +32,13 @@ from lbnode.dataplane.xdp.exchange import Exchange
 from lbnode.dataplane.xdp.layout import Event, Gauge, Hop
 from lbnode.dataplane.xdp.libbpf import LoadedObject
 from lbnode.dataplane.xdp.maps import Map
-from lbnode.dataplane.xdp.neighbours import Neighbours, NextHop
+from lbnode.dataplane.xdp.neighbours import Neighbours
 from lbnode.dataplane.xdp.plane import OBJECT
 from lbnode.dataplane.xdp.records import MergeResult, Record, merge_results, unpack_records
 from lbnode.dataplane.xdp.tables import Tables
 from lbnode.lab.netns import CLONE_NEWNET, Net
 from lbnode.model import (
+    IPIP,
     Address,
     Counters,
     ForwardingMethod,
@@ -46,6 +47,7 @@ from lbnode.model import (
     ServerId,
     ServiceId,
     Timeouts,
+    Tunnel,
 )
 from tests.packets.checksums import ones_complement, wrong_checksums
 
@@ -142,13 +144,17 @@ class _Hops:
 
     def unwatch(self, address: Address) -> None: ...
 
-    def get(self, address: Address) -> NextHop | None:
+    def source(self, address: Address) -> Address | None:
+        if address in self.unresolved:
+            return None
+        return ip_address("2001:db8:b::1" if address.version == 6 else "198.51.100.1")
+
+    def get(self, address: Address) -> Hop | None:
         if address in self.unresolved:
             return None
         source = bytes.fromhex(self._wire.mac("back").replace(":", ""))
         target = bytes.fromhex(SERVER_MAC.replace(":", ""))
-        own = ip_address("2001:db8:b::1" if address.version == 6 else "198.51.100.1")
-        return NextHop(Hop(self._wire.index("back"), source, target, self.mtu), own)
+        return Hop(self._wire.index("back"), source, target, self.mtu)
 
 
 # --- results --------------------------------------------------------------------------------------------------------
@@ -293,12 +299,13 @@ class Bench:
         lower: int = 0,
         *,
         hop: bool = True,
+        tunnel: Tunnel = IPIP,
     ) -> ServerId:
         """Add a server, or change it. Without `hop` the kernel's routes are asked per packet."""
         server_id = ServerId.parse(address)
         if not hop:
             self.hops.unresolved.add(server_id.address)
-        self.tables.put_server(service_id, ProgrammedServer(server_id, weight, forward, upper, lower))
+        self.tables.put_server(service_id, ProgrammedServer(server_id, weight, forward, upper, lower, tunnel))
         return server_id
 
     def remove(self, service_id: ServiceId, server_id: ServerId | None = None) -> None:

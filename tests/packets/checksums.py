@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import struct
 
-_TCP, _UDP, _ICMP, _ICMP6, _IPIP, _SIT = 6, 17, 1, 58, 4, 41
+GUE_PORT = 6080
+_TCP, _UDP, _ICMP, _ICMP6, _IPIP, _SIT, _GRE = 6, 17, 1, 58, 4, 41, 47
 _EXTENSIONS = (0, 43, 60)  # hop-by-hop, routing, destination options (RFC 8200)
 _FRAGMENT = 44
 
@@ -60,11 +61,17 @@ def wrong_checksums(packet: bytes, *, where: str = "", quoted: bool = False, dee
 def _wrong_inside(packet: bytes, protocol: int, payload: bytes, where: str) -> list[str]:
     if protocol in (_IPIP, _SIT):
         return wrong_checksums(payload, where=f"{where}inner ")
+    if protocol == _GRE:
+        size = 8 if payload[0] & 0x80 else 4
+        problems = [f"{where}GRE checksum"] if size == 8 and ones_complement(payload) != 0xFFFF else []
+        return problems + wrong_checksums(payload[size:], where=f"{where}inner ")
     names = {_TCP: "TCP", _UDP: "UDP", _ICMP: "ICMP", _ICMP6: "ICMPv6"}
     if protocol not in names:
         return []
     without = protocol == _UDP and payload[6:8] == b"\0\0"
     problems = [] if without or transport_sum(packet) == 0xFFFF else [f"{where}{names[protocol]} checksum"]
+    if protocol == _UDP and payload[2:4] == GUE_PORT.to_bytes(2, "big"):
+        problems += wrong_checksums(payload[12:], where=f"{where}inner ")
     errors = {_ICMP: (3, 11, 12), _ICMP6: (1, 2, 3, 4)}.get(protocol, ())
     if payload[0] in errors and len(payload) >= 28:
         problems += wrong_checksums(payload[8:], where=f"{where}quoted ", quoted=True)

@@ -17,7 +17,16 @@ from hypothesis import strategies as st
 
 from lbnode.dataplane.xdp import layout, records
 from lbnode.dataplane.xdp.plane import OBJECT
-from lbnode.model import Address, ForwardingMethod, L4Protocol, ServiceId, Timeouts
+from lbnode.model import (
+    Address,
+    ForwardingMethod,
+    L4Protocol,
+    ServiceId,
+    Timeouts,
+    Tunnel,
+    TunnelChecksum,
+    TunnelType,
+)
 
 HEADER = OBJECT.with_name("lb.h").read_text()
 
@@ -90,11 +99,13 @@ def test_every_field_lies_where_the_structure_has_it(structs: Mapping[str, tuple
             assert offsets[member] <= differing[0] and differing[-1] < offsets[member] + 4, field
     packed = layout.Server(
         ip_address("::1"), 0x5051, ForwardingMethod.TUNNEL, 0, 0, 0, hop=layout.Hop(7, b"SOURCE", b"TARGET", 0x3031),
-        tunnel_source=ip_address("::2"),
+        tunnel_source=ip_address("::2"), tunnel=Tunnel(TunnelType.GRE, 0x6061, TunnelChecksum.FULL),
     ).pack()  # fmt: skip
     offsets = structs["server"][1]
     assert packed[offsets["port"] :][:2] == b"\x50\x51"
-    assert packed[offsets["forward"]] == 2 and packed[offsets["flags"]] == 1
+    assert packed[offsets["forward"]] == 2 and packed[offsets["flags"]] == 9
+    assert packed[offsets["tunnel_port"] :][:2] == b"\x60\x61"
+    assert packed[offsets["tunnel"]] == 2 and packed[offsets["overhead"]] == 40 + 8
     assert packed[offsets["target_mac"] :][:6] == b"TARGET" and packed[offsets["source_mac"] :][:6] == b"SOURCE"
     assert struct.unpack_from("=H", packed, offsets["mtu"]) == (0x3031,)
     assert struct.unpack_from("=I", packed, offsets["ifindex"]) == (7,)
@@ -121,6 +132,7 @@ def test_numbers_are_those_of_the_header() -> None:
     assert constants("SCHED") == {member.name: member.value for member in layout.Scheduler}
     assert constants("MERGE") == {member.name: member.value for member in records.MergeResult}
     assert constants("FORWARD") == {method.name: number for method, number in layout.FORWARD_NUMBER.items()}
+    assert constants("TUNNEL") == {kind.name: number for number, kind in enumerate(layout.TUNNELS)}
     defined = dict(re.findall(r"^#define (\w+) (\w+)", HEADER, flags=re.MULTILINE))
     for name, value in (
         ("LAYOUT_VERSION", layout.LAYOUT_VERSION),
@@ -186,6 +198,7 @@ hops = st.builds(layout.Hop, u32, macs, macs, u16)
         u32,
         st.none() | hops,
         st.none() | addresses.filter(lambda address: int(address) != 0),
+        st.builds(Tunnel, st.sampled_from(TunnelType), ports, st.sampled_from(TunnelChecksum)),
         u16,
         st.sampled_from([0, layout.ServerFlag.GONE, layout.ServerFlag.KEEP_PORT]),
         *(u32,) * 4,

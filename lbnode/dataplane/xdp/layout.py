@@ -13,7 +13,18 @@ from enum import IntEnum, IntFlag
 from ipaddress import IPv4Address, IPv6Address
 from typing import Self
 
-from lbnode.model import Address, Counters, ForwardingMethod, L4Protocol, ServiceId, Timeouts
+from lbnode.model import (
+    IPIP,
+    Address,
+    Counters,
+    ForwardingMethod,
+    L4Protocol,
+    ServiceId,
+    Timeouts,
+    Tunnel,
+    TunnelChecksum,
+    TunnelType,
+)
 
 LAYOUT_VERSION = 4
 BUCKET_WAYS = 4
@@ -88,6 +99,8 @@ class ServerFlag(IntFlag):
     HOP = 1
     GONE = 2
     KEEP_PORT = 4
+    TUNNEL_CHECKSUM = 8
+    TUNNEL_REMOTE = 16
 
 
 class ConfigFlag(IntFlag):
@@ -119,6 +132,7 @@ class Event(IntEnum):
     DROP_ERROR = 23
     DROP_NO_LEASE = 24
     DROP_SOLICITATION = 25
+    DROP_BUNDLE = 26
 
 
 FIRST_DROP = 16
@@ -127,9 +141,25 @@ FIRST_DROP = 16
 # enum forwarding
 FORWARDING = (ForwardingMethod.MASQUERADE, ForwardingMethod.DIRECT, ForwardingMethod.TUNNEL)
 FORWARD_NUMBER: Mapping[ForwardingMethod, int] = {method: number for number, method in enumerate(FORWARDING)}
+# enum tunnel
+TUNNELS = (TunnelType.IPIP, TunnelType.GUE, TunnelType.GRE)
+_TUNNEL_FLAGS = {
+    TunnelChecksum.NONE: ServerFlag(0),
+    TunnelChecksum.FULL: ServerFlag.TUNNEL_CHECKSUM,
+    TunnelChecksum.REMOTE: ServerFlag.TUNNEL_REMOTE,
+}
 # <netinet/in.h>
 PROTOCOL_NUMBER: Mapping[L4Protocol, int] = {L4Protocol.TCP: 6, L4Protocol.UDP: 17, L4Protocol.SCTP: 132}
 PROTOCOL_OF: Mapping[int, L4Protocol] = {number: protocol for protocol, number in PROTOCOL_NUMBER.items()}
+
+_HEADER = {4: 20, 6: 40}
+
+
+def tunnel_overhead(outer_family: int, tunnel: Tunnel) -> int:
+    """Bytes in front of a packet: the outer IP header; GUE: UDP and 4 bytes; GRE: 4 bytes, with a checksum 8."""
+    gre = 8 if tunnel.checksum is TunnelChecksum.FULL else 4
+    return _HEADER[outer_family] + {TunnelType.IPIP: 0, TunnelType.GUE: 12, TunnelType.GRE: gre}[tunnel.type]
+
 
 _MAPPED = bytes(10) + b"\xff\xff"
 NO_ADDRESS = bytes(16)
@@ -253,22 +283,25 @@ class Server:
     lower_threshold: int = 0
     hop: Hop | None = None
     tunnel_source: Address | None = None  # None: the client's address is the outer source
+    tunnel: Tunnel = IPIP
     lease: int = 0  # of its service's address; 0 = none needed, LEASE_OF_TARGET = the packet's target tells
-    flags: int = 0  # ServerFlag, HOP aside
+    flags: int = 0  # ServerFlag, HOP and the tunnel's aside
     rank: int = 0
     last_weight: int = 0
     group: int = 0
     mark: int = 0
 
-    _FORMAT = struct.Struct("=16s2sBBIIIII6sH6sHIBxH16s4I")
+    _FORMAT = struct.Struct("=16s2sBBIIIII6sH6s2sIBBH16s4I")
 
     def pack(self) -> bytes:
         hop = self.hop or Hop(0, bytes(6), bytes(6), 0)
+        flags = _TUNNEL_FLAGS[self.tunnel.checksum] | (ServerFlag.HOP if self.hop else ServerFlag(0))
+        tunnelled = self.forward is ForwardingMethod.TUNNEL
         return self._FORMAT.pack(
             pack_address(self.address),
             self.port.to_bytes(2, "big"),
             FORWARD_NUMBER[self.forward],
-            self.flags | (ServerFlag.HOP if self.hop else 0),
+            self.flags | flags,
             self.generation,
             self.service,
             self.weight,
@@ -277,9 +310,10 @@ class Server:
             hop.target_mac,
             min(hop.mtu, 0xFFFF),
             hop.source_mac,
-            0,
+            self.tunnel.port.to_bytes(2, "big"),
             hop.ifindex,
-            0,
+            TUNNELS.index(self.tunnel.type),
+            tunnel_overhead(self.address.version, self.tunnel) if tunnelled else 0,
             self.lease,
             NO_ADDRESS if self.tunnel_source is None else pack_address(self.tunnel_source),
             self.rank,
@@ -292,9 +326,11 @@ class Server:
     def unpack(cls, data: bytes) -> Self | None:
         """None if the index is unused."""
         (address, port, forward, flags, generation, service, weight, upper, lower) = cls._FORMAT.unpack(data)[:9]
-        target, mtu, source, _, ifindex, _, lease, tunnel_source, *rest = cls._FORMAT.unpack(data)[9:]
+        target, mtu, source, tunnel_port, ifindex, kind, _, lease, tunnel_source, *rest = cls._FORMAT.unpack(data)[9:]
         if generation == 0:
             return None
+        checksums = ServerFlag.TUNNEL_CHECKSUM | ServerFlag.TUNNEL_REMOTE
+        checksum = next(one for one, flag in _TUNNEL_FLAGS.items() if flag == flags & checksums)
         return cls(
             unpack_address(address),
             int.from_bytes(port, "big"),
@@ -306,8 +342,9 @@ class Server:
             lower,
             Hop(ifindex, source, target, mtu) if flags & ServerFlag.HOP else None,
             None if tunnel_source == NO_ADDRESS else unpack_address(tunnel_source),
+            Tunnel(TUNNELS[kind], int.from_bytes(tunnel_port, "big"), checksum),
             lease,
-            flags & ~ServerFlag.HOP,
+            flags & ~(checksums | ServerFlag.HOP),
             *rest,
         )
 

@@ -84,6 +84,11 @@ def _netmask_of(mask: int, family: int) -> Netmask | None:
 
 def server_of(index: int, entry: layout.Server) -> Server:
     programmed = ProgrammedServer(
-        ServerId(entry.address, entry.port), entry.weight, entry.forward, entry.upper_threshold, entry.lower_threshold
+        ServerId(entry.address, entry.port),
+        entry.weight,
+        entry.forward,
+        entry.upper_threshold,
+        entry.lower_threshold,
+        entry.tunnel,
     )
     return Server(index, entry.generation, entry.rank, programmed, entry.last_weight, entry.group)

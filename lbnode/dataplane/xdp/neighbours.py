@@ -43,12 +43,6 @@ _RETRY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class NextHop:
-    hop: Hop  # `mtu`: of the interface, or of the route if that is smaller
-    source: Address | None  # the kernel's preferred source address towards it
-
-
-@dataclass(frozen=True, slots=True)
 class _Route:
     ifindex: int
     via: Address  # the gateway, or the address itself if on-link
@@ -59,20 +53,21 @@ class _Route:
 class Neighbours:
     """Follows links, routes and neighbours of the current network namespace.
 
-    `on_next_hop(address, hop)` is called when the next hop of a watched address becomes known, changes, or is found
-    to be unresolved (None);
+    `on_next_hop(address, hop)` is called when the next hop or the source of a watched address becomes known, changes,
+    or is found to be unresolved (None); a hop's `mtu` is that of the interface, or of the route if that is smaller;
     `on_links(interfaces)` with all links whenever one changed. Both are plain callbacks on the loop.
     """
 
     def __init__(
         self,
-        on_next_hop: Callable[[Address, NextHop | None], None],
+        on_next_hop: Callable[[Address, Hop | None], None],
         on_links: Callable[[Iterable[Interface]], None],
     ) -> None:
         self._on_next_hop = on_next_hop
         self._on_links = on_links
         self._users: dict[Address, int] = {}
-        self._hops: dict[Address, NextHop | None] = {}  # as last published
+        self._hops: dict[Address, Hop | None] = {}  # as last published
+        self._sources: dict[Address, Address | None] = {}
         self._routes: dict[Address, _Route] = {}
         self._via: dict[tuple[int, Address], set[Address]] = {}  # (ifindex, neighbour) -> addresses behind it
         self._macs: dict[tuple[int, Address], bytes] = {}
@@ -120,11 +115,16 @@ class Neighbours:
             return
         self._users.pop(address, None)
         self._hops.pop(address, None)
+        self._sources.pop(address, None)
         self._dirty.add(address)
         self._wake.set()
 
-    def get(self, address: Address) -> NextHop | None:
+    def get(self, address: Address) -> Hop | None:
         return self._hops.get(address)
+
+    def source(self, address: Address) -> Address | None:
+        """The kernel's preferred source address towards it, also while its neighbour is unresolved."""
+        return self._sources.get(address)
 
     # --- following the kernel --------------------------------------------------------------------------------
 
@@ -199,16 +199,17 @@ class Neighbours:
 
     def _publish(self, address: Address) -> None:
         route = self._routes.get(address)
-        hop: NextHop | None = None
+        hop: Hop | None = None
         if route is not None:
             mac = self._macs.get((route.ifindex, route.via))
             link = self._links.get(route.ifindex)
             if mac is not None and link is not None and link.up and link.mac:
                 mtu = min(route.mtu, link.mtu) if route.mtu else link.mtu
-                hop = NextHop(Hop(route.ifindex, link.mac, mac, mtu), route.source)
-        if address in self._hops and self._hops[address] == hop:
+                hop = Hop(route.ifindex, link.mac, mac, mtu)
+        source = route.source if route is not None else None
+        if address in self._hops and (self._hops[address], self._sources[address]) == (hop, source):
             return
-        self._hops[address] = hop
+        self._hops[address], self._sources[address] = hop, source
         self._on_next_hop(address, hop)
 
     # --- resolving -------------------------------------------------------------------------------------------

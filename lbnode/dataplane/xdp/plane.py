@@ -33,7 +33,7 @@ from lbnode.dataplane.xdp.exchange import Exchange, aged
 from lbnode.dataplane.xdp.interfaces import Attach, Interface
 from lbnode.dataplane.xdp.libbpf import LoadedObject
 from lbnode.dataplane.xdp.maps import Map, mount_bpffs, unmount_bpffs
-from lbnode.dataplane.xdp.neighbours import Neighbours, NextHop
+from lbnode.dataplane.xdp.neighbours import Neighbours
 from lbnode.dataplane.xdp.records import RECORD_LAYOUT, RECORD_SIZE, unpack_records
 from lbnode.dataplane.xdp.tables import Tables
 from lbnode.errors import DataPlaneError, Unsupported
@@ -188,11 +188,11 @@ class XdpPlane:
         assert self._attachments is not None
         self._attachments.update(found)
 
-    def _hop_changed(self, address: Address, hop: NextHop | None) -> None:
+    def _hop_changed(self, address: Address, hop: layout.Hop | None) -> None:
         del hop  # the tables ask for it
         self._tables.hop_changed(address)
 
-    def next_hop(self, address: Address) -> NextHop | None:
+    def next_hop(self, address: Address) -> layout.Hop | None:
         """Where packets to a real server's address go; None = not resolved now."""
         return self._opened()[0].get(address)
 

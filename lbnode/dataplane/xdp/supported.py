@@ -8,7 +8,6 @@ from lbnode.dataplane.base import Capabilities, Op, PutServer, PutService
 from lbnode.dataplane.xdp.layout import FORWARDING, SCHEDULERS
 from lbnode.errors import Unsupported
 from lbnode.model import (
-    IPIP,
     MAX_WEIGHT,
     ForwardingMethod,
     L4Protocol,
@@ -76,14 +75,12 @@ def _check_service(service: ProgrammedService) -> None:
 
 def _check_server(service_id: ServiceId, server: ProgrammedServer) -> None:
     where = f"{service_id}: server {server.id}"
-    if server.id.address.version != service_id.family:
-        raise Unsupported(f"{where}: {_PLANE} forwards IPv{service_id.family} to IPv{service_id.family} servers alone")
+    if server.id.address.version != service_id.family and server.forward is not ForwardingMethod.TUNNEL:
+        raise Unsupported(
+            f"{where}: {server.forward} cannot lead from IPv{service_id.family} to another family; tunnel can"
+        )
     if server.forward not in CAPABILITIES.forwarding:
         raise Unsupported(f"{where}: {_PLANE} forwards by {', '.join(FORWARDING)}, not {server.forward}")
-    if server.forward is ForwardingMethod.TUNNEL and service_id.family == 6:
-        raise Unsupported(f"{where}: {_PLANE} tunnels IPv4, not IPv6")
-    if server.forward is ForwardingMethod.TUNNEL and server.tunnel != IPIP:
-        raise Unsupported(f"{where}: {_PLANE} tunnels by ipip, not by {server.tunnel.type}")
     if server.weight > MAX_WEIGHT:
         raise Unsupported(f"{where}: weights go up to {MAX_WEIGHT}, not {server.weight}")
     if service_id.fwmark or server.forward is ForwardingMethod.MASQUERADE:

@@ -42,6 +42,12 @@ struct rewrite {
 	__u32 reserved;
 };
 
+/* A sum over bytes of the frame, while it is made. */
+struct sum {
+	__u64 sum;
+	__u32 at, left;
+};
+
 /*
  * Working memory of the packet that this CPU is busy with (its stack is too small). Both hooks run with bottom halves
  * off, so there is one packet at a time; programs that user space runs do not use it.
@@ -54,6 +60,7 @@ struct scratch {
 	struct hop hop;
 	struct answer answer;
 	struct rewrite rewrite;
+	struct sum sum;
 	struct bpf_fib_lookup route;
 	struct walk walk;
 	struct new_conn new;

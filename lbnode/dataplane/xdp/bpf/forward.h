@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* The forwarding methods: masquerade in both directions, direct routing, IPIP. Every one decrements the TTL, as IPVS. */
+/* The forwarding methods: masquerade in both directions, direct routing, tunnels. Every one decrements the TTL, as IPVS. */
 #ifndef LBNODE_FORWARD_H
 #define LBNODE_FORWARD_H
 
 #include "decide.h"
 #include "icmp.h"
+#include "tunnel.h"
 
-#define OUTER_TTL 64
 #define TCP_CHECK_AT 16 /* offsetof(struct tcphdr, check) */
 #define UDP_CHECK_AT 6
 
@@ -60,60 +60,9 @@ INLINE int translate(void *ctx, const int hook, const struct packet *p, bool sou
 	return 0;
 }
 
-INLINE int decrement_ttl(void *ctx, const int hook, const int family)
-{
-	void *ip = frame(ctx, hook) + ETH_HLEN;
-	if (ip + (family == 6 ? IP6_HEADER : IP_HEADER) > frame_end(ctx, hook))
-		return -1;
-	if (family == 6)
-		((struct ipv6hdr *)ip)->hop_limit--;
-	else
-		ip_decrement_ttl(ip);
-	return 0;
-}
-
-/* IP in IP (RFC 2003). The outer header takes TOS, DF and identification from the inner one. */
-INLINE int encapsulate(void *ctx, const int hook, const struct packet *p, const struct server *server)
-{
-	if (decrement_ttl(ctx, hook, 4))
-		return -1;
-	struct iphdr *ip = frame(ctx, hook) + ETH_HLEN;
-	if ((void *)(ip + 1) > frame_end(ctx, hook))
-		return -1;
-	__be16 id = ip->id;
-	if (is_xdp(hook)) {
-		if (bpf_xdp_adjust_head(ctx, -IP_HEADER))
-			return -1;
-	} else {
-		/* GSO of TCP: segments become smaller by the new header. UDP's datagrams must keep their size. */
-		__u64 flags = BPF_F_ADJ_ROOM_ENCAP_L3_IPV4;
-		if (p->tuple.protocol != IPPROTO_TCP)
-			flags |= BPF_F_ADJ_ROOM_FIXED_GSO;
-		if (bpf_skb_adjust_room(ctx, IP_HEADER, BPF_ADJ_ROOM_MAC, flags))
-			return -1;
-	}
-	struct ethhdr *eth = frame(ctx, hook);
-	ip = (void *)(eth + 1);
-	if ((void *)(ip + 1) > frame_end(ctx, hook))
-		return -1;
-	eth->h_proto = bpf_htons(ETH_P_IP);
-	ip->version = 4;
-	ip->ihl = IP_HEADER / 4;
-	ip->tos = p->tos;
-	ip->tot_len = bpf_htons(p->length + IP_HEADER);
-	ip->id = id;
-	ip->frag_off = p->dont_fragment ? bpf_htons(IP_DF) : 0;
-	ip->ttl = OUTER_TTL;
-	ip->protocol = IPPROTO_IPIP;
-	ip->saddr = server->tunnel_source.word[3] ? server->tunnel_source.word[3] : p->tuple.source.word[3];
-	ip->daddr = server->address.word[3];
-	ip_set_checksum(ip);
-	return 0;
-}
-
 /* The next hop of a server: what the control plane found, or what the kernel says now. */
 INLINE void server_hop(void *ctx, const int hook, struct scratch *memory, const struct server *server, __u32 length,
-		       const int family)
+		       int family)
 {
 	const struct packet *p = &memory->packet;
 	struct hop *hop = &memory->hop;
@@ -129,8 +78,11 @@ INLINE void server_hop(void *ctx, const int hook, struct scratch *memory, const 
 		}
 		return;
 	}
-	const struct addr *source =
-		server->forward == FORWARD_TUNNEL ? &server->tunnel_source : &p->tuple.source;
+	const struct addr *source = &p->tuple.source;
+	if (server->forward == FORWARD_TUNNEL) {
+		family = addr_is_v4(&server->address) ? 4 : 6;
+		source = &server->tunnel_source;
+	}
 	find_hop(ctx, hook, &memory->route, hop, source, &server->address, p->tos, length, family);
 }
 
@@ -167,7 +119,7 @@ INLINE int forward(void *ctx, const int hook, struct scratch *memory, const int 
 	}
 	asm volatile("" : "+r"(server)); /* or the compiler asks for the action again, which tells the verifier nothing */
 	__u32 method = server ? server->forward : FORWARD_MASQUERADE;
-	__u32 overhead = method == FORWARD_TUNNEL ? IP_HEADER : 0, length = wire_length(ctx, hook, p) + overhead;
+	__u32 overhead = server ? server->overhead : 0, length = wire_length(ctx, hook, p) + overhead;
 	const struct addr *vip = server ? &p->tuple.target : &d->vip;
 	if (unlikely(p->ttl <= 1)) {
 		count(EVENT_DROP_TTL);
@@ -186,12 +138,14 @@ INLINE int forward(void *ctx, const int hook, struct scratch *memory, const int 
 	int failed;
 	if (method == FORWARD_MASQUERADE)
 		failed = masquerade(ctx, hook, memory, server, family);
+	else if (method == FORWARD_TUNNEL && family == 4 && likely(overhead == IP_HEADER))
+		failed = encapsulate_ipip(ctx, hook, p, server);
 	else if (method == FORWARD_TUNNEL)
-		failed = encapsulate(ctx, hook, p, server);
+		failed = call_encapsulate(ctx, hook, memory);
 	else
 		failed = hop->result == HOP_STACK ? 0 : decrement_ttl(ctx, hook, family);
 	if (unlikely(failed))
-		return drop(hook, EVENT_DROP_ERROR);
+		return drop(hook, failed > 0 ? failed : EVENT_DROP_ERROR);
 	if (p->kind == KIND_ICMP_ERROR)
 		count(EVENT_ICMP_TRANSLATED);
 	return emit(ctx, hook, hop, method != FORWARD_DIRECT);

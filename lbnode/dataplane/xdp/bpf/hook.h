@@ -168,7 +168,7 @@ struct hop {
  * `fib` is working memory.
  */
 INLINE void find_hop(void *ctx, const int hook, struct bpf_fib_lookup *fib, struct hop *hop, const struct addr *source,
-		     const struct addr *target, __u8 tos, __u32 length, const int family)
+		     const struct addr *target, __u8 tos, __u32 length, int family)
 {
 	__builtin_memset(fib, 0, sizeof(*fib));
 	fib->ifindex = ingress(ctx, hook);

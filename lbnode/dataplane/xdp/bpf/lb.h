@@ -200,12 +200,15 @@ enum forwarding {
 
 enum tunnel {
 	TUNNEL_IPIP = 0,
-	/* reserved: TUNNEL_GUE 1, TUNNEL_GRE 2 (IPVS's numbers) */
+	TUNNEL_GUE = 1,
+	TUNNEL_GRE = 2, /* IPVS's numbers */
 };
 
 #define SERVER_HOP 1 /* next hop fields are valid; else the kernel's routes are asked per packet */
 #define SERVER_GONE 2 /* deleted; the index stays while connections to it are tracked, as IPVS's trash */
 #define SERVER_KEEP_PORT 4 /* masquerade: the target port stays as the client wrote it */
+#define SERVER_TUNNEL_CHECKSUM 8 /* the outer header of GUE or GRE carries a checksum over the whole packet */
+#define SERVER_TUNNEL_REMOTE 16 /* GUE's remote checksum offload: for partial checksums, which leave here complete */
 
 /*
  * map `servers` ARRAY: one real server of one service.
@@ -230,13 +233,13 @@ struct server {
 	__u8 target_mac[6]; /* next hop */
 	__u16 mtu;	/* next hop; 0 = unknown, packets are not checked. At most 65535 */
 	__u8 source_mac[6];
-	__u16 tunnel_port; /* reserved: GUE */
+	__u16 tunnel_port; /* GUE's; network order */
 	__u32 ifindex;	/* next hop */
 	__u8 tunnel;	/* enum tunnel */
-	__u8 reserved;
+	__u8 overhead;	/* bytes that FORWARD_TUNNEL puts in front of a packet; 0 with other methods */
 	__u16 lease;	/* of its service's address: index of `leases`, 0 = none needed; LEASE_OF_TARGET */
 	struct addr tunnel_source; /* outer source address of FORWARD_TUNNEL: preferred source of the route to the server.
-				      All zero: the client's address is the outer source (then nothing to configure) */
+				      All zero: the client's address is the outer source, if it is of the server's family  */
 	__u32 rank;	   /* order of adding: the newer server has the larger one, and comes first */
 	__u32 last_weight; /* the last weight that was not 0: what mh's table is made of */
 	__u32 group;	   /* index of `groups`; 0 = in none */
@@ -309,6 +312,7 @@ enum event {
 	EVENT_DROP_ERROR,	 /* a helper failed: out of memory, headroom missing */
 	EVENT_DROP_NO_LEASE,	 /* to a VIP whose lease has ended: another node may serve it now */
 	EVENT_DROP_SOLICITATION, /* ARP request or neighbour solicitation for such a VIP */
+	EVENT_DROP_BUNDLE,	 /* tc: segments in one buffer to a tunnel with checksums, which the kernel cannot cut */
 	EVENT_MAX = 32,
 };
 
