@@ -16,7 +16,8 @@ from lbnode import VERSION
 from lbnode.config.bootstrap import NodeConfig, load_node_config
 from lbnode.directories import claimed
 from lbnode.errors import LbError
-from lbnode.node import Node, make_plane
+from lbnode.node import Node, make_store
+from lbnode.planes import choose, make_plane, unload
 
 DEFAULT_CONFIG = "/etc/lbnode/node.toml"
 
@@ -37,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             config = replace(config, dataplane=replace(config.dataplane, kind="fake"))
         with claimed(config):
             if arguments.unload:
-                asyncio.run(make_plane(config).close(unload=True))
+                asyncio.run(unload(config))
             else:
                 asyncio.run(_run(config))
     except LbError as error:
@@ -72,7 +73,10 @@ def _raise_file_limit() -> None:
 
 async def _run(config: NodeConfig) -> None:
     _raise_file_limit()
-    node = Node(config)
+    store = make_store(config)
+    choice = await choose(config, store)
+    log.info("data plane: %s: %s", choice.kind, choice.why)
+    node = Node(config, store, make_plane(config, choice.kind))
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

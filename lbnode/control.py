@@ -92,6 +92,7 @@ class NodeStatus:
     problems: tuple[Problem, ...]
     time: float  # Unix time at which this was true
     settled_revision: int = 0  # newest revision of which every object was tried: failures stand in their status
+    foreign: tuple[str, ...] = ()  # services in the data plane that somebody else made and no configuration names
 
 
 @dataclass(frozen=True, slots=True)

@@ -270,8 +270,10 @@ class SyncDaemon:
 class Settings:
     timeouts: Timeouts = Timeouts()
     sysctl: Mapping[str, str] = field(default_factory=dict)  # changes to the kernel profile, see lbnode.tuning
+    dataplane: str = "auto"  # auto | xdp | ipvs: of nodes whose node.toml leaves it open
     foreign_services: str = "keep"  # what to do with data-plane services that no configuration names: keep | remove
     sync_daemons: Mapping[str, SyncDaemon] = field(default_factory=dict)  # "master", "backup"
+    sync_by_role: bool = False  # each runs only while this node has its role; see plan.sync_daemons()
 
 
 @dataclass(frozen=True, slots=True)

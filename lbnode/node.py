@@ -17,7 +17,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,20 +28,19 @@ from lbnode.alarms import TableAlarm
 from lbnode.config.bootstrap import NodeConfig
 from lbnode.control import NodeInfo, NodeStatus, ServiceInfo
 from lbnode.dataplane.base import DataPlane, PlaneStatus
-from lbnode.dataplane.fake import FakePlane
-from lbnode.dataplane.ipvs.plane import IpvsPlane
-from lbnode.dataplane.xdp.plane import XdpPlane
 from lbnode.election.authentication import cluster_key
 from lbnode.election.messages import Setup
+from lbnode.election.netlink import interface_of
 from lbnode.election.supervisor import Election
 from lbnode.errors import ConfigError, DataPlaneError
 from lbnode.feed import ConfigFeed
 from lbnode.journal import Journal, Kind
 from lbnode.membership import Membership
-from lbnode.model import Problem, Severity, VipGroup, VrrpState
+from lbnode.model import Config, Problem, Settings, Severity, SyncDaemon, VipGroup, VrrpState, parse_endpoint
 from lbnode.node_control import NodeControl
 from lbnode.overview import Facts, overview
-from lbnode.plan import Desired, Targets, leased, plan, targets
+from lbnode.plan import Desired, Targets, leased, plan, sync_daemons, targets
+from lbnode.planes import unload
 from lbnode.reconcile.loop import Reconciler
 from lbnode.stats.collector import Collector
 from lbnode.stats.prometheus import CONTENT_TYPE, render
@@ -74,29 +73,16 @@ def make_store(config: NodeConfig) -> Store:
     )
 
 
-def make_plane(config: NodeConfig) -> DataPlane:
-    """`auto` is our own XDP/tcx plane."""
-    if config.dataplane.kind == "fake":
-        return FakePlane()
-    if config.dataplane.kind == "ipvs":
-        return IpvsPlane()
-    return XdpPlane(
-        config.run_dir,
-        interfaces=config.dataplane.interfaces,
-        attach=config.dataplane.attach,
-        connections=config.dataplane.connections,
-    )
-
-
 class Node:
     """One gateway. `run` until `stop` is set; a bug in any part ends it with that exception."""
 
-    def __init__(self, config: NodeConfig) -> None:
+    def __init__(self, config: NodeConfig, store: Store, plane: DataPlane) -> None:
         self._config = config
         self._started = time.time()
         self.journal = Journal(config.node)
-        self._plane = make_plane(config)
-        self._store = make_store(config)
+        self._plane = plane
+        self._store = store
+        self._kind = plane.capabilities().kind
         self._me = Watched(NodeInfo(config.node, VERSION, self._started, (), 0, 0))
         self._membership = Membership(self._store, self._me)
         self._feed = ConfigFeed(
@@ -111,6 +97,7 @@ class Node:
         self._table_alarm = TableAlarm()
         self._lease_problem = ""
         self._sync = self._make_sync()
+        self._sync_interface_missing = False
         self._services: Watched[tuple[ServiceInfo, ...]] = Watched(())
         self._status: Watched[NodeStatus | None] = Watched(None)
 
@@ -123,13 +110,14 @@ class Node:
 
     def _make_sync(self) -> ConnectionSync | None:
         sync = self._config.sync
-        if not sync.listen:
+        if not sync.listen or self._kind == "ipvs":  # ip_vs has its own: see _sync_daemons()
             return None
         return ConnectionSync(self._config.node, sync.listen, sync.peers, sync.key.encode(), self._plane, self.journal)
 
     async def run(self, stop: asyncio.Event) -> None:
         await self._plane.open()
         self._election.use_leases(self._plane.lease_map())
+        await unload(self._config, but=self._kind)
         try:
             self._report_status(await self._plane.status())
             await self._run_parts(stop)
@@ -176,7 +164,7 @@ class Node:
         found = await self._reconciler.adopt()
         wanted_targets: Targets | None = None
         desired: Desired | None = None
-        async for _ in changes_of(self._feed.resolution, self._verdicts):
+        async for _ in changes_of(self._feed.resolution, self._verdicts, self._election.roles):
             resolution = self._feed.resolution.value
             if resolution is None:
                 continue
@@ -184,7 +172,8 @@ class Node:
             if known_targets is None or wanted_targets.by_service is not known_targets.by_service:
                 self._runner.set_targets(wanted_targets)
             await self._set_groups(resolution.config.vip_groups)
-            desired = plan(resolution.config, self._verdicts.value, found, desired)
+            daemons = self._sync_daemons(resolution.config)
+            desired = plan(resolution.config, self._verdicts.value, found, desired, daemons)
             self._desired.set(desired)
 
     async def _set_groups(self, groups: Mapping[str, VipGroup]) -> None:
@@ -198,6 +187,16 @@ class Node:
         if self._lease_problem not in ("", before):
             self.journal.record(Kind.DATAPLANE, "leases", "could not be set", self._lease_problem)
         self._election.set_groups(groups, leases)
+
+    def _sync_daemons(self, config: Config) -> Mapping[str, SyncDaemon]:
+        """With IPVS, [sync] of node.toml means the kernel's own, on the interface that has the address."""
+        listen, own = self._config.sync.listen, None
+        if self._kind == "ipvs" and listen:
+            address, port = parse_endpoint(listen)
+            name = interface_of(address)
+            own = SyncDaemon(name, port=port) if name else None
+        self._sync_interface_missing = self._kind == "ipvs" and listen != "" and own is None
+        return sync_daemons(config.settings, self._election.roles.value.values(), own)
 
     # --- reporting ----------------------------------------------------------------------------------------------
 
@@ -236,7 +235,7 @@ class Node:
 
     def _report_status(self, plane: PlaneStatus) -> None:
         resolution = self._feed.resolution.value
-        problems = resolution.problems if resolution else ()
+        problems = (*resolution.problems, *self._problems_here(resolution.config.settings)) if resolution else ()
         event, problem = self._table_alarm.look(plane)
         if event is not None:
             self.journal.record(Kind.DATAPLANE, "connections", *event)
@@ -266,8 +265,21 @@ class Node:
                 problems=problems,
                 time=time.time(),
                 settled_revision=settled,
+                foreign=tuple(sorted(map(str, self._reconciler.foreign.value))),
             )
         )
+
+    def _problems_here(self, settings: Settings) -> Iterator[Problem]:
+        """What of the settings cannot be in force on this node."""
+        for name, status in self._reconciler.status.value.items():
+            if status.error and name.startswith("settings"):
+                yield Problem("settings", name.partition("/")[2], status.error)
+        if self._config.dataplane.kind == "auto" and settings.dataplane not in ("auto", self._kind):
+            message = f"this node drives {self._kind}, the settings say {settings.dataplane}"
+            yield Problem("settings", "dataplane", message, "restart lbnoded", Severity.WARNING)
+        if self._sync_interface_missing:
+            message = f"no interface has the address of {self._config.sync.listen}, so ip_vs's sync daemons cannot run"
+            yield Problem("node.toml", "sync.listen", message, "use an address of this node")
 
     # --- serving ------------------------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from lbnode.model import Connection, ServiceId
 from lbnode.store.base import Entry, Store
 from lbnode.tuning import kernel
 from lbnode.tuning.kernel import SysctlFinding
-from lbnode.tuning.profile import Setting, profile
+from lbnode.tuning.profile import Setting, ipvs_sysctls, profile
 from lbnode.watched import Watched
 
 # A change without `expect_revision` is planned anew when another one came between its reading and its writing.
@@ -150,4 +150,7 @@ class NodeControl:
 
     def _wanted_settings(self) -> tuple[Setting, ...]:
         resolution = self._feed.resolution.value
-        return profile(resolution.config.settings.sysctl if resolution else None, kernel.interfaces())
+        overrides = dict(resolution.config.settings.sysctl) if resolution else {}
+        if self._plane.capabilities().kind == "ipvs":
+            overrides = ipvs_sysctls(overrides) | overrides
+        return profile(overrides, kernel.interfaces())

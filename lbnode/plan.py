@@ -8,7 +8,7 @@ Both functions take their previous result and pass on what did not change; witho
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -21,13 +21,18 @@ from lbnode.model import (
     ProgrammedServer,
     ProgrammedService,
     RealServer,
+    Role,
     ServerId,
     ServiceId,
+    Settings,
+    SyncDaemon,
     VipGroup,
     VirtualService,
+    VrrpState,
     WhenAllDown,
     WhenDown,
 )
+from lbnode.tuning.profile import ipvs_sysctls
 
 NOTHING_FOUND = Programmed()
 
@@ -54,6 +59,9 @@ class Desired:
     # What it was made of:
     config: Config = field(default_factory=Config, repr=False)
     verdicts: Mapping[str, Verdict] = field(default_factory=dict, repr=False)
+    # None: not ours to decide
+    sync_daemons: Mapping[str, SyncDaemon] | None = None  # of ip_vs, to run on this node; see sync_daemons()
+    sysctls: Mapping[str, str] | None = None  # net.ipv4.vs.*
 
 
 def server_name(service_id: ServiceId, server_id: ServerId) -> str:
@@ -66,6 +74,7 @@ def plan(
     verdicts: Mapping[str, Verdict],
     found: Programmed = NOTHING_FOUND,
     previous: Desired | None = None,
+    sync_daemons: Mapping[str, SyncDaemon] | None = None,
 ) -> Desired:
     """Effective weights from configuration and health.
 
@@ -84,7 +93,8 @@ def plan(
                 service_id = ServiceId.parse(name.partition("/")[0])
                 if service_id in config.services:
                     todo.add(service_id)
-        if not todo and previous.config.settings == config.settings and previous.revision == config.revision:
+        same = previous.config.settings == config.settings and previous.sync_daemons == sync_daemons
+        if not todo and same and previous.revision == config.revision:
             return previous
         services = dict(previous.programmed.services) if todo else {}
     for service_id in todo:
@@ -96,7 +106,28 @@ def plan(
     programmed = Programmed(
         previous.programmed.services if previous is not None and not todo else services, config.settings.timeouts
     )
-    return Desired(config.revision, programmed, config.settings.foreign_services == "remove", config, verdicts)
+    return Desired(
+        *(config.revision, programmed, config.settings.foreign_services == "remove", config, verdicts),
+        sync_daemons=sync_daemons,
+        sysctls=ipvs_sysctls(config.settings.sysctl),
+    )
+
+
+def sync_daemons(settings: Settings, roles: Iterable[Role], own: SyncDaemon | None = None) -> Mapping[str, SyncDaemon]:
+    """Which of ip_vs's sync daemons run on this node: "master" sends its connections, "backup" takes those of others.
+
+    Those of `settings.sync_daemons`, always or, with `by_role`, by the VRRP roles: master while the node is active in
+    any VIP group, backup while it is backup in any. So with several groups both may run, on several gateways: each
+    sends what it forwards. Without any in the settings, `own` (from the node's [sync]) runs by role in both states.
+    """
+    wanted = settings.sync_daemons
+    if wanted and not settings.sync_by_role:
+        return wanted
+    if not wanted and own is not None:
+        wanted = {"master": own, "backup": own}
+    held = {role.state for role in roles}
+    states = {"master": VrrpState.ACTIVE, "backup": VrrpState.BACKUP}
+    return {name: daemon for name, daemon in wanted.items() if states[name] in held}
 
 
 def _matters(old: Verdict | None, new: Verdict | None) -> bool:

@@ -117,9 +117,12 @@ def status(node: Json, now: float) -> str:
         behind = ", SOME OBJECTS REFUSED: see `lbctl get`" if refused else ", NOT YET PROGRAMMED"
     lines.append(f"revision    {node['revision']}, programmed {node['programmed_revision']}{behind}\n")
     adopted = ", adopted at start" if plane["adopted"] else ""
-    lines.append(
-        f"data plane  {plane['kind']}: {plane['connections']} of {plane['connections_max']} connections{adopted}\n"
-    )
+    room = f" of {plane['connections_max']}" if plane["connections_max"] else ""  # IPVS knows no limit
+    lines.append(f"data plane  {plane['kind']}: {plane['connections']}{room} connections{adopted}\n")
+    for state, daemon in sorted(plane["sync_daemons"].items(), reverse=True):
+        lines.append(f"  sync      {sync_daemon(state, daemon)}\n")
+    if node["foreign"]:
+        lines.append(f"  foreign   {', '.join(node['foreign'])}\n")
     for interface in plane["interfaces"]:
         error = f" ERROR: {interface['error']}" if interface["error"] else ""
         lines.append(f"  {interface['name']:<10}{interface['mode']}: {interface['reason']}{error}\n")
@@ -134,6 +137,12 @@ def status(node: Json, now: float) -> str:
     if node["problems"]:
         lines.append("\n" + problems(node["problems"]))
     return "".join(lines)
+
+
+def sync_daemon(state: str, daemon: Json) -> str:
+    """`master on eth1, id 7, group 224.0.0.81 port 8848`"""
+    where = f"{state} on {daemon['interface']}, id {daemon['syncid']}"
+    return f"{where}, group {daemon['group']} port {daemon['port']}"
 
 
 def roles(items: Iterable[Json], now: float, leases: Iterable[Json]) -> str:

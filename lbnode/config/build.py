@@ -126,6 +126,7 @@ def settings(document: SettingsDocument) -> Settings:
         Timeouts(timeouts.tcp, timeouts.tcp_fin, timeouts.udp),
         sysctl=dict(document.sysctl),
         foreign_services=document.foreign_services,
+        dataplane=document.dataplane,
         sync_daemons={
             state: SyncDaemon(
                 daemon.interface, daemon.syncid, daemon.maxlen, ip_address(daemon.group), daemon.port, daemon.ttl
@@ -133,4 +134,5 @@ def settings(document: SettingsDocument) -> Settings:
             for state, daemon in (("master", daemons.master), ("backup", daemons.backup))
             if daemon is not None
         },
+        sync_by_role=daemons.by_role,
     )

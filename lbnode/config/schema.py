@@ -234,6 +234,7 @@ class SyncDaemonDocument(Document):
 
 
 class SyncDaemonsDocument(Document):
+    by_role: bool = False  # master only while the node is active in a VIP group, backup only while it is backup in one
     master: SyncDaemonDocument | None = None
     backup: SyncDaemonDocument | None = None
 
@@ -244,6 +245,7 @@ class SettingsDocument(Document):
     timeouts: TimeoutsDocument = TimeoutsDocument()
     sysctl: dict[str, str] = Field(default_factory=dict)  # changes to the kernel profile, present or former names
     foreign_services: Literal["keep", "remove"] = "keep"
+    dataplane: Literal["auto", "xdp", "ipvs"] = "auto"  # of nodes whose node.toml says "auto"; read when they start
     sync_daemons: SyncDaemonsDocument = SyncDaemonsDocument()
 
     @field_validator("sysctl", mode="before")

@@ -7,7 +7,7 @@ service never disturb another, and changing a weight never breaks an established
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from lbnode.model import (
@@ -19,6 +19,7 @@ from lbnode.model import (
     ServerId,
     ServiceCounters,
     ServiceId,
+    SyncDaemon,
     Timeouts,
 )
 
@@ -52,7 +53,21 @@ class SetTimeouts:
     timeouts: Timeouts
 
 
-Op = PutService | DeleteService | PutServer | DeleteServer | SetTimeouts
+@dataclass(frozen=True, slots=True)
+class SetSyncDaemons:
+    """Run exactly these of the kernel's sync daemons ("master", "backup"); one that somebody else started stays."""
+
+    daemons: Mapping[str, SyncDaemon]
+
+
+@dataclass(frozen=True, slots=True)
+class SetSysctls:
+    """Values of net.ipv4.vs.*; a data plane that does not read them takes them as done."""
+
+    values: Mapping[str, str]
+
+
+Op = PutService | DeleteService | PutServer | DeleteServer | SetTimeouts | SetSyncDaemons | SetSysctls
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +86,6 @@ class Capabilities:
     protocols: frozenset[str]
     families: frozenset[int]
     persistence: bool
-    exclusive: bool  # everything in it is ours (XDP, fake); False: others may program it too (IPVS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +106,7 @@ class PlaneStatus:
     connections_max: int
     drops: Mapping[str, int]  # reason -> packets, since load
     adopted: bool  # True if this process found the data plane already loaded and took it over
+    sync_daemons: Mapping[str, SyncDaemon] = field(default_factory=dict)  # the kernel's that run: "master", "backup"
     leases: Sequence[LeaseStatus] = ()  # of the VIP groups that have one
 
 
@@ -107,6 +122,13 @@ class DataPlane(Protocol):
         ...
 
     def capabilities(self) -> Capabilities: ...
+
+    def owns(self, service_id: ServiceId) -> bool:
+        """lbnode put the service, this process or an earlier one. False: somebody else did (ipvsadm, keepalived).
+
+        A data plane that nobody else can program owns everything.
+        """
+        ...
 
     async def status(self) -> PlaneStatus: ...
 

@@ -17,6 +17,8 @@ from lbnode.dataplane.base import (
     PlaneStatus,
     PutServer,
     PutService,
+    SetSyncDaemons,
+    SetSysctls,
     SetTimeouts,
 )
 from lbnode.errors import DataPlaneError
@@ -33,6 +35,7 @@ from lbnode.model import (
     ServerId,
     ServiceCounters,
     ServiceId,
+    SyncDaemon,
     Timeouts,
 )
 
@@ -53,6 +56,9 @@ class FakeKernel:
     connections: dict[ConnectionKey, Connection] = field(default_factory=dict)
     changed: dict[ConnectionKey, None] = field(default_factory=dict)  # not yet taken by changed_records
     loaded: bool = False
+    owned: set[ServiceId] = field(default_factory=set)  # put through a FakePlane
+    sync_daemons: dict[str, SyncDaemon] = field(default_factory=dict)
+    sysctls: dict[str, str] = field(default_factory=dict)
 
 
 class FakePlane:
@@ -100,11 +106,14 @@ class FakePlane:
             protocols=frozenset(L4Protocol),
             families=frozenset({4, 6}),
             persistence=True,
-            exclusive=self._exclusive,
         )
 
+    def owns(self, service_id: ServiceId) -> bool:
+        return self._exclusive or service_id in self.kernel.owned
+
     async def status(self) -> PlaneStatus:
-        return PlaneStatus("fake", (), len(self.kernel.connections), 0, {}, self._adopted)
+        connections = len(self.kernel.connections)
+        return PlaneStatus("fake", (), connections, 0, {}, self._adopted, self.kernel.sync_daemons)
 
     async def dump(self) -> Programmed:
         self._maybe_fail(None)
@@ -134,9 +143,11 @@ class FakePlane:
             case PutService(service):
                 before = services.get(service.id)
                 services[service.id] = replace(service, servers=before.servers if before else {})
+                self.kernel.owned.add(service.id)
                 self.kernel.counters.setdefault(service.id, ServiceCounters(Counters(), {}))
             case DeleteService(service_id):
                 services.pop(service_id, None)
+                self.kernel.owned.discard(service_id)
                 self.kernel.counters.pop(service_id, None)
             case PutServer(service_id, server):
                 self._set_servers(service_id, put=server)
@@ -146,6 +157,10 @@ class FakePlane:
                     services[service_id] = replace(services[service_id], servers=servers)
             case SetTimeouts(timeouts):
                 self.kernel.timeouts = timeouts
+            case SetSyncDaemons(daemons):
+                self.kernel.sync_daemons = dict(daemons)
+            case SetSysctls(values):
+                self.kernel.sysctls.update(values)
         self.ops.append(op)
         log.info("would apply %s", op)
 

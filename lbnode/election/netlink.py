@@ -11,10 +11,12 @@ import os
 import socket
 import struct
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import closing
 from ipaddress import ip_address
 
 from lbnode.election.placement import InterfaceAddress, Link
 from lbnode.errors import DataPlaneError
+from lbnode.model import Address
 
 _NLMSG = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 _IFINFO = struct.Struct("=BxHiII")  # family, device type, index, flags, change
@@ -53,6 +55,13 @@ def _attributes(payload: bytes) -> dict[int, bytes]:
         found[kind & 0x3FFF] = payload[offset + _RTATTR.size : offset + length]
         offset += (length + 3) & ~3
     return found
+
+
+def interface_of(address: Address) -> str | None:
+    """The name of the interface that has the address. DataPlaneError."""
+    with closing(Rtnetlink()) as netlink:
+        names = {index: link.name for index, link in netlink.links().items()}
+        return next((names.get(item.index) for item in netlink.addresses() if item.address == address), None)
 
 
 class Rtnetlink:

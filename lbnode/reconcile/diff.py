@@ -13,20 +13,14 @@ from lbnode.dataplane.base import DeleteServer, DeleteService, Op, PutServer, Pu
 from lbnode.model import Programmed, ProgrammedService, ServiceId
 
 
-def diff(
-    desired: Programmed, actual: Programmed, owned: Collection[ServiceId] = (), *, exclusive: bool = True
-) -> Iterator[Op]:
-    """All operations that turn `actual` into `desired`.
-
-    exclusive: everything in the data plane is ours. Otherwise a service that is not desired is removed only if it is
-    one of `owned`; the rest is somebody else's (`foreign`).
-    """
+def diff(desired: Programmed, actual: Programmed, others: Collection[ServiceId] = ()) -> Iterator[Op]:
+    """All operations that turn `actual` into `desired`, but for services in `others`, which are not ours to remove."""
     if desired.timeouts != actual.timeouts:
         yield SetTimeouts(desired.timeouts)
     for service_id, service in desired.services.items():
         yield from diff_service(service, actual.services.get(service_id))
     for service_id in actual.services:
-        if service_id not in desired.services and (exclusive or service_id in owned):
+        if service_id not in desired.services and service_id not in others:
             yield DeleteService(service_id)
 
 
@@ -60,8 +54,3 @@ def same_parameters(one: ProgrammedService, other: ProgrammedService) -> bool:
         and one.persistence_engine == other.persistence_engine
         and one.one_packet == other.one_packet
     )
-
-
-def foreign(desired: Programmed, actual: Programmed, owned: Collection[ServiceId]) -> frozenset[ServiceId]:
-    """Services that somebody else put into a data plane that is not exclusively ours."""
-    return frozenset(key for key in actual.services if key not in desired.services and key not in owned)

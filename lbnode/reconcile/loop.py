@@ -19,6 +19,8 @@ from lbnode.dataplane.base import (
     Op,
     PutServer,
     PutService,
+    SetSyncDaemons,
+    SetSysctls,
     SetTimeouts,
 )
 from lbnode.delta import changed_keys
@@ -26,7 +28,7 @@ from lbnode.errors import DataPlaneError, Unsupported
 from lbnode.journal import Journal, Kind
 from lbnode.model import ObjectStatus, Programmed, ProgrammedService, ServerId, ServiceId, Timeouts
 from lbnode.plan import Desired, server_name
-from lbnode.reconcile.diff import diff_service, foreign, same_parameters
+from lbnode.reconcile.diff import diff_service, same_parameters
 from lbnode.reconcile.retry import Backoff
 from lbnode.watched import Watched
 
@@ -34,7 +36,7 @@ RESYNC_S = 60.0  # whole dump and compare; ±10 %, so that nodes do not do it to
 SLICE_S = 0.005  # longest work without giving the event loop a turn; one operation more may come on top
 PUBLISH_S = 0.5  # during long work, status is renewed this often
 
-SETTINGS = "settings"
+SETTINGS, SYNC_DAEMONS, SYSCTL = "settings", "settings/sync_daemons", "settings/sysctl"
 PLANE = "data plane"
 ObjectKey = tuple[ServiceId, ServerId | None] | str
 
@@ -44,7 +46,8 @@ log = logging.getLogger(__name__)
 class Reconciler:
     """`run(desired)` for as long as the daemon lives; everything else is for reading.
 
-    status: by 'SERVICE', 'SERVICE/SERVER' and 'settings'; an object that is missing has not been tried yet.
+    status: by 'SERVICE', 'SERVICE/SERVER', 'settings', 'settings/sync_daemons' and 'settings/sysctl'; an object that
+        is missing has not been tried yet.
     programmed_revision: newest revision that is in the data plane completely; stays behind while an object fails.
     settled_revision: newest revision of which every object was tried: its errors, if any, are in `status`.
     foreign: services in a shared data plane that are not ours.
@@ -58,14 +61,14 @@ class Reconciler:
         self._plane = plane
         self._journal = journal
         self._rng = rng or random.Random()
-        self._exclusive = True
         self._actual: dict[ServiceId, ProgrammedService] = {}
-        self._timeouts: Timeouts | None = None
+        self._settings: dict[
+            str, Op
+        ] = {}  # as the data plane has them; what `dump` does not tell is put at each resync
         self._believed: Mapping[ServiceId, ProgrammedService] = {}  # `_actual` before the latest dump
         self._known = False  # `_actual` is what the data plane contains
         self._doubtful = False  # an operation failed since then; it may have taken effect, in whole or in part
         self._want: Desired | None = None
-        self._owned: set[ServiceId] = set()  # that this process has wanted at some time
         self._dirty: set[ServiceId] = set()
         self._backoff: Backoff[ObjectKey] = Backoff()
         self._failing: dict[ServiceId, set[ServerId | None]] = {}  # the same objects, by service
@@ -78,7 +81,8 @@ class Reconciler:
     @property
     def actual(self) -> Programmed:
         """What the data plane contains as far as is known. A snapshot of this moment."""
-        return Programmed(dict(self._actual), self._timeouts or Timeouts())
+        timeouts = self._settings.get(SETTINGS)
+        return Programmed(dict(self._actual), timeouts.timeouts if isinstance(timeouts, SetTimeouts) else Timeouts())
 
     async def adopt(self) -> Programmed:
         """Read what the data plane contains before anything is decided: `found` for plan(). DataPlaneError."""
@@ -101,8 +105,10 @@ class Reconciler:
                 if not self._known:
                     continue
             self._take_due(now)
-            await self._settle_timeouts()
-            while self._dirty:
+            while True:
+                await self._settle_settings()
+                if not self._dirty:
+                    break
                 await self._work(desired, seen)
                 if desired.version != seen:
                     seen = desired.version
@@ -127,11 +133,8 @@ class Reconciler:
         services = want.programmed.services
         if self._want is None:
             self._dirty.update(services, self._actual)
-            self._owned.update(services)
         else:
-            changed = changed_keys(self._want.programmed.services, services)
-            self._dirty |= changed
-            self._owned.update(key for key in changed if key in services)
+            self._dirty |= changed_keys(self._want.programmed.services, services)
             if want.remove_foreign and not self._want.remove_foreign:
                 self._dirty.update(self.foreign.value)
         self._want = want
@@ -152,8 +155,8 @@ class Reconciler:
     async def _dump(self) -> None:
         before = self._actual
         found = await self._plane.dump()
-        self._exclusive = self._plane.capabilities().exclusive
-        self._actual, self._timeouts, self._believed = dict(found.services), found.timeouts, before
+        self._actual, self._believed = dict(found.services), before
+        self._settings = {SETTINGS: SetTimeouts(found.timeouts)}
         self._known, self._doubtful = True, False
         self._dirty.update(found.services, before)
         self._resync_at = asyncio.get_running_loop().time() + RESYNC_S * self._rng.uniform(0.9, 1.1)
@@ -165,14 +168,19 @@ class Reconciler:
             if isinstance(key, tuple):
                 self._dirty.add(key[0])
 
-    async def _settle_timeouts(self) -> None:
+    async def _settle_settings(self) -> None:
         assert self._want is not None
-        timeouts = self._want.programmed.timeouts
-        if timeouts == self._timeouts:
-            if SETTINGS not in self._statuses or SETTINGS in self._backoff:
-                self._succeeded(SETTINGS, SETTINGS)
-        elif await self._try(SETTINGS, SETTINGS, SetTimeouts(timeouts)):
-            self._timeouts = timeouts
+        ops: dict[str, Op] = {SETTINGS: SetTimeouts(self._want.programmed.timeouts)}
+        if self._want.sync_daemons is not None:
+            ops[SYNC_DAEMONS] = SetSyncDaemons(self._want.sync_daemons)
+        if self._want.sysctls is not None:
+            ops[SYSCTL] = SetSysctls(self._want.sysctls)
+        for name, op in ops.items():
+            if self._settings.get(name) == op:
+                if name not in self._statuses or name in self._backoff:
+                    self._succeeded(name, name)
+            elif await self._try(name, name, op):
+                self._settings[name] = op
 
     async def _work(self, desired: Watched[Desired | None], seen: int) -> None:
         """Work on the dirty services, wanted ones first, until done or there is a newer Desired."""
@@ -197,6 +205,8 @@ class Reconciler:
         have = dict(actual.servers) if actual is not None else {}
         self._forget_failures(service, have)
         ops = tuple(diff_service(service, actual))
+        if actual is not None and not self._plane.owns(service.id):
+            ops = self._take_over(service, actual, ops)
         believed = self._believed.get(service.id)
         if ops and believed is not None and believed != actual and service.id not in self._failing:
             message = "had vanished from the data plane" if actual is None else "differed in the data plane"
@@ -233,6 +243,16 @@ class Reconciler:
             if object_name not in self._statuses or key in self._backoff:
                 self._succeeded(key, object_name)
 
+    def _take_over(self, service: ProgrammedService, actual: ProgrammedService, ops: tuple[Op, ...]) -> tuple[Op, ...]:
+        """The configuration names a service that somebody else made: putting it makes it ours, equal or not."""
+        if service.id not in self._failing:
+            servers = ", ".join(f"{server.id} weight {server.weight}" for server in actual.servers.values())
+            had = f"it had scheduler {actual.scheduler} and servers: {servers or 'none'}"
+            self._journal.record(Kind.DATAPLANE, str(service.id), "taken over", f"somebody else had made it; {had}")
+        if any(isinstance(op, PutService) for op in ops):
+            return ops
+        return (PutService(replace(service, servers={})), *ops)
+
     def _forget_failures(self, service: ProgrammedService, have: Mapping[ServerId, object]) -> None:
         """Of servers that are neither wanted any more nor there."""
         for server_id in tuple(self._failing.get(service.id, ())):
@@ -242,7 +262,7 @@ class Reconciler:
 
     async def _remove(self, service_id: ServiceId) -> None:
         assert self._want is not None
-        if not (self._exclusive or service_id in self._owned or self._want.remove_foreign):
+        if not (self._plane.owns(service_id) or self._want.remove_foreign):
             return
         actual = self._actual[service_id]
         if await self._try((service_id, None), str(service_id), DeleteService(service_id)):
@@ -315,8 +335,8 @@ class Reconciler:
         """Everything was tried."""
         assert self._want is not None
         self._believed = {}
-        owned = () if self._exclusive else self._owned
-        self.foreign.set(frozenset() if self._exclusive else foreign(self._want.programmed, self.actual, owned))
+        wanted = self._want.programmed.services
+        self.foreign.set(frozenset(key for key in self._actual if key not in wanted and not self._plane.owns(key)))
         self._publish()
         self.settled_revision.set(self._want.revision)
         if not self._backoff and self._doubtful:

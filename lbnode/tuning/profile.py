@@ -72,6 +72,16 @@ GATEWAY: tuple[Setting, ...] = (
     Setting("net.core.netdev_max_backlog", "10000", "packets queued per CPU before the stack takes them"),
 )
 
+# Of ip_vs (Documentation/networking/ipvs-sysctl.rst). By default a connection is synchronised at its third packet.
+IPVS_PREFIX = "net.ipv4.vs."
+IPVS: tuple[Setting, ...] = (
+    Setting("net.ipv4.vs.sync_threshold", "0 0", "synchronise a connection when it is established, not by packets"),
+    Setting("net.ipv4.vs.sync_refresh_period", "10", "and again when its time-out has moved by as many seconds"),
+    Setting("net.ipv4.vs.sync_retries", "2", "a lost message is made good: nobody acknowledges them"),
+    Setting("net.ipv4.vs.sloppy_tcp", "1", "take up connections in the middle: those that were not synchronised"),
+    Setting("net.ipv4.vs.expire_quiescent_template", "1", "persistent clients leave a server whose weight is 0"),
+)
+
 
 class UnknownSetting(ValueError):
     """A name in the old style that never existed, or one that is gone; the message says which and what to do."""
@@ -111,6 +121,13 @@ def profile(overrides: Mapping[str, str] | None = None, interfaces: Iterable[str
         why = wanted[name].why if name in wanted else "set by the cluster's settings"
         wanted[name] = Setting(name, str(value), why, key if key != name else "")
     return tuple(wanted.values())
+
+
+def ipvs_sysctls(overrides: Mapping[str, str]) -> dict[str, str]:
+    """What ip_vs shall have: its profile, and those of `overrides` that are about it."""
+    wanted = {setting.key: setting.value for setting in IPVS}
+    asked = {key.strip().replace("/", "."): value for key, value in overrides.items()}
+    return wanted | {key: value for key, value in asked.items() if key.startswith(IPVS_PREFIX)}
 
 
 def render(settings: Iterable[Setting]) -> str:

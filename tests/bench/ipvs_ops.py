@@ -13,6 +13,8 @@ import asyncio
 import time
 from collections.abc import Awaitable, Iterable
 from ipaddress import IPv4Address
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from lbnode.dataplane.base import DeleteService, Op, PutServer, PutService
 from lbnode.dataplane.ipvs.plane import IpvsPlane
@@ -55,8 +57,8 @@ async def measure(name: str, count: int, work: Awaitable[object]) -> None:
     print(f"{name}: {count / elapsed:,.0f}/s ({count} in {elapsed:.2f} s), loop held {await watcher * 1000:.1f} ms")
 
 
-async def main() -> None:
-    plane = IpvsPlane()
+async def main(run_dir: Path) -> None:
+    plane = IpvsPlane(run_dir)
     await plane.open()
     fill: list[Op] = [PutService(ProgrammedService(service_id, "wlc")) for service_id in IDS] + servers(1)
     await measure("fill", len(fill), run(plane, fill))
@@ -67,5 +69,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    with own_netns():
-        asyncio.run(main())
+    with own_netns(), TemporaryDirectory() as name:
+        asyncio.run(main(Path(name)))

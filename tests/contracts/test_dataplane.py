@@ -95,12 +95,13 @@ class XdpCase:
 class IpvsCase:
     """The kernel's ip_vs in a network namespace of its own; this thread works in it until `cleanup`."""
 
-    def __init__(self, _: Path) -> None:
+    def __init__(self, run_dir: Path) -> None:
+        self._run_dir = run_dir
         self._stack = contextlib.ExitStack()
         self._stack.enter_context(own_netns())
 
     def plane(self) -> DataPlane:
-        return IpvsPlane()
+        return IpvsPlane(self._run_dir)
 
     def connect(self, plane: DataPlane, connection: Connection) -> None:
         pytest.skip("takes real packets: see tests/uml/test_ipvs.py")
@@ -293,6 +294,19 @@ async def test_a_restart_adopts_what_is_there(case: PlaneCase) -> None:
         assert await second.dump() == before
         await apply(second, PutServer(WEB, server(2)), DeleteServer(WEB, IDS[0]))
         assert (await services(second))[WEB] == web(server(1, 2), server(2))
+    finally:
+        await second.close(unload=True)
+
+
+async def test_what_was_put_is_owned_by_the_next_process_too(case: PlaneCase) -> None:
+    first = case.plane()
+    await first.open()
+    await apply(first, *BASIC, PutService(DNS_SERVICE), DeleteService(DNS))
+    await first.close()
+    second = case.plane()
+    await second.open()
+    try:
+        assert second.owns(WEB)
     finally:
         await second.close(unload=True)
 

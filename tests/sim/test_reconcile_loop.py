@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lbnode.dataplane.base import DeleteService, Op, PutServer, PutService
+from lbnode.dataplane.base import DeleteService, Op, PutServer, PutService, SetSyncDaemons
 from lbnode.dataplane.fake import FakeKernel, FakePlane
 from lbnode.errors import DataPlaneError, Unsupported
 from lbnode.journal import Journal
@@ -24,6 +24,7 @@ from lbnode.model import (
     ProgrammedService,
     ServerId,
     ServiceId,
+    SyncDaemon,
     Timeouts,
 )
 from lbnode.plan import Desired
@@ -263,6 +264,79 @@ def test_foreign_services_in_a_shared_data_plane() -> None:
             await bench.programmed(3)
             assert plane.kernel.services == {}
             assert bench.reconciler.foreign.value == frozenset()
+
+    run_virtual(main())
+
+
+def test_a_service_removed_while_no_process_ran_is_still_ours() -> None:
+    async def main() -> None:
+        kernel = FakeKernel({DNS: service(DNS, one=1)})
+        async with running(FakePlane(kernel, exclusive=False)) as bench:
+            bench.want(1, service(WEB, one=1))
+            await bench.programmed(1)
+        async with running(FakePlane(kernel, exclusive=False)) as bench:
+            bench.want(2)
+            await bench.programmed(2)
+            assert set(kernel.services) == bench.reconciler.foreign.value == {DNS}
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize("theirs", [service(DNS, one=1), service(DNS, two=5)], ids=["equal", "other"])
+def test_a_configured_service_that_somebody_else_made_is_taken_over_and_told(theirs: ProgrammedService) -> None:
+    async def main() -> None:
+        kernel = FakeKernel({DNS: theirs})
+        async with running(FakePlane(kernel, exclusive=False)) as bench:
+            bench.want(1, service(DNS, one=1))
+            await bench.programmed(1)
+            assert kernel.services == {DNS: service(DNS, one=1)}
+            (event,) = [event for event in bench.journal.since(0) if event.message == "taken over"]
+            assert event.what == str(DNS) and str(next(iter(theirs.servers))) in event.why
+            bench.want(2)
+            await bench.programmed(2)
+            assert kernel.services == {}
+
+    run_virtual(main())
+
+
+def test_sync_daemons_and_sysctls_are_put_and_put_again_at_each_resync() -> None:
+    async def main() -> None:
+        plane = FakePlane()
+        daemons, sysctls = {"master": SyncDaemon("eth1")}, {"net.ipv4.vs.sloppy_tcp": "1"}
+        async with running(plane) as bench:
+            bench.desired.set(Desired(1, Programmed(), sync_daemons=daemons, sysctls=sysctls))
+            await bench.programmed(1)
+            assert (plane.kernel.sync_daemons, plane.kernel.sysctls) == (daemons, sysctls)
+            plane.kernel.sync_daemons, plane.kernel.sysctls = {}, {}
+            await asyncio.sleep(70)
+            assert (plane.kernel.sync_daemons, plane.kernel.sysctls) == (daemons, sysctls)
+            plane.fault = failing(Unsupported("no such interface"), SetSyncDaemons)
+            bench.desired.set(Desired(2, Programmed(), sync_daemons={}, sysctls=sysctls))
+            await bench.settled(2)
+            assert bench.status("settings/sync_daemons") == ObjectStatus(1, "no such interface")
+            assert bench.status("settings/sysctl") == ObjectStatus(1)
+            assert bench.reconciler.programmed_revision.value == 1
+
+    run_virtual(main())
+
+
+def test_settings_that_change_during_long_work_do_not_wait_for_its_end() -> None:
+    async def main() -> None:
+        plane = FakePlane()
+        async with running(plane) as bench:
+            many = Programmed(
+                {(item := service(ServiceId.of("tcp", "192.0.2.10", port), one=1)).id: item for port in range(1, 50)}
+            )
+            bench.desired.set(Desired(1, many, sync_daemons={}))
+
+            def promoted(op: Op | None) -> None:
+                if isinstance(op, PutServer) and bench.desired.version == 1:
+                    bench.desired.set(Desired(1, many, sync_daemons={"master": SyncDaemon("eth1")}))
+
+            plane.fault = promoted
+            await bench.until(lambda: "master" in plane.kernel.sync_daemons)
+            at = plane.ops.index(SetSyncDaemons({"master": SyncDaemon("eth1")}))
+            assert sum(isinstance(op, PutService) for op in plane.ops[:at]) == 1
 
     run_virtual(main())
 

@@ -8,20 +8,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
-from ipaddress import ip_address
+from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 
 import pytest
 
 from lbnode import model
-from lbnode.dataplane.base import DeleteServer, DeleteService, Op, PutServer, PutService, SetTimeouts
+from lbnode.dataplane.base import (
+    DeleteServer,
+    DeleteService,
+    Op,
+    PutServer,
+    PutService,
+    SetSyncDaemons,
+    SetSysctls,
+    SetTimeouts,
+)
 from lbnode.dataplane.ipvs import codec
 from lbnode.dataplane.ipvs.codec import (
     Command,
@@ -44,13 +52,12 @@ from lbnode.model import (
     ProgrammedService,
     ServerId,
     ServiceId,
+    SyncDaemon,
     Timeouts,
     Tunnel,
     TunnelChecksum,
     flags_of,
 )
-from tests.node.daemon import Daemon
-from tests.node.daemon import until as wait_until
 from tests.uml.own_netns import own_netns
 
 pytestmark = [pytest.mark.root, pytest.mark.ipvs]
@@ -67,8 +74,8 @@ def netns() -> Iterator[None]:
 
 
 @pytest.fixture
-async def plane(netns: None) -> AsyncIterator[IpvsPlane]:
-    plane = IpvsPlane()
+async def plane(netns: None, tmp_path: Path) -> AsyncIterator[IpvsPlane]:
+    plane = IpvsPlane(tmp_path)
     await plane.open()
     yield plane
     await plane.close(unload=True)
@@ -237,21 +244,21 @@ async def test_tunnels(plane: IpvsPlane, tunnel: Tunnel) -> None:
     assert (await plane.dump()).services[WEB].servers == {real.id: real}
 
 
-async def test_what_others_programmed_is_adopted_and_kept(raw: GenericNetlink) -> None:
+async def test_what_others_programmed_is_adopted_and_kept(raw: GenericNetlink, tmp_path: Path) -> None:
     service = Service(ServiceId.of("udp", "192.0.2.10", 5060), "rr", Flags.PERSISTENT, 60, 0xFFFFFFFF, "sip")
     gue = Destination(REAL[0], Method.TUNNEL, 5, 0, 0, TunnelType.GUE, 6080, TunnelFlags.REMOTE_CHECKSUM)
     raw.do(Command.NEW_SERVICE, codec.encode_service(service))
     raw.do(Command.NEW_DEST, codec.encode_destination(service.id, gue))
-    plane = IpvsPlane()
+    plane = IpvsPlane(tmp_path)
     await plane.open()
-    assert (await plane.status()).adopted and not plane.capabilities().exclusive
+    assert (await plane.status()).adopted and not plane.owns(service.id)
     found = (await plane.dump()).services[service.id]
     tunnel = Tunnel(model.TunnelType.GUE, 6080, TunnelChecksum.REMOTE)
     assert (found.persistent_s, found.persistence_engine) == (60, "sip")
     assert found.servers[REAL[0]].forward is TUNNEL
     assert found.servers[REAL[0]].tunnel == tunnel
     await apply(plane, *KINDS["fwmark"], DeleteService(MARK), SetTimeouts(Timeouts(60, 30, 20)))
-    await plane.close()
+    await plane.close(unload=True)
     kept = codec.decode_service(raw.get(Command.GET_SERVICE, codec.encode_key(service.id)))
     assert replace(kept, flags=kept.flags & ~Flags.HASHED) == service
     (body,) = [body for bodies in raw.dump(Command.GET_DEST, codec.encode_key(service.id)) for body in bodies]
@@ -275,58 +282,43 @@ async def test_the_kernels_refusals(plane: IpvsPlane) -> None:
     assert (await plane.dump()).services == {WEB: ProgrammedService(WEB, "rr")}
 
 
-async def test_sync_daemons(plane: IpvsPlane) -> None:
-    daemon = codec.Daemon(DaemonState.MASTER, "eth9", 7, 1000, ip_address("224.0.0.90"), 9000, 3)
+async def test_sync_daemons_run_as_wanted(plane: IpvsPlane, raw: GenericNetlink) -> None:
+    master = SyncDaemon("eth9", 7, 1000, IPv4Address("224.0.0.90"), 9000, 3)
     with pytest.raises(DataPlaneError, match="there is no interface eth9"):
-        await plane.start_daemon(daemon)
+        await plane.apply(SetSyncDaemons({"master": master}))
     subprocess.run(["ip", "link", "add", "eth9", "type", "dummy"], check=True)
     subprocess.run(["ip", "addr", "add", "192.0.2.1/24", "dev", "eth9"], check=True)
     subprocess.run(["ip", "link", "set", "eth9", "up"], check=True)
-    backup = codec.Daemon(DaemonState.BACKUP, "eth9", 8)
-    await plane.start_daemon(daemon)
-    await plane.start_daemon(backup)
-    with pytest.raises(DataPlaneError, match="it runs already"):
-        await plane.start_daemon(daemon)
-    master, other = await plane.daemons()
-    assert master == daemon
-    assert (other.state, other.sync_id, other.group) == (DaemonState.BACKUP, 8, ip_address("224.0.0.81"))
-    for running in (daemon, backup, daemon):
-        await plane.stop_daemon(running)
-    assert await plane.daemons() == []
+
+    async def running() -> dict[str, SyncDaemon]:
+        return dict((await plane.status()).sync_daemons)
+
+    backup = SyncDaemon("eth9", 8)
+    for wanted in ({"master": master, "backup": backup}, {"backup": backup}, {"backup": SyncDaemon("eth9", 9)}, {}):
+        await apply(plane, SetSyncDaemons(wanted), SetSyncDaemons(wanted))
+        found = await running()
+        assert {state: replace(item, maxlen=wanted[state].maxlen) for state, item in found.items()} == wanted
+        assert "master" not in found or found["master"].maxlen == 1000
+    foreign = codec.Daemon(DaemonState.MASTER, "eth9", 5)
+    raw.do(Command.NEW_DAEMON, codec.encode_daemon(foreign))
+    await apply(plane, SetSyncDaemons({"backup": backup}), SetSyncDaemons({}))
+    assert {state: item.syncid for state, item in (await running()).items()} == {"master": 5}, "somebody else's stays"
+    await apply(plane, SetSyncDaemons({"master": master}), SetSyncDaemons({}))
+    assert await running() == {}, "taken over, then ours to stop"
 
 
-# --- the daemon ----------------------------------------------------------------------------------------------
+async def test_sysctls_are_those_of_the_namespace(plane: IpvsPlane) -> None:
+    def here(name: str) -> str:
+        return Path("/proc/sys/net/ipv4/vs", name).read_text().strip()
 
-
-def test_the_daemon_drives_ip_vs_and_leaves_others_alone(raw: GenericNetlink, tmp_path: Path) -> None:
-    """Configured services are programmed; somebody else's stay; a restart adopts; a killed daemon's rules go on."""
-    other = Service(ServiceId.of("udp", "192.0.2.10", 53), "rr", Flags(0), 0, 0xFFFFFFFF)
-    raw.do(Command.NEW_SERVICE, codec.encode_service(other))
-
-    def kernel() -> dict[ServiceId, str]:
-        found = (codec.decode_service(body) for bodies in raw.dump(Command.GET_SERVICE) for body in bodies)
-        return {service.id: service.scheduler for service in found}
-
-    daemon = Daemon(tmp_path, plane="ipvs")
-    try:
-        daemon.start()
-        daemon.run("lbadm", "-A", "-t", "192.0.2.10:80", "-s", "wrr")
-        daemon.run("lbadm", "-a", "-t", "192.0.2.10:80", "-r", "198.51.100.21:8080", "-m", "-w", "3")
-        wait_until(lambda: kernel() == {other.id: "rr", WEB: "wrr"}, "the service is in ip_vs")
-        wait_until(
-            lambda: [body for part in raw.dump(Command.GET_DEST, codec.encode_key(WEB)) for body in part], "server"
-        )
-        assert daemon.status()["dataplane"]["kind"] == "ipvs"
-        daemon.stop(signal.SIGKILL)
-        assert kernel() == {other.id: "rr", WEB: "wrr"}
-        daemon.start()
-        assert daemon.status()["dataplane"]["adopted"]
-        daemon.run("lbadm", "-E", "-t", "192.0.2.10:80", "-s", "lc")
-        wait_until(lambda: kernel() == {other.id: "rr", WEB: "lc"}, "the scheduler has changed")
-        daemon.run("lbadm", "-D", "-t", "192.0.2.10:80")
-        wait_until(lambda: kernel() == {other.id: "rr"}, "the service is gone, the other is not")
-    finally:
-        daemon.close()
+    await plane.apply(SetSysctls({"net.ipv4.vs.sync_threshold": "0 0", "net.ipv4.vs.sloppy_tcp": "1"}))
+    assert (here("sync_threshold").split(), here("sloppy_tcp")) == (["0", "0"], "1")
+    with own_netns():
+        assert here("sloppy_tcp") == "0"
+    with pytest.raises(Unsupported, match=r"net\.ipv4\.vs\.no_such: this kernel's ip_vs has no such setting"):
+        await plane.apply(SetSysctls({"net.ipv4.vs.no_such": "1"}))
+    with pytest.raises(DataPlaneError, match=r"net\.ipv4\.vs\.sync_threshold = 9 3: "):
+        await plane.apply(SetSysctls({"net.ipv4.vs.sync_threshold": "9 3"}))
 
 
 # --- the socket ----------------------------------------------------------------------------------------------
@@ -355,8 +347,8 @@ async def test_many_readers_and_writers_at_once(plane: IpvsPlane) -> None:
 
 def test_without_privileges_the_kernel_says_so(netns: None) -> None:
     code = (
-        "import asyncio; from lbnode.dataplane.ipvs.plane import IpvsPlane\n"
-        "try: asyncio.run(IpvsPlane().open())\n"
+        "import asyncio; from pathlib import Path; from lbnode.dataplane.ipvs.plane import IpvsPlane\n"
+        "try: asyncio.run(IpvsPlane(Path('/nowhere')).open())\n"
         "except Exception as error: print(error)"
     )
     command = ["setpriv", "--bounding-set=-net_admin", sys.executable, "-c", code]

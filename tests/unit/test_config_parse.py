@@ -93,6 +93,8 @@ def faults(key: str, text: str) -> list[str]:
         ),
         ("settings", '{"timeouts": {"tcpfin": 1}}', 'timeouts.tcpfin: unknown field (did you mean "tcp_fin"?)'),
         ("settings", '{"sysctl": {"net.core.somaxconn": "4096; reboot"}}', "is not a number"),
+        ("settings", '{"sync_daemons": {"master": {"group": "192.0.2.1"}}}', "is not a multicast address"),
+        ("settings", '{"dataplane": "ipvsadm"}', "dataplane: "),
     ],
 )
 def test_wrong_values_name_the_field_and_the_reason(key: str, text: str, message: str) -> None:
@@ -117,6 +119,7 @@ def test_wrong_values_name_the_field_and_the_reason(key: str, text: str, message
             "vip-groups/front",
             '{"vrid": 51, "addresses": ["198.51.100.1/24 dev eth1"], "priorities": {"gw1": 250}, "preempt": true}',
         ),
+        ("settings", '{"dataplane": "ipvs", "sync_daemons": {"by_role": true, "master": {"interface": "eth1"}}}'),
         ("settings", '{"timeouts": {"tcp": 60}, "foreign_services": "remove", "sysctl": {"net.core.somaxconn": 10}}'),
     ],
 )

@@ -15,15 +15,18 @@ from lbnode.model import (
     ForwardingMethod,
     Programmed,
     RealServer,
+    Role,
     ServerId,
     ServiceId,
     Settings,
+    SyncDaemon,
     Timeouts,
     VirtualService,
+    VrrpState,
     WhenAllDown,
     WhenDown,
 )
-from lbnode.plan import Desired, plan, plan_service, server_name, targets
+from lbnode.plan import Desired, plan, plan_service, server_name, sync_daemons, targets
 
 WEB = ServiceId.of("tcp", "192.0.2.10", 80)
 SERVERS = [ServerId.parse(f"198.51.100.{n}:80") for n in (21, 22, 23)]
@@ -122,6 +125,37 @@ def test_settings_reach_the_data_plane() -> None:
     desired = plan(Config(1, {}, {}, Settings(Timeouts(1, 2, 3), foreign_services="remove")), {})
     assert desired.programmed.timeouts == Timeouts(1, 2, 3)
     assert desired.remove_foreign
+
+
+ETH1 = SyncDaemon("eth1", 7)
+BOTH = {"master": ETH1, "backup": ETH1}
+
+
+@pytest.mark.parametrize(
+    ("states", "running"),
+    [
+        ([], []),
+        ([VrrpState.INITIALIZE], []),
+        ([VrrpState.ACTIVE], ["master"]),
+        ([VrrpState.BACKUP, VrrpState.INITIALIZE], ["backup"]),
+        ([VrrpState.BACKUP, VrrpState.ACTIVE], ["master", "backup"]),
+    ],
+)
+def test_sync_daemons_follow_the_roles(states: list[VrrpState], running: list[str]) -> None:
+    roles = [Role(f"group{n}", state, 100, 0.0, "") for n, state in enumerate(states)]
+    by_role = Settings(sync_daemons=BOTH, sync_by_role=True)
+    assert list(sync_daemons(by_role, roles)) == running
+    assert list(sync_daemons(Settings(), roles, ETH1)) == running
+    assert sync_daemons(Settings(), roles) == {}
+    assert sync_daemons(Settings(sync_daemons=BOTH), roles, SyncDaemon("eth2")) == BOTH
+
+
+def test_a_role_alone_is_a_reason_to_plan_anew() -> None:
+    config = Config(1, {WEB: service()})
+    first = plan(config, {}, sync_daemons={})
+    second = plan(config, {}, previous=first, sync_daemons={"master": ETH1})
+    assert second.sync_daemons == {"master": ETH1} and second.programmed.services is first.programmed.services
+    assert plan(config, {}, previous=second, sync_daemons={"master": ETH1}) is second
 
 
 def test_only_what_changed_is_planned_again() -> None:

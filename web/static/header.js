@@ -93,9 +93,10 @@ function tiles() {
     { key: "servers", label: "Servers in rotation", value: String(taking), unit: `of ${servers.length}`,
       note: why || (troubled ? `${plural(troubled, "service")} not ok` : `${plural(services.length, "service")} ok`),
       tone: down || troubled ? "bad" : drained ? "drain" : "ok" },
-    { key: "table", label: "Connection table", value: count(plane.connections), unit: `of ${count(plane.connections_max)}`,
-      note: `${((100 * plane.connections) / (plane.connections_max || 1)).toFixed(1)} % used`,
-      tone: plane.connections > 0.9 * plane.connections_max ? "bad" : "" },
+    { key: "table", label: "Connection table", value: count(plane.connections),
+      unit: plane.connections_max ? `of ${count(plane.connections_max)}` : "",
+      note: plane.connections_max ? `${((100 * plane.connections) / plane.connections_max).toFixed(1)} % used` : "no limit but memory",
+      tone: plane.connections_max && plane.connections > 0.9 * plane.connections_max ? "bad" : "" },
   ];
 }
 
@@ -154,6 +155,9 @@ function details(status) {
     ["Store", `${status.store.kind} ${status.store.endpoint}, ${status.store.connected ? "connected" : "not connected"} since ${dateTime(status.store.since)} ${status.store.problem}`],
     ["Data plane", `${plane.kind}, ${plane.adopted ? "taken over from an earlier process" : "loaded by this process"}`],
     ...plane.interfaces.map((face) => [`Interface ${face.name}`, `${face.mode}: ${face.error || face.reason}`]),
+    ...Object.entries(plane.sync_daemons).map(([name, daemon]) => [`Sync daemon (${name})`,
+      `on ${daemon.interface}, id ${daemon.syncid}, group ${daemon.group} port ${daemon.port}`]),
+    ...(status.foreign.length ? [["Foreign services", status.foreign.join(", ")]] : []),
     ["Dropped packets", drops.length ? drops.map(([reason, packets]) => `${reason} ${count(packets)}`).join(", ") : "none"],
     ...status.roles.map((role) => [`VIP group ${role.group}`, `${role.state}, priority ${role.priority}, since ${dateTime(role.since)}: ${role.reason}${lease(plane, role)}`]),
     ...status.sync.map((peer) => [`Synchronisation with ${peer.name}`,

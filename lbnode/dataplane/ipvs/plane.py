@@ -1,8 +1,8 @@
 """The IPVS data plane: lbnode's model on the kernel's ip_vs. Contract: lbnode.dataplane.base.DataPlane.
 
-ip_vs belongs to everybody who may program it (ipvsadm, keepalived): nothing is taken for ours, nothing is wiped but by
-`close(unload=True)`. Health weights and drains change a server in place, which keeps its connections.
-Connections reach peers by the kernel's own sync daemon (`start_daemon`), so there are no records to exchange.
+ip_vs belongs to everybody who may program it (ipvsadm, keepalived): what lbnode put there stands in a ledger, and only
+that is ever taken out. Health weights and drains change a server in place, which keeps its connections.
+Connections reach peers by the kernel's own sync daemons, so there are no records to exchange.
 """
 
 from __future__ import annotations
@@ -27,12 +27,16 @@ from lbnode.dataplane.base import (
     PlaneStatus,
     PutServer,
     PutService,
+    SetSyncDaemons,
+    SetSysctls,
     SetTimeouts,
 )
 from lbnode.dataplane.ipvs import codec
 from lbnode.dataplane.ipvs.codec import Command, Daemon, Destination, Info, Service
 from lbnode.dataplane.ipvs.connections import parse_lines
+from lbnode.dataplane.ipvs.ledger import Ledger
 from lbnode.dataplane.ipvs.netlink import GenericNetlink
+from lbnode.dataplane.ipvs.sync import commands, from_daemons, state_name
 from lbnode.dataplane.ipvs.translate import (
     NO_IP_VS,
     available_schedulers,
@@ -45,7 +49,7 @@ from lbnode.dataplane.ipvs.translate import (
     to_programmed,
     to_service,
 )
-from lbnode.errors import DataPlaneError
+from lbnode.errors import DataPlaneError, Unsupported
 from lbnode.model import (
     Address,
     Connection,
@@ -54,13 +58,19 @@ from lbnode.model import (
     Programmed,
     ServiceCounters,
     ServiceId,
+    SyncDaemon,
     Timeouts,
 )
+from lbnode.tuning import kernel
+from lbnode.tuning.profile import Setting
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
+LEDGER = "ipvs"  # in run_dir
+
 _SLICE_S = 0.005  # work on the event loop before others get their turn
+_TIMEOUTS = "time-outs"  # in the ledger: they are ours
 _CONNECTIONS = "/proc/thread-self/net/ip_vs_conn"  # not /proc/net, which is the main thread's namespace
 
 
@@ -70,7 +80,9 @@ class IpvsPlane:
     record_layout = "ipvs/1"
     record_size = 1
 
-    def __init__(self) -> None:
+    def __init__(self, run_dir: Path) -> None:
+        """run_dir: holds the ledger; the same directory finds the same services ours again."""
+        self._ledger = Ledger(run_dir / LEDGER)
         self._netlink: GenericNetlink | None = None
         self._turn = 0.0
         self._adopted = False
@@ -87,18 +99,32 @@ class IpvsPlane:
             raise DataPlaneError(reason, error.errno) from None
         self._schedulers = available_schedulers(await asyncio.to_thread(_module_lists))
         self._adopted = bool(await self._table())
+        self._ledger.open()
 
     async def close(self, *, unload: bool = False) -> None:
-        """unload: delete every service, also those that somebody else made, and set the time-outs back."""
+        """unload: take out what lbnode put into ip_vs, nothing else."""
         if unload:
             if self._netlink is None:
                 await self.open()
-            log.info("deleting every service from ip_vs")
-            self._call("emptying ip_vs", Command.FLUSH)
-            self._call("setting the time-outs back", Command.SET_CONFIG, codec.encode_timeouts(Timeouts()))
+            await self._unload()
+            self._ledger.remove()
+        self._ledger.close()
         if self._netlink is not None:
             self._netlink.close()
             self._netlink = None
+
+    async def _unload(self) -> None:
+        await self.apply(SetSyncDaemons({}))
+        if _TIMEOUTS in self._ledger:
+            self._call("setting the time-outs back", Command.SET_CONFIG, codec.encode_timeouts(Timeouts()))
+            self._ledger.discard(_TIMEOUTS)
+        for service, _ in await self._table():
+            if self.owns(service.id):
+                log.info("deleting %s from ip_vs", service.id)
+                await self.apply(DeleteService(service.id))
+
+    def owns(self, service_id: ServiceId) -> bool:
+        return str(service_id) in self._ledger
 
     def capabilities(self) -> Capabilities:
         return Capabilities(
@@ -108,13 +134,12 @@ class IpvsPlane:
             protocols=frozenset(L4Protocol),
             families=frozenset({4, 6}),
             persistence=True,
-            exclusive=False,
         )
 
     async def status(self) -> PlaneStatus:
         """connections_max is 0: ip_vs knows no limit but memory."""
         connections = sum(item.active + item.inactive for _, items in await self._table() for item in items)
-        return PlaneStatus("ipvs", (), connections, 0, {}, self._adopted)
+        return PlaneStatus("ipvs", (), connections, 0, {}, self._adopted, from_daemons(await self.daemons()))
 
     async def info(self) -> Info:
         return codec.decode_info(self._get("reading ip_vs's version", Command.GET_INFO))
@@ -140,6 +165,7 @@ class IpvsPlane:
         sock = self._open_socket()
         match op:
             case PutService(service):
+                self._ledger.add(str(service.id))
                 body = codec.encode_service(to_service(service))
                 if service.scheduler not in self._used_schedulers:
                     await self._load_scheduler(body)
@@ -151,10 +177,16 @@ class IpvsPlane:
                 _put(sock, Command.NEW_DEST, Command.SET_DEST, body)
             case DeleteService(service_id):
                 _delete(sock, Command.DEL_SERVICE, codec.encode_key(service_id))
+                self._ledger.discard(str(service_id))
             case DeleteServer(service_id, server_id):
                 _delete(sock, Command.DEL_DEST, codec.encode_destination_key(service_id, server_id))
             case SetTimeouts(timeouts):
+                self._ledger.add(_TIMEOUTS)
                 sock.do(Command.SET_CONFIG, codec.encode_timeouts(timeouts))
+            case SetSyncDaemons(daemons):
+                await self._set_daemons(daemons)
+            case SetSysctls(values):
+                _write_sysctls(values)
 
     async def _load_scheduler(self, body: bytes) -> None:
         """Put a service whose scheduler's module the kernel may have to load, which takes long: in a thread, and on a
@@ -223,11 +255,19 @@ class IpvsPlane:
         with self._dump_socket() as sock:
             return await self._dump(sock, Command.GET_DAEMON, codec.decode_daemon)
 
-    async def start_daemon(self, daemon: Daemon) -> None:
-        """DataPlaneError also if it runs already: its options can only be changed by stopping it first."""
-        await self._daemon(Command.NEW_DAEMON, daemon)
+    async def _set_daemons(self, wanted: Mapping[str, SyncDaemon]) -> None:
+        owned = [state for state in ("master", "backup") if _ledger_name(state) in self._ledger]
+        for command, daemon in commands(wanted, await self.daemons(), owned):
+            state = state_name(daemon)
+            log.info("%s the sync daemon %s", "starting" if command is Command.NEW_DAEMON else "stopping", daemon)
+            if command is Command.NEW_DAEMON:
+                self._ledger.add(_ledger_name(state))
+                await self._daemon(command, daemon)
+            else:
+                await self._stop_daemon(daemon)
+                self._ledger.discard(_ledger_name(state))
 
-    async def stop_daemon(self, daemon: Daemon) -> None:
+    async def _stop_daemon(self, daemon: Daemon) -> None:
         """One that does not run is success."""
         # A daemon that is stopped before it ever ran gets no answer (its thread's EINTR), but is gone when asked again.
         if await self._daemon(Command.DEL_DAEMON, daemon, errno.ESRCH, errno.ETIMEDOUT) == errno.ETIMEDOUT:
@@ -304,6 +344,19 @@ def _delete(sock: GenericNetlink, command: Command, body: bytes) -> None:
         sock.do(command, body)
     except (FileNotFoundError, ProcessLookupError):
         return
+
+
+def _ledger_name(state: str) -> str:
+    return f"sync daemon {state}"
+
+
+def _write_sysctls(values: Mapping[str, str]) -> None:
+    """In the thread that is in the right network namespace; a write takes microseconds."""
+    missing = [item.key for item in kernel.apply(Setting(*item, "") for item in values.items()) if item.actual is None]
+    if missing:
+        raise Unsupported(
+            f"{', '.join(missing)}: this kernel's ip_vs has no such setting; remove it from settings.sysctl"
+        )
 
 
 def _open_connections() -> FileIO:

@@ -7,7 +7,16 @@ import os
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address
 
-from lbnode.dataplane.base import DeleteServer, DeleteService, Op, PutServer, PutService, SetTimeouts
+from lbnode.dataplane.base import (
+    DeleteServer,
+    DeleteService,
+    Op,
+    PutServer,
+    PutService,
+    SetSyncDaemons,
+    SetSysctls,
+    SetTimeouts,
+)
 from lbnode.dataplane.ipvs import codec
 from lbnode.dataplane.ipvs.codec import Daemon, Destination, Flags, Method, Service, Stats, TunnelFlags
 from lbnode.errors import DataPlaneError, Unsupported
@@ -195,6 +204,8 @@ def explain(op: Op, code: int) -> DataPlaneError:
             return _error(f"{service_id}: deleting server {server_id}", code, {})
         case SetTimeouts(timeouts):
             return _error(f"time-outs {timeouts.tcp_s} {timeouts.tcp_fin_s} {timeouts.udp_s}", code, _TIMEOUT_ERRORS)
+        case SetSyncDaemons() | SetSysctls():
+            return explain_request("sync daemons" if isinstance(op, SetSyncDaemons) else "net.ipv4.vs", code)
 
 
 def explain_daemon(daemon: Daemon, code: int) -> DataPlaneError:

@@ -204,6 +204,9 @@ class XdpPlane:
 
     # --- content ---------------------------------------------------------------------------------------------
 
+    def owns(self, service_id: ServiceId) -> bool:  # noqa: ARG002
+        return True
+
     def capabilities(self) -> Capabilities:
         return supported.CAPABILITIES
 

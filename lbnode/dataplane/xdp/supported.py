@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lbnode.dataplane.base import Capabilities, Op, PutServer, PutService
+from lbnode.dataplane.base import Capabilities, Op, PutServer, PutService, SetSyncDaemons
 from lbnode.dataplane.xdp.layout import FORWARDING, SCHEDULERS
 from lbnode.errors import Unsupported
 from lbnode.model import (
@@ -24,7 +24,6 @@ CAPABILITIES = Capabilities(
     protocols=frozenset({L4Protocol.TCP, L4Protocol.UDP}),
     families=frozenset({4, 6}),
     persistence=False,
-    exclusive=True,
 )
 _PLANE = "the XDP/tcx data plane"
 
@@ -36,6 +35,11 @@ def check(op: Op) -> None:
             _check_service(service)
         case PutServer(service_id, server):
             _check_server(service_id, server)
+        case SetSyncDaemons(daemons) if daemons:
+            raise Unsupported(
+                f"sync daemon {' and '.join(daemons)}: only IPVS has them; {_PLANE} synchronises connections by [sync] "
+                "in node.toml"
+            )
         case _:
             pass
 
