@@ -93,7 +93,8 @@ class Client:
                 EXIT_UNREACHABLE,
             ) from error
         except PermissionError as error:
-            raise ApiError(f"{self.socket_path}: {error.strerror}: run as root", EXIT_UNREACHABLE) from error
+            message = f"{self.socket_path}: {error.strerror}: run as root"
+            raise ApiError(message, EXIT_UNREACHABLE, "permission") from error
         except (OSError, http.client.HTTPException) as error:
             raise ApiError(f"{self.socket_path}: {error!r}", EXIT_UNREACHABLE) from error
         if response.status >= 400:

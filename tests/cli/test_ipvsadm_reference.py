@@ -9,7 +9,7 @@ import pytest
 from tests.reference import cases
 from tests.reference.lbadm import OnNode, target
 
-CASES = cases.load(cases.CASES)
+CASES = cases.load()
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,9 @@ def node() -> Iterator[OnNode]:
         yield found
 
 
-@pytest.mark.parametrize("name", CASES or [pytest.param("", marks=pytest.mark.skip(reason=f"no {cases.CASES}"))])
+@pytest.mark.parametrize(
+    "name", CASES or [pytest.param("", marks=pytest.mark.skip(reason=f"no cases in {cases.FOLDER}"))]
+)
 def test_case(node: OnNode, name: str) -> None:
     with node.case():
         outcome = cases.run_case(name, CASES[name], node.run, transactions=True)

@@ -54,13 +54,13 @@ def _on_ip_vs() -> int:
 
 
 def _compare(plane: str) -> int:
-    outcomes = run_all(plane, cases.load(cases.CASES))
+    outcomes = run_all(plane, cases.load())
     failed = [outcome for outcome in outcomes if outcome.differences]
     for outcome in failed:
         print(outcome.name)
         for line in outcome.differences:
             print(f"  {line}")
-    print(f"{plane}: {len(outcomes) - len(failed)}/{len(outcomes)} cases of {cases.CASES} passed")
+    print(f"{plane}: {len(outcomes) - len(failed)}/{len(outcomes)} cases passed, of {cases.FOLDER / 'ipvsadm'}")
     for reason, count in Counter(outcome.on_purpose for outcome in outcomes if outcome.on_purpose).items():
         print(f"{plane}: {count} of them differ on purpose from one step on: {reason}")
         print("  " + " ".join(outcome.name for outcome in outcomes if outcome.on_purpose == reason))

@@ -21,8 +21,7 @@ from tests.reference.host import HOSTS
 
 OWN = Path(__file__).parent
 FOLDER = Path(os.environ.get("LBNODE_REFERENCE") or OWN)
-CASES = FOLDER / "ipvsadm" / "cases.json"
-TRAFFIC = FOLDER / "ipvsadm" / "traffic.json"
+CASES = (FOLDER / "ipvsadm" / "cases.json", FOLDER / "ipvsadm" / "more.json")  # more: what generated commands found
 
 # Why a step may differ from ipvsadm on purpose. The README has the table for people.
 TRANSACTION = "restore is one transaction: a mistake changes nothing and names the line"
@@ -51,9 +50,9 @@ Step = Mapping[str, Any]  # cmd, stdin, rc, stdout, stderr
 Run = Callable[[Step], Answer]
 
 
-def load(path: Path) -> Cases:
-    """No cases if there is no such file; the caller says so by name."""
-    return dict(json.loads(path.read_text())) if path.exists() else {}
+def load() -> Cases:
+    """Of the files that are there; the caller says which are not."""
+    return {name: case for path in CASES if path.exists() for name, case in json.loads(path.read_text()).items()}
 
 
 def run_case(name: str, case: Mapping[str, Any], run: Run, *, transactions: bool) -> Outcome:

@@ -5,6 +5,8 @@ Everything is as with ipvsadm itself, also that `-R` goes on after what the kern
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
@@ -12,7 +14,7 @@ from typing import Any
 
 from lbnode.cli.ipvsadm import listing
 from lbnode.cli.ipvsadm.grammar import TRY_HELP, USAGE, Command, parse
-from lbnode.cli.ipvsadm.help import HELP, VERSION
+from lbnode.cli.ipvsadm.help import HELP, NO_IP_VS, VERSION
 from lbnode.cli.ipvsadm.kernel import connection_row, daemon_row, explain, request, service_row
 from lbnode.cli.ipvsadm.restore import script
 from lbnode.cli.ipvsadm.show import show
@@ -24,7 +26,6 @@ from lbnode.dataplane.ipvs.netlink import GenericNetlink
 from lbnode.model import ServiceId, Timeouts
 
 CONNECTIONS = "/proc/net/ip_vs_conn"
-NO_IP_VS = "Can't initialize ipvs: {}\nAre you sure that IP Virtual Server is built in the kernel or as module?"
 
 Json = Mapping[str, Any]
 
@@ -36,7 +37,8 @@ def run(argv: Sequence[str], host: Host, lines: Iterable[bytes]) -> int:
             netlink.connect()
             info = codec.decode_info(netlink.get(codec.Command.GET_INFO))
         except OSError as error:
-            raise GrammarError(NO_IP_VS.format(explain("", error.errno or 0))) from None
+            code = error.errno if os.geteuid() == 0 else errno.EPERM
+            raise GrammarError(NO_IP_VS.format(explain("", code or 0))) from None
         kernel = Kernel(netlink, info)
         command = parse(argv, host)
         if command.name == "restore":

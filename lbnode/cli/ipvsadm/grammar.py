@@ -186,6 +186,8 @@ class _Reading:
                 fields["tunnel"] = self._tunnel()
         elif name == "list":
             self._check_views()
+        elif name == "zero" and service is not None and not _names_something(service):
+            service = None
         if self.sync:
             fields["daemon"] = SyncDaemon(**{"interface": DEFAULT_INTERFACE, **self.sync})  # type: ignore[arg-type]
         return Command(name, frozenset(self.given), service, **fields)  # type: ignore[arg-type]
@@ -231,6 +233,11 @@ class _Reading:
             other & {"timeout", "daemon"} and "persistent-conn" in self.given
         ):
             raise GrammarError("options conflicts in the list command")
+
+
+def _names_something(service: ServiceId) -> bool:
+    """ipvsadm -Z takes a service without a mark, an address and a port for none, so for all."""
+    return bool(service.fwmark or service.port or (service.address and int(service.address)))
 
 
 def _number(name: str, high: int, what: str, low: int = 0) -> Callable[[_Reading, str, str], None]:

@@ -1,6 +1,8 @@
-"""What `lbadm -h` and `-v` print. Pure."""
+"""What `lbadm -h` and `-v` print, and what it says when it cannot begin. Pure."""
 
 VERSION = "ipvsadm v1.31 2019/12/24 (compiled with popt and IPVS v1.2.1)"
+NO_IP_VS = "Can't initialize ipvs: {}\nAre you sure that IP Virtual Server is built in the kernel or as module?"
+NOT_ROOT = "Permission denied (you must be root)"
 HELP = """lbadm takes the commands of ipvsadm(8). SERVICE is one of
   -t|-u|--sctp-service ADDRESS[:PORT]    -f MARK [-6]
 
@@ -19,6 +21,8 @@ HELP = """lbadm takes the commands of ipvsadm(8). SERVICE is one of
   lbadm --start-daemon master|backup [--mcast-interface name] [--syncid id] [--sync-maxlen bytes]
         [--mcast-group address] [--mcast-port port] [--mcast-ttl ttl]
   lbadm --stop-daemon master|backup         IPVS only, as --start-daemon
+  lbadm --direct ...                        any of these on this kernel's own ip_vs, as ipvsadm does; LBADM_DIRECT=1 too
+  lbadm --install-as-ipvsadm DIRECTORY      link lbadm there as ipvsadm, ipvsadm-save and ipvsadm-restore
 
 Changes go to the cluster's configuration: every gateway follows. Listings show this gateway's data plane.
 """

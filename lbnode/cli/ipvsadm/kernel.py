@@ -13,6 +13,7 @@ from typing import Any
 
 from lbnode.cli.ipvsadm import table as words
 from lbnode.cli.ipvsadm.grammar import Command
+from lbnode.cli.ipvsadm.help import NOT_ROOT
 from lbnode.dataplane.ipvs import codec
 from lbnode.dataplane.ipvs.codec import (
     Daemon,
@@ -58,7 +59,7 @@ def request(command: Command) -> tuple[codec.Command, bytes]:
         case "flush":
             return codec.Command.FLUSH, b""
         case "zero":
-            return codec.Command.ZERO, key if _names_something(service) else b""
+            return codec.Command.ZERO, key
         case "set":
             assert command.timeouts is not None
             return codec.Command.SET_CONFIG, codec.encode_timeouts(Timeouts(*command.timeouts))
@@ -74,11 +75,6 @@ def request(command: Command) -> tuple[codec.Command, bytes]:
             return codec.Command.SET_DEST, codec.encode_destination(service, _destination(command))
         case _:
             return codec.Command.DEL_DEST, codec.encode_destination_key(service, command.server)
-
-
-def _names_something(service: ServiceId | None) -> bool:
-    """ipvsadm -Z takes a service without a mark, an address and a port for none, so for all."""
-    return service is not None and bool(service.fwmark or service.port or (service.address and int(service.address)))
 
 
 def _service(command: Command) -> Service:
@@ -226,7 +222,7 @@ _ERRORS: Mapping[str, Mapping[int, str]] = {
     "stop-daemon": {errno.ESRCH: words.DAEMON_UNKNOWN},
 }
 _COMMON_ERRORS = {
-    errno.EPERM: "Permission denied (you must be root)",
+    errno.EPERM: NOT_ROOT,
     errno.EINVAL: words.INVALID,
     errno.ENOPROTOOPT: "Protocol not available",
     errno.ENOENT: "Protocol not available",  # of the look-up: this kernel has no ip_vs

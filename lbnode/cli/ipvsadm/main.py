@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 
+from lbnode.cli.ipvsadm.help import NO_IP_VS, NOT_ROOT
 from lbnode.cli.ipvsadm.host import SystemHost
 from lbnode.cli.ipvsadm.values import GrammarError, Refused
 
 REFUSED = 255  # ipvsadm's exit code when the kernel says no
+NO_NODE = 2  # ... when there is no ip_vs
 PROGRAMS = ("ipvsadm", "ipvsadm-save", "ipvsadm-restore")
 
 
@@ -55,14 +56,16 @@ def _run(argv: list[str], script: Iterable[bytes] | None = None, first: int = 1)
         from lbnode.cli.ipvsadm import direct
 
         return direct.run(argv, SystemHost(), lines)
-    from lbnode.cli.client import ApiError, Client
+    from lbnode.cli.client import EXIT_UNREACHABLE, ApiError, Client
     from lbnode.cli.ipvsadm import cluster
 
     try:
         return cluster.run(argv, Client(), SystemHost(), lines, first)
     except ApiError as error:
+        if error.kind == "permission":
+            raise GrammarError(NO_IP_VS.format(NOT_ROOT)) from None
         print(f"lbadm: {error}", file=sys.stderr)
-        return 1
+        return NO_NODE if error.exit_code == EXIT_UNREACHABLE else 1
 
 
 def _reporting(act: Callable[[], int]) -> int:
@@ -84,13 +87,13 @@ def _install(arguments: list[str]) -> int:
     if len(arguments) != 1:
         print("lbadm: --install-as-ipvsadm takes one directory, such as /usr/local/sbin", file=sys.stderr)
         return 2
-    here = Path(sys.argv[0]).absolute().parent
+    here = os.path.dirname(os.path.abspath(sys.argv[0]))
     for program in PROGRAMS:
-        link, target = Path(arguments[0], program), here / program.replace("ipvsadm", "lbadm")
+        link, target = os.path.join(arguments[0], program), os.path.join(here, program.replace("ipvsadm", "lbadm"))
         try:
-            if link.is_symlink():
-                link.unlink()
-            link.symlink_to(target)
+            if os.path.islink(link):
+                os.unlink(link)
+            os.symlink(target, link)
         except OSError as error:
             print(f"lbadm: {link}: {error.strerror}; nothing was overwritten", file=sys.stderr)
             return 1
