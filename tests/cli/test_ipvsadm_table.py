@@ -77,7 +77,7 @@ def test_settings_keep_their_other_fields() -> None:
         ("-E -t 192.0.2.9:80", "No such service"),
         ("-D -u 192.0.2.1:80", "No such service"),
         ("-A -t 192.0.2.9:80 -s nosuch", "Scheduler or persistence engine not found"),
-        ("-A -t 192.0.2.9:80 --pe sip", "Scheduler or persistence engine not found"),
+        ("-A -t 192.0.2.9:80 --pe nosuch", "Scheduler or persistence engine not found"),
         ("-a -t 192.0.2.9:80 -r 198.51.100.9", "Service not defined"),
         ("-a -t 192.0.2.1:80 -r 198.51.100.1", "Destination already exists"),
         ("-e -t 192.0.2.1:80 -r 198.51.100.9", "No such destination"),

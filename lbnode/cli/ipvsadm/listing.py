@@ -131,7 +131,7 @@ def _service_line(service: Json, view: str, namer: Namer, exact: bool) -> str:
         words.append(f"persistent {service['persistent_s']}")
         if (mask := _netmask(service)) is not None:
             words.append(f"mask {mask}")
-        if service.get("persistence_engine"):
+        if service["persistence_engine"]:
             words.append(f"pe {service['persistence_engine']}")
     if service["one_packet"]:
         words.append("ops")
@@ -220,7 +220,7 @@ def saved(services: Iterable[Json], namer: Namer, *, full: bool = False) -> Iter
             words += ["-p", str(service["persistent_s"])]
             if (mask := _netmask(service)) is not None:
                 words += ["-M", mask]
-        if service.get("persistence_engine"):
+        if service["persistence_engine"]:
             words += ["--pe", service["persistence_engine"]]
         if service["one_packet"]:
             words.append("-o")

@@ -9,12 +9,21 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from ipaddress import IPv6Address
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 from lbnode.cli.ipvsadm.grammar import DEFAULT_INTERFACE, Command
-from lbnode.cli.ipvsadm.values import Host, Refused, prefix_length
-from lbnode.model import DEFAULT_SYNC_GROUP, SCHEDULERS, Address, ServerId, ServiceId, Timeouts, Tunnel
+from lbnode.cli.ipvsadm.values import Host, Refused
+from lbnode.model import (
+    DEFAULT_SYNC_GROUP,
+    PERSISTENCE_ENGINES,
+    SCHEDULERS,
+    Address,
+    ServerId,
+    ServiceId,
+    Timeouts,
+    Tunnel,
+)
 
 Json = Mapping[str, Any]
 
@@ -26,7 +35,9 @@ OUT_OF_RANGE = "Numerical result out of range"
 INVALID = "Invalid operation.  Possibly wrong module version, address not unicast, ..."
 
 # What ipvsadm sets, given or not; the rest of a document (checks, VIP group, drain) is lbnode's own and stays.
-_SERVICE_FIELDS = frozenset({"scheduler", "flags", "persistent", "persistent_netmask", "one_packet"})
+_SERVICE_FIELDS = frozenset(
+    {"scheduler", "flags", "persistent", "persistent_netmask", "persistence_engine", "one_packet"}
+)
 _SERVER_FIELDS = frozenset({
     "weight", "forward", "upper_threshold", "lower_threshold", "tunnel_type", "tunnel_port", "tunnel_checksum",
 })  # fmt: skip
@@ -97,7 +108,7 @@ class Table:
             raise Refused(SERVICE_EXISTS)
         if command.name == "edit-service" and not there:
             raise Refused(SERVICE_UNKNOWN)
-        if command.scheduler not in SCHEDULERS or command.persistence_engine:
+        if command.scheduler not in SCHEDULERS or command.persistence_engine not in ("", *PERSISTENCE_ENGINES):
             raise Refused(SCHEDULER_UNKNOWN)
         document = _without(self.services.get(name, {}), _SERVICE_FIELDS)
         document["scheduler"] = command.scheduler
@@ -106,8 +117,9 @@ class Table:
         if command.persistent_s:
             document["persistent"] = command.persistent_s
             if command.netmask is not None:
-                inet6 = command.service is not None and command.service.family == 6
-                document["persistent_netmask"] = command.netmask if inet6 else prefix_length(command.netmask)
+                document["persistent_netmask"] = _netmask(command)
+        if command.persistence_engine:
+            document["persistence_engine"] = command.persistence_engine
         if command.one_packet:
             document["one_packet"] = True
         self.services[name] = document
@@ -156,6 +168,16 @@ class Table:
             raise Refused(DAEMON_EXISTS)
         daemon = asdict(command.daemon) | {"group": str(command.daemon.group)}
         self.settings["sync_daemons"] = {**self.daemons, command.daemon_state: daemon}
+
+
+def _netmask(command: Command) -> int | str | None:
+    """A prefix length, or the IPv4 mask if it has holes."""
+    assert command.service is not None
+    bits = command.netmask
+    if bits is None or command.service.family == 6:
+        return bits
+    length = bits.bit_count()
+    return length if bits == 0xFFFFFFFF << 32 - length & 0xFFFFFFFF else str(IPv4Address(bits))
 
 
 def _server_document(command: Command) -> dict[str, Any]:
@@ -240,7 +262,7 @@ def rows(table: Table) -> Iterator[Json]:
             "scheduler_flags": service.get("flags", ()),
             "persistent_s": service.get("persistent", 0),
             "persistent_netmask": service.get("persistent_netmask"),
-            "persistence_engine": "",
+            "persistence_engine": service.get("persistence_engine", ""),
             "one_packet": service.get("one_packet", False),
             "counters": _NO_COUNTERS,
             "rates": _NO_COUNTERS,

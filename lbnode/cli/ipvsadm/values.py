@@ -139,14 +139,6 @@ def netmask(text: str, host: Host) -> int:
     return int(mask)
 
 
-def prefix_length(bits: int) -> int:
-    """Of an IPv4 mask. One with holes is refused: lbnode keeps prefixes, where the kernel takes any mask."""
-    length = bits.bit_count()
-    if bits != (0xFFFFFFFF << (32 - length)) & 0xFFFFFFFF:
-        raise GrammarError("illegal virtual server persistent mask specified")
-    return length
-
-
 def netmask6(text: str) -> int:
     """Prefix length, read by atoi(3): what does not begin with a number is 0."""
     match = re.match(r"\s*[+-]?[0-9]+", text)
