@@ -13,6 +13,8 @@ class CheckType(StrEnum):
     HTTPS = "https"
     DNS = "dns"  # a name server answers a question without error
     PING = "ping"  # an ICMP echo request is answered
+    UDP = "udp"  # a datagram is answered, or at least not turned away
+    SMTP = "smtp"  # a mail server takes a HELO
     SCRIPT = "script"  # a program of this machine says so
 
 
@@ -39,6 +41,18 @@ class DnsSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class UdpSpec:
+    payload: str = ""  # hexadecimal
+    # What the answer begins with, hexadecimal, x for any digit; "": any answer; None: none is waited for.
+    reply: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SmtpSpec:
+    helo: str = ""  # empty = this machine's name
+
+
+@dataclass(frozen=True, slots=True)
 class ScriptSpec:
     """A program; it finds CHECK_ADDRESS and CHECK_PORT in its environment. Exit status 0 is healthy."""
 
@@ -59,6 +73,8 @@ class CheckSpec:
     port: int = 0  # 0 = the real server's port
     http: HttpSpec | None = None  # for http and https
     dns: DnsSpec | None = None
+    udp: UdpSpec | None = None
+    smtp: SmtpSpec | None = None
     script: ScriptSpec | None = None
 
 

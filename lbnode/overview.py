@@ -62,6 +62,8 @@ def describe_check(check: CheckSpec | None) -> str:
         what += f" {check.http.method} {check.http.host}{check.http.path}"
     if check.dns is not None:
         what += f" {check.dns.name} {check.dns.type}"
+    if check.udp is not None:
+        what += "" if check.udp.reply is None else f" reply {check.udp.reply or 'any'}"
     if check.script is not None:
         what += f" {' '.join((check.script.path, *check.script.arguments))}"
     port = f" port {check.port}" if check.port else ""

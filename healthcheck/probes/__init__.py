@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from healthcheck.probes import dns, http, ping, script, tcp
+from healthcheck.probes import dns, http, ping, script, smtp, tcp, udp
 from healthcheck.probes.errors import ProbeImpossible
 from healthcheck.spec import CheckType, Result, Target
 
@@ -21,7 +21,7 @@ __all__ = ["ProbeImpossible", "start"]
 
 _PROBES: Mapping[CheckType, Callable[[Target], Coroutine[Any, Any, Result]]] = MappingProxyType({
     CheckType.HTTP: http.probe, CheckType.HTTPS: http.probe, CheckType.DNS: dns.probe, CheckType.PING: ping.probe,
-    CheckType.SCRIPT: script.probe,
+    CheckType.UDP: udp.probe, CheckType.SMTP: smtp.probe, CheckType.SCRIPT: script.probe,
 })  # fmt: skip
 
 

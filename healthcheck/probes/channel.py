@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import lru_cache
 from types import TracebackType
 from typing import Self, TypeVar
 
-from healthcheck.probes.errors import ProbeFailed, connect_reason
+from healthcheck.probes.errors import ProbeFailed, connect_reason, timeout_reason
 from healthcheck.probes.sockets import address_of, open_socket
-from healthcheck.spec import Target
+from healthcheck.spec import Result, Target
 
 T = TypeVar("T")
 
@@ -108,6 +108,23 @@ class Channel:
     async def _flush(self) -> None:
         if data := self._outgoing.read():
             await self._loop.sock_sendall(self._sock, data)
+
+
+async def attempt(target: Target, exchange: Callable[[Target, Channel], Awaitable[None]]) -> Result:
+    """One connection, and what `exchange` does over it, within spec.timeout_s."""
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    timeout_s = target.spec.timeout_s
+    reason = ""
+    with Channel(target) as channel:
+        try:
+            async with asyncio.timeout(timeout_s):
+                await exchange(target, channel)
+        except ProbeFailed as failed:
+            reason = str(failed)
+        except TimeoutError:
+            reason = timeout_reason(timeout_s, channel.phase)
+    return Result(not reason, reason, loop.time() - started)
 
 
 def _words(error: OSError) -> str:

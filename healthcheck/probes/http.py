@@ -5,13 +5,12 @@ Redirects are not followed: a server that redirects is healthy if its status is 
 
 from __future__ import annotations
 
-import asyncio
 import re
 
 import h11
 
-from healthcheck.probes.channel import Channel, tls_context
-from healthcheck.probes.errors import ProbeFailed, timeout_reason
+from healthcheck.probes.channel import Channel, attempt, tls_context
+from healthcheck.probes.errors import ProbeFailed
 from healthcheck.probes.sockets import address_of
 from healthcheck.spec import CheckType, HttpSpec, Result, Target
 
@@ -23,19 +22,7 @@ _BEGINNING_BYTES = 32  # of an answer that is not HTTP, shown to the operator
 
 async def probe(target: Target) -> Result:
     """One request, within spec.timeout_s from connect to the last byte looked at."""
-    loop = asyncio.get_running_loop()
-    started = loop.time()
-    timeout_s = target.spec.timeout_s
-    reason = ""
-    with Channel(target) as channel:
-        try:
-            async with asyncio.timeout(timeout_s):
-                await _exchange(target, channel)
-        except ProbeFailed as failed:
-            reason = str(failed)
-        except TimeoutError:
-            reason = timeout_reason(timeout_s, channel.phase)
-    return Result(not reason, reason, loop.time() - started)
+    return await attempt(target, _exchange)
 
 
 async def _exchange(target: Target, channel: Channel) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import IPv4Address, ip_address
 
-from healthcheck.spec import CheckSpec, CheckType, DnsSpec, HttpSpec, ScriptSpec
+from healthcheck.spec import CheckSpec, CheckType, DnsSpec, HttpSpec, ScriptSpec, SmtpSpec, UdpSpec
 from lbnode.config.check_document import SCRIPTS, CheckDocument, status_range
 from lbnode.config.schema import ServerDocument, ServiceDocument, SettingsDocument, VipGroupDocument, vip_address
 from lbnode.model import (
@@ -27,24 +28,7 @@ from lbnode.model import (
 
 
 def check_spec(document: CheckDocument) -> CheckSpec:
-    http = dns = script = None
-    if document.type == "dns":
-        dns = DnsSpec(document.dns_name, document.dns_type)
-    elif document.type == "script":
-        script = ScriptSpec(f"{SCRIPTS}/{document.script}", document.arguments)
-    elif document.type in ("http", "https"):
-        statuses = (code for item in document.expected_statuses for code in status_range(item))
-        http = HttpSpec(
-            method=document.method,
-            path=document.path,
-            host=document.host,
-            expected_statuses=frozenset(statuses),
-            body_match=document.body_match,
-            tls_verify=document.tls_verify,
-            tls_ca_file=document.tls_ca_file,
-            tls_server_name=document.tls_server_name,
-        )
-    return CheckSpec(
+    spec = CheckSpec(
         type=CheckType(document.type),
         interval_s=float(document.interval),
         timeout_s=float(document.timeout),
@@ -52,9 +36,32 @@ def check_spec(document: CheckDocument) -> CheckSpec:
         fall=document.fall,
         jitter=float(document.jitter),
         port=document.port,
-        http=http,
-        dns=dns,
-        script=script,
+    )
+    match document.type:
+        case "http" | "https":
+            return replace(spec, http=_http_spec(document))
+        case "dns":
+            return replace(spec, dns=DnsSpec(document.dns_name, document.dns_type))
+        case "udp":
+            return replace(spec, udp=UdpSpec(document.payload, document.reply))
+        case "smtp":
+            return replace(spec, smtp=SmtpSpec(document.helo))
+        case "script":
+            return replace(spec, script=ScriptSpec(f"{SCRIPTS}/{document.script}", document.arguments))
+    return spec
+
+
+def _http_spec(document: CheckDocument) -> HttpSpec:
+    statuses = (code for item in document.expected_statuses for code in status_range(item))
+    return HttpSpec(
+        method=document.method,
+        path=document.path,
+        host=document.host,
+        expected_statuses=frozenset(statuses),
+        body_match=document.body_match,
+        tls_verify=document.tls_verify,
+        tls_ca_file=document.tls_ca_file,
+        tls_server_name=document.tls_server_name,
     )
 
 

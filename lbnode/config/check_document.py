@@ -35,6 +35,21 @@ def _domain_name(text: str) -> str:
     return text
 
 
+def _hexadecimal(text: str) -> str:
+    if not re.fullmatch("([0-9a-fA-F]{2})*", text):
+        raise invalid(f"{text!r} is not bytes in hexadecimal", 'example: "c0ffee00"')
+    return text
+
+
+def _hexadecimal_pattern(text: str) -> str:
+    if not re.fullmatch("[0-9a-fA-FxX]*", text):
+        raise invalid(f"{text!r} has other characters than hexadecimal digits and x", 'example: "c0xx"')
+    return text
+
+
+MAX_DIGITS = 2 * 1400  # a datagram that crosses any network in one piece
+Payload = Annotated[str, AfterValidator(_hexadecimal), Field(max_length=MAX_DIGITS)]
+Pattern = Annotated[str, AfterValidator(_hexadecimal_pattern), Field(max_length=MAX_DIGITS)]
 DomainName = Annotated[str, AfterValidator(_domain_name)]
 RegularExpression = Annotated[str, AfterValidator(_regular_expression)]
 HeaderText = Annotated[str, AfterValidator(_one_line)]
@@ -46,14 +61,16 @@ _CHECK_TYPES_OF: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("tls_verify", "tls_ca_file", "tls_server_name"), ("https",)),
     **dict.fromkeys(("dns_name", "dns_type"), ("dns",)),
     **dict.fromkeys(("script", "arguments"), ("script",)),
-    "port": ("tcp", "http", "https", "dns", "script"),
+    **dict.fromkeys(("payload", "reply"), ("udp",)),
+    "helo": ("smtp",),
+    "port": ("tcp", "http", "https", "dns", "udp", "smtp", "script"),
 }
 
 
 class CheckDocument(Document):
     """checks/NAME, or inline in a service."""
 
-    type: Literal["tcp", "http", "https", "dns", "ping", "script"] = "tcp"
+    type: Literal["tcp", "http", "https", "dns", "ping", "udp", "smtp", "script"] = "tcp"
     interval: Annotated[Seconds, Field(ge=0.05)] = 2.0
     timeout: Annotated[Seconds, Field(ge=0.01)] = 1.0
     rise: Annotated[int, Field(ge=1, le=1000)] = 2
@@ -70,6 +87,9 @@ class CheckDocument(Document):
     tls_server_name: HeaderText = ""
     dns_name: DomainName = "."
     dns_type: Literal["A", "NS", "CNAME", "SOA", "PTR", "MX", "TXT", "AAAA", "SRV", "RRSIG", "DNSKEY"] = "SOA"
+    payload: Payload = ""
+    reply: Pattern | None = None
+    helo: HeaderText = ""
     script: str = ""
     arguments: Annotated[tuple[str, ...], Field(strict=False)] = ()
 

@@ -18,7 +18,7 @@ from healthcheck import probes
 from healthcheck.spec import CheckType, Result
 from tests.health.servers import closing, serve, silent, target
 
-STREAMS = [CheckType.TCP, CheckType.HTTP, CheckType.HTTPS]  # types that begin with a TCP connection
+STREAMS = [CheckType.TCP, CheckType.HTTP, CheckType.HTTPS, CheckType.SMTP]  # types that begin with a TCP connection
 
 
 def open_fds() -> int:

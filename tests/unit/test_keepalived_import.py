@@ -234,6 +234,14 @@ def test_conditional_lines_make_one_file_two_gateways() -> None:
         ("what ever", "keepalived.conf(5) has no 'what' in the file"),
         ("include other", "include other: cannot be read: no file other"),
         ("}", "this brace closes nothing"),
+        (
+            "virtual_server 192.0.2.1 25 {\nreal_server 192.0.2.2 25 {\nSMTP_CHECK {\nhost {\n}\nhost {\n}\n}\n}\n}",
+            "error: k.conf:6:1: host: a second host (lbnode checks the server's own address)",
+        ),
+        (
+            "virtual_server 192.0.2.1 25 {\nreal_server 192.0.2.2 25 {\nUDP_CHECK {\nmin_reply_length 1\n}\n}\n}",
+            "error: k.conf:4:1: min_reply_length 1: no equal yet",
+        ),
     ],
 )
 def test_what_has_no_equal_is_listed(text: str, problem: str) -> None:
@@ -349,6 +357,14 @@ real_server 198.51.100.4 80 {
             "MISC_CHECK {\nmisc_path ok 'a b'\n}",
             {"type": "script", "script": "ok", "arguments": ["a b"], "timeout": 60, "fall": 1},
         ),
+        ("UDP_CHECK {\n}", {"type": "udp"}),
+        (
+            "UDP_CHECK {\npayload Ab12f 3 456\nrequire_reply 0x x\nconnect_timeout 3\n}",
+            {"type": "udp", "payload": "ab120f034506", "reply": "0x0x", "timeout": 3},
+        ),
+        ("UDP_CHECK {\nrequire_reply\n}", {"type": "udp", "reply": ""}),
+        ("SMTP_CHECK {\nhelo_name lb.example\n}", {"type": "smtp", "helo": "lb.example"}),
+        ("SMTP_CHECK {\nhost {\nconnect_ip 198.51.100.1\nconnect_port 587\n}\n}", {"type": "smtp", "port": 587}),
         ("PING_CHECK {\nretry 4\n}", {"type": "ping", "fall": 5}),
     ],
 )

@@ -7,7 +7,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from healthcheck.spec import CheckSpec, CheckType, DnsSpec, Health, HttpSpec, ScriptSpec, Verdict
+from healthcheck.spec import CheckSpec, CheckType, DnsSpec, Health, HttpSpec, ScriptSpec, UdpSpec, Verdict
 from lbnode.model import (
     Config,
     ForwardingMethod,
@@ -70,6 +70,7 @@ def test_a_server_that_is_not_programmed_says_why() -> None:
             CheckSpec(CheckType.SCRIPT, script=ScriptSpec("/etc/lbnode/checks/db", ("-x", "1"))),
             "script /etc/lbnode/checks/db -x 1 every 2s, rise 2, fall 3",
         ),
+        (CheckSpec(CheckType.UDP, udp=UdpSpec("00", "")), "udp reply any every 2s, rise 2, fall 3"),
         (CheckSpec(CheckType.PING, rise=1), "ping every 2s, rise 1, fall 3"),
     ],
 )

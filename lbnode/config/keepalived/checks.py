@@ -25,9 +25,7 @@ MOST_RETRIES = 999  # a check's fall is at most 1000
 
 # Checkers without equal, and what to do instead.
 UNKNOWN_HERE: Mapping[str, str] = {
-    "SMTP_CHECK": "check that the port accepts connections: type tcp",
     "BFD_CHECK": "check a port of the server: type tcp",
-    "UDP_CHECK": "check a TCP port of the server: type tcp, port N",
     "FILE_CHECK": "set weights with `lbctl weight`, also from scripts",
 }
 
@@ -105,6 +103,8 @@ _KINDS: Mapping[str, _Kind] = {
     "SSL_GET": _Kind("https", delay_before_retry_s=3.0),
     "DNS_CHECK": _Kind("dns", retry=3, delay_before_retry_s=None),
     "PING_CHECK": _Kind("ping", rank=0),
+    "UDP_CHECK": _Kind("udp"),
+    "SMTP_CHECK": _Kind("smtp"),
     "MISC_CHECK": _Kind("script", retry=0, rank=3),
 }
 CHECKERS = (*_KINDS, *UNKNOWN_HERE)
@@ -119,6 +119,7 @@ class _Checker:
     virtualhost: str = ""
     server_name: str = ""
     urls: list[_Url] = field(default_factory=list)
+    has_host: bool = False  # of SMTP_CHECK
     fields: dict[str, Any] = field(default_factory=dict)  # of the document, for the types without room above
 
 
@@ -285,6 +286,34 @@ def _dns_type(checker: _Checker, directive: Directive) -> None:
     checker.fields["dns_type"] = text(directive).upper()
 
 
+def _payload(checker: _Checker, directive: Directive) -> None:
+    checker.fields["payload"] = _digits(directive, "")
+
+
+def _require_reply(checker: _Checker, directive: Directive) -> None:
+    checker.fields["reply"] = _digits(directive, "x")
+
+
+def _digits(directive: Directive, more: str) -> str:
+    """HEX_STR: groups of digits, a single one at the end of a group is a byte of its own: `Ab12f 3` is AB 12 0F 03."""
+    words = " ".join(directive.arguments).lower().split()
+    if not all(re.fullmatch(f"[0-9a-f{more}]+", word) for word in words):
+        raise NoEqual(f"{' '.join(words)!r} is not bytes in hexadecimal")
+    return "".join(f"{word[:-1]}0{word[-1]}" if len(word) % 2 else word for word in words)
+
+
+def _helo_name(checker: _Checker, directive: Directive) -> None:
+    checker.fields["helo"] = text(directive)
+
+
+def _host(checker: _Checker, directive: Directive) -> None:
+    """Another way to name address and port of an SMTP server; there may be several."""
+    if checker.has_host:
+        raise NoEqual("a second host", "lbnode checks the server's own address")
+    checker.has_host = True
+    checker.ledger.read(directive.items, _READERS, checker, "a checker")
+
+
 def _misc_path(checker: _Checker, directive: Directive) -> None:
     """A command line in one word, where single quotes keep blanks within an argument; or a word for each argument."""
     words = only(directive, 1, 1000)
@@ -311,6 +340,8 @@ _READERS_OF: Mapping[str, Readers[_Checker]] = {
     "http": _HTTP_READERS,
     "https": _HTTP_READERS,
     "dns": {**_READERS, "name": _dns_name, "type": _dns_type},
+    "udp": {**_READERS, "payload": _payload, "require_reply": _require_reply},
+    "smtp": {**_READERS, "helo_name": _helo_name, "host": _host},
     "script": {**TIMING_READERS, "misc_path": _misc_path, "misc_timeout": _misc_timeout},
     "ping": {name: reader for name, reader in _READERS.items() if name != "connect_port"},
 }

@@ -149,6 +149,7 @@ _LACKS: Mapping[Context, Mapping[str, Lack]] = MappingProxyType({
     ]),
     "a checker": dict([
         *_lost("bindto bind_if bind_port", "checks leave by the address and port the kernel chooses"),
+        *_lost("min_reply_length max_reply_length", "write the whole reply: it has to begin so"),
         *_lost("misc_dynamic", "a check says up or down; set weights with `lbctl weight`, also from scripts"),
         *_lost("user", "the script runs as lbnoded does: change the user within it"),
         *_needless("connect_port", "an echo request has no port"),
