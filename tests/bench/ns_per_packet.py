@@ -81,7 +81,6 @@ def load_wrapper() -> LoadedObject:
 class Harness:
     def __init__(self, wire: Wire) -> None:
         self.object = load_wrapper()
-        self.maps = {name: Map(fd) for name, fd in self.object.maps.items()}
         self.wire = wire
         self.benches = {flows: self._bench(buckets) for flows, buckets in ((FLOWS[-1], LARGE), (NEW_FLOWS, SMALL))}
         self.next_flow = 0
@@ -110,18 +109,25 @@ class Harness:
         if variant.flows == NEW_FLOWS:
             first, self.next_flow = self.next_flow, (self.next_flow + packets) % NEW_FLOWS
         bench = self.benches[NEW_FLOWS if variant.flows == NEW_FLOWS else FLOWS[-1]]
-        programs = self.object.programs | bench.machine.programs
-        frame = variant.frame(self.wire)
-        setup = struct.pack("=IIII", len(frame), variant.flows - 1, variant.reply, first)
-        self.maps["setup"].put_index(0, setup + frame[:TEMPLATE])
-        self.maps["target"].put_index(0, struct.pack("=I", programs[variant.program]))
-        interface = self.wire.index("back" if variant.reply else "front")
-        context = struct.pack("=6I", 0, len(frame), 0, interface, 0, 0)
-        with self.wire.inside():
-            result = syscall.prog_test_run(programs["wrapper"], frame, repeat=packets, context=context)
-        if result.retval not in (3, 4):  # XDP_TX, XDP_REDIRECT
-            raise RuntimeError(f"{variant.name}: verdict {result.retval}; counted {bench.events()}")
-        return result.duration_ns
+        return mean_ns(self.object, bench, variant, first, packets)
+
+
+def mean_ns(wrapper: LoadedObject, bench: Bench, variant: Variant, first: int, packets: int) -> int:
+    """ns per packet of so many packets, flow after flow from number `first` on; the kernel tells whole ones."""
+    programs = wrapper.programs | bench.machine.programs
+    frame = variant.frame(bench.wire)
+    setup = struct.pack("=IIII", len(frame), variant.flows - 1, variant.reply, first)
+    for name, value in (("setup", setup + frame[:TEMPLATE]), ("target", struct.pack("=I", programs[variant.program]))):
+        one = Map(wrapper.maps[name])
+        one.put_index(0, value)
+        one.close()
+    interface = bench.wire.index("back" if variant.reply else "front")
+    context = struct.pack("=6I", 0, len(frame), 0, interface, 0, 0)
+    with bench.wire.inside():
+        result = syscall.prog_test_run(programs["wrapper"], frame, repeat=packets, context=context)
+    if result.retval not in (3, 4):  # XDP_TX, XDP_REDIRECT
+        raise RuntimeError(f"{variant.name}: verdict {result.retval}; counted {bench.events()}")
+    return result.duration_ns
 
 
 def main() -> None:

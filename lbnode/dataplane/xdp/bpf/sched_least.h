@@ -27,9 +27,9 @@ INLINE __u64 overhead_of(__u32 scheduler, const struct gauge *gauge)
 /* Load of a server that may get a new connection; false if it may not. */
 INLINE bool load_of(__u32 scheduler, __u32 index, struct load *load)
 {
-	struct server *server = available(index);
+	struct server *server = bpf_map_lookup_elem(&servers, &index);
 	struct gauge *gauge = bpf_map_lookup_elem(&gauges, &index);
-	if (!server || !gauge)
+	if (!may_get(server, gauge))
 		return false;
 	load->overhead = overhead_of(scheduler, gauge);
 	load->weight = scheduler == SCHED_LC ? 1 : server->weight;

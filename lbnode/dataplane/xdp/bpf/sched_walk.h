@@ -13,14 +13,16 @@ INLINE bool overloaded(const struct server *server, const struct gauge *gauge)
 	return gauge->overloaded && server->upper_threshold && server->upper_threshold <= gauge->overloaded;
 }
 
+INLINE bool may_get(const struct server *server, const struct gauge *gauge)
+{
+	return server && gauge && server->generation && server->weight && !overloaded(server, gauge);
+}
+
 /* The server if it may get a new connection, else NULL. */
 INLINE struct server *available(__u32 index)
 {
 	struct server *server = bpf_map_lookup_elem(&servers, &index);
-	struct gauge *gauge = bpf_map_lookup_elem(&gauges, &index);
-	if (!server || !gauge || !server->generation || !server->weight || overloaded(server, gauge))
-		return NULL;
-	return server;
+	return may_get(server, bpf_map_lookup_elem(&gauges, &index)) ? server : NULL;
 }
 
 /* How loaded a server is: `overhead` per `weight`. Products stay below 2^63: 2^24 connections, a weight of 31 bits. */
