@@ -26,7 +26,7 @@ def main() -> None:
     try:
         machine, wrapper = Machine(buckets=SMALL), load_wrapper()
         print(f"{'new flow, ns':16}" + "".join(f"{number:>7} servers" for number in SERVERS))
-        for scheduler in (sys.argv[1:] or SCHEDULERS):
+        for scheduler in sys.argv[1:] or SCHEDULERS:
             cells = []
             for number in SERVERS:
                 bench = _bench(machine, wire, scheduler, number)

@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
-from ipaddress import ip_address
+from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 from typing import Protocol
 
@@ -221,6 +221,52 @@ async def test_each_scheduler(plane: DataPlane) -> None:
     for scheduler in sorted(plane.capabilities().schedulers):
         await apply(plane, PutService(replace(WEB_SERVICE, scheduler=scheduler)), PutServer(WEB, server(0, 3)))
         assert (await services(plane))[WEB] == web(server(0, 3), service=replace(WEB_SERVICE, scheduler=scheduler))
+
+
+WEB6, MARK = ServiceId.of("tcp", "2001:db8::10", 80), ServiceId.parse("fwmark:7")
+FEATURES = {
+    "persistent": (ProgrammedService(WEB, "wlc", persistent_s=300), "198.51.100.21:8080"),
+    "persistent-netmask": (ProgrammedService(WEB, "rr", persistent_s=1, persistent_netmask=24), "198.51.100.21:80"),
+    "persistent-mask-with-holes": (
+        ProgrammedService(WEB, "rr", persistent_s=2678400, persistent_netmask=IPv4Address("255.0.255.0")),
+        "198.51.100.21:80",
+    ),
+    "persistent-prefix": (
+        ProgrammedService(WEB6, "sh", frozenset({"sh-port"}), 60, 48),
+        "[2001:db8:b::21]:80",
+    ),
+    "all-ports": (ProgrammedService(ServiceId.of("tcp", "192.0.2.10", 0), "rr", persistent_s=60), "198.51.100.21:0"),
+    "one-packet": (ProgrammedService(DNS, "rr", one_packet=True), "198.51.100.21:53"),
+    "mark": (ProgrammedService(MARK, "lblcr"), "198.51.100.21:0"),
+    "mark-and-port": (ProgrammedService(MARK, "dh", one_packet=True, persistent_s=60), "198.51.100.21:8080"),
+    "mark-of-ipv6": (ProgrammedService(ServiceId.parse("fwmark:4294967295:inet6"), "rr"), "[2001:db8:b::21]:0"),
+    "generic-flags": (ProgrammedService(WEB, "wrr", frozenset({"flag-1", "flag-3"})), "198.51.100.21:80"),
+}
+
+
+@pytest.mark.parametrize("name", FEATURES)
+async def test_what_a_service_may_have_is_kept_over_a_restart(case: PlaneCase, name: str) -> None:
+    service, address = FEATURES[name]
+    one = ProgrammedServer(ServerId.parse(address), 2**31 - 1, ForwardingMethod.MASQUERADE, 100, 50)
+    wanted = replace(service, servers={one.id: one})
+    plain = replace(service, persistent_s=600 if service.id.port == 0 and not service.id.fwmark else 0)
+    plain = replace(plain, persistent_netmask=None, one_packet=False, scheduler_flags=frozenset())
+    first = case.plane()
+    await first.open()
+    await apply(first, PutService(service), PutServer(service.id, one))
+    assert await services(first) == {service.id: wanted}
+    await first.close()
+    second = case.plane()
+    await second.open()
+    try:
+        assert await services(second) == {service.id: wanted}
+        await apply(
+            second, PutService(plain), PutServer(service.id, replace(one, upper_threshold=0, lower_threshold=0))
+        )
+        (found,) = (await services(second)).values()
+        assert replace(found, servers={}) == plain and found.servers[one.id].upper_threshold == 0
+    finally:
+        await second.close(unload=True)
 
 
 async def test_operations_are_idempotent(plane: DataPlane) -> None:

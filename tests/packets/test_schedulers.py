@@ -15,17 +15,22 @@ from tests.packets.bench import CLIENT, VIP, Bench, answer, segment, tcp, udp
 from tests.reference.schedulers import RUNS, Run, load, name_of, needs_mark
 
 pytestmark = pytest.mark.root
+at_tc = pytest.mark.parametrize("entry", ["tc"], indirect=True)  # frames have no firewall mark
 
 
-def runs() -> list[Any]:
+def runs(*, marked: bool) -> list[Any]:
     missing = pytest.param({}, id="none", marks=pytest.mark.skip(reason=f"there is no {RUNS}"))
-    return [pytest.param(run, id=name_of(run)) for run in load()] or [missing]
+    return [pytest.param(run, id=name_of(run)) for run in load() if needs_mark(run) is marked] or [missing]
 
 
-@pytest.mark.parametrize("run", runs())
+@pytest.mark.parametrize("run", runs(marked=False))
 def test_as_ipvs(bench: Bench, run: Mapping[str, Any]) -> None:
-    if needs_mark(run) and bench.entry == "xdp":
-        pytest.skip("frames have no firewall mark: the service needs socket buffers")
+    assert list(Run(bench, run).differences()) == []
+
+
+@at_tc
+@pytest.mark.parametrize("run", runs(marked=True))
+def test_as_ipvs_by_mark(bench: Bench, run: Mapping[str, Any]) -> None:
     assert list(Run(bench, run).differences()) == []
 
 
@@ -127,9 +132,8 @@ def test_one_packet_scheduling_keeps_nothing(bench: Bench) -> None:
     assert out.verdict == "pass", "no entry to translate it by: as with IPVS the answer keeps the server's address"
 
 
+@at_tc
 def test_one_packet_scheduling_is_for_datagrams_only(bench: Bench) -> None:
-    if bench.entry == "xdp":
-        pytest.skip("frames have no firewall mark: the service needs socket buffers")
     service = bench.service("fwmark:7", "rr", one_packet=True)
     bench.server(service, "198.51.100.11:0")
     assert bench.send(tcp(dport=80), mark=7).verdict == "send" and len(bench.records()) == 1

@@ -63,7 +63,6 @@ def server(text: str, forward: str) -> PutServer:
         (service(scheduler="fifo"), "it has: dh fo lblc lblcr lc mh nq ovf rr sed sh twos wlc wrr"),
         (service("tcp:192.0.2.10:0"), "needs persistence"),
         (service(scheduler_flags=frozenset({"sh-port"})), "rr has no flag sh-port"),
-        (service(persistent_s=300), "persistence"),
         (service(one_packet=True), "one-packet scheduling is for udp"),
         (server("[2001:db8::2]:80", "masquerade"), "IPv4"),
         (server("192.0.2.21:81", "direct"), "must be 80"),
@@ -87,6 +86,7 @@ def test_what_it_can_do_passes() -> None:
     check(service(scheduler="sh", scheduler_flags=frozenset({"sh-port", "sh-fallback", "flag-3"})))
     check(service(scheduler_flags=frozenset({"flag-1"})))
     check(service("fwmark:7", one_packet=True))
+    check(service("tcp:192.0.2.10:0", persistent_s=300))
     check(server("192.0.2.21:8080", "masquerade"))
     check(server("192.0.2.21:80", "tunnel"))
     check(DeleteService(HTTP))

@@ -244,6 +244,7 @@ def test_timeouts_are_those_of_ipvs() -> None:
     assert {state.name: value for state, value in by_state.items()} == {
         "NONE": 0, "ESTABLISHED": 1, "SYN_SENT": 120, "SYN_RECV": 60, "FIN_WAIT": 2, "TIME_WAIT": 120, "CLOSE": 10,
         "CLOSE_WAIT": 60, "LAST_ACK": 30, "LISTEN": 120, "SYNACK": 120, "UDP": 3,
+        "TEMPLATE": 0,
     }  # fmt: skip
     milliseconds = struct.unpack_from("=16I", layout.Config(Timeouts(), 0).pack())
     assert milliseconds[layout.State.ESTABLISHED] == 900_000 and milliseconds[layout.State.UDP] == 300_000
@@ -263,10 +264,12 @@ def test_counters_are_summed_over_cpus() -> None:
     assert layout.unpack_event(struct.pack("=qq", 5, -3)) == 2  # entered on one CPU, removed on another
 
 
-tuples = st.builds(records.Tuple, addresses, ports, addresses, ports, st.sampled_from(L4Protocol))
+tuples = st.builds(
+    records.Tuple, addresses, ports, addresses, ports, st.none() | st.sampled_from(L4Protocol), st.booleans()
+)
 some_record = st.builds(
     records.Record, tuples, tuples, u32, st.sampled_from(layout.State), u8, st.sampled_from(ForwardingMethod), u32,
-    st.sampled_from(records.MergeResult),
+    st.sampled_from(records.MergeResult), u32,
 )  # fmt: skip
 
 
@@ -281,7 +284,8 @@ def test_records_survive(given_records: list[records.Record]) -> None:
 @given(some_record, st.integers(1, 900))
 def test_a_listed_connection_expires_after_its_time(record: records.Record, timeout: int) -> None:
     listed = record.connection({record.state: timeout})
-    assert listed.expires_s == max(0, timeout - record.idle_ms / 1000)
+    timeout_s = record.timeout_ms / 1000 if record.state is layout.State.TEMPLATE else timeout
+    assert listed.expires_s == max(0, timeout_s - record.idle_ms / 1000)
     assert listed.client == (record.inward.source, record.inward.source_port)
     assert listed.server == (record.outward.source, record.outward.source_port)
 

@@ -26,7 +26,7 @@ from lbnode.model import (
     TunnelType,
 )
 
-LAYOUT_VERSION = 4
+LAYOUT_VERSION = 5
 BUCKET_WAYS = 4
 SLOT_EMPTY = 0xFFFFFFFF
 MAX_SERVERS_PER_SERVICE = 65535
@@ -64,6 +64,7 @@ class State(IntEnum):
     LISTEN = 9
     SYNACK = 10
     UDP = 11
+    TEMPLATE = 12
 
 
 class Scheduler(IntEnum):
@@ -93,6 +94,8 @@ class ServiceFlag(IntFlag):
     FLAG_2 = 2
     FLAG_3 = 4
     ONE_PACKET = 8
+    MARKED = 16
+    ALL_PORTS = 32
 
 
 class ServerFlag(IntFlag):
@@ -387,6 +390,7 @@ def timeouts_by_state(timeouts: Timeouts) -> Mapping[State, int]:
         State.ESTABLISHED: timeouts.tcp_s,
         State.FIN_WAIT: timeouts.tcp_fin_s,
         State.UDP: timeouts.udp_s,
+        State.TEMPLATE: 0,  # each its own
     }
 
 

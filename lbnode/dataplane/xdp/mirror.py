@@ -41,10 +41,14 @@ def members(servers: Iterable[Server]) -> list[slots.Member]:
 def configured(entry: layout.Service, wanted: ProgrammedService) -> layout.Service:
     """The entry with what the configuration says, list and tables aside."""
     flags = slots.flags(wanted.scheduler, wanted.scheduler_flags)
+    if wanted.one_packet:
+        flags |= layout.ServiceFlag.ONE_PACKET
+    if wanted.id.port == 0:
+        flags |= layout.ServiceFlag.MARKED if wanted.id.fwmark else layout.ServiceFlag.ALL_PORTS
     return replace(
         entry,
         scheduler=layout.SCHEDULERS[wanted.scheduler],
-        flags=flags | layout.ServiceFlag.ONE_PACKET if wanted.one_packet else flags,
+        flags=flags,
         persistent_s=int(wanted.persistent_s),
         persistent_mask=_mask_of(wanted.persistent_netmask, wanted.id.family),
     )

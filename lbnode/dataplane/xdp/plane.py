@@ -294,6 +294,7 @@ class XdpPlane:
                     total,
                     active=sum(one.active for one in each.values()),
                     inactive=sum(one.inactive for one in each.values()),
+                    persistent=sum(one.persistent for one in each.values()),
                 ),
                 each,
             )

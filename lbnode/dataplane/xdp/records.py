@@ -26,8 +26,9 @@ from lbnode.model import Address, Connection, ForwardingMethod, L4Protocol
 
 RECORDS_MAX = 4096  # elements of map `records`
 RECORD_SIZE = 96
-RECORD_LAYOUT = f"lbnode-connection-1/{RECORD_SIZE}{sys.byteorder}"
+RECORD_LAYOUT = f"lbnode-connection-2/{RECORD_SIZE}{sys.byteorder}"
 _RESULT_AT = 91
+_ASSURED = 2  # CONN_ASSURED
 
 
 class MergeResult(IntEnum):
@@ -46,9 +47,10 @@ class Tuple:
     source_port: int
     target: Address
     target_port: int
-    protocol: L4Protocol
+    protocol: L4Protocol | None  # None: of a firewall mark's template
+    template: bool = False
 
-    _FORMAT = struct.Struct("=16s16s2s2sB3x")
+    _FORMAT = struct.Struct("=16s16s2s2sBB2x")
 
     def pack(self) -> bytes:
         return self._FORMAT.pack(
@@ -56,24 +58,26 @@ class Tuple:
             pack_address(self.target),
             self.source_port.to_bytes(2, "big"),
             self.target_port.to_bytes(2, "big"),
-            PROTOCOL_NUMBER[self.protocol],
+            0 if self.protocol is None else PROTOCOL_NUMBER[self.protocol],
+            self.template,
         )
 
     @classmethod
     def unpack(cls, data: bytes) -> Self:
-        source, target, source_port, target_port, protocol = cls._FORMAT.unpack(data)
+        source, target, source_port, target_port, protocol, template = cls._FORMAT.unpack(data)
         return cls(
             unpack_address(source),
             int.from_bytes(source_port, "big"),
             unpack_address(target),
             int.from_bytes(target_port, "big"),
-            PROTOCOL_OF[protocol],
+            PROTOCOL_OF[protocol] if protocol else None,
+            bool(template),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """`struct record`: one connection, portable between nodes."""
+    """`struct record`: one connection or template, portable between nodes."""
 
     inward: Tuple  # client -> VIP
     outward: Tuple  # server -> client
@@ -83,6 +87,7 @@ class Record:
     forward: ForwardingMethod
     mark: int = 0
     result: MergeResult = MergeResult.TAKEN
+    timeout_ms: int = 0  # of a template
 
     _FORMAT = struct.Struct("=40s40sIIBBBBI")
 
@@ -96,12 +101,12 @@ class Record:
             self.flags,
             FORWARD_NUMBER[self.forward],
             self.result,
-            0,
+            self.timeout_ms,
         )
 
     @classmethod
     def unpack(cls, data: bytes) -> Self:
-        inward, outward, idle_ms, mark, state, flags, forward, result, _ = cls._FORMAT.unpack(data)
+        inward, outward, idle_ms, mark, state, flags, forward, result, timeout_ms = cls._FORMAT.unpack(data)
         return cls(
             Tuple.unpack(inward),
             Tuple.unpack(outward),
@@ -111,17 +116,21 @@ class Record:
             FORWARDING[forward],
             mark,
             MergeResult(result),
+            timeout_ms,
         )
 
     def connection(self, timeouts: Mapping[State, int]) -> Connection:
-        """As listed; `timeouts` is `timeouts_by_state(...)`."""
+        """As listed; `timeouts` is `timeouts_by_state(...)`. The states of templates are IPVS's: NONE, ASSURED."""
+        state, timeout_s = self.state.name, float(timeouts.get(self.state, 0))
+        if self.state is State.TEMPLATE:
+            state, timeout_s = "ASSURED" if self.flags & _ASSURED else "NONE", self.timeout_ms / 1000
         return Connection(
             self.inward.protocol,
             (self.inward.source, self.inward.source_port),
             (self.inward.target, self.inward.target_port),
             (self.outward.source, self.outward.source_port),
-            self.state.name,
-            max(0.0, timeouts.get(self.state, 0) - self.idle_ms / 1000),
+            state,
+            max(0.0, timeout_s - self.idle_ms / 1000),
         )
 
 

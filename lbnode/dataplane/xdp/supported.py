@@ -23,7 +23,7 @@ CAPABILITIES = Capabilities(
     forwarding=frozenset(FORWARDING),
     protocols=frozenset({L4Protocol.TCP, L4Protocol.UDP}),
     families=frozenset({4, 6}),
-    persistence=False,
+    persistence=True,
 )
 _PLANE = "the XDP/tcx data plane"
 
@@ -71,8 +71,6 @@ def _check_service(service: ProgrammedService) -> None:
         )
     if service.persistence_engine:
         raise Unsupported(f"{service_id}: {_PLANE} has no persistence engine {service.persistence_engine}; IPVS has")
-    if service.persistent_s:
-        raise Unsupported(f"{service_id}: {_PLANE} has no persistence; scheduler sh keeps a client on its server")
     if service.one_packet and service_id.protocol is L4Protocol.TCP:
         raise Unsupported(f"{service_id}: one-packet scheduling is for udp services and firewall marks")
 

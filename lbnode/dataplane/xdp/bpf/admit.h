@@ -4,6 +4,7 @@
 #define LBNODE_ADMIT_H
 
 #include "hook.h"
+#include "persist.h"
 #include "sched.h"
 #include "track.h"
 
@@ -109,7 +110,7 @@ INLINE int drop_counted(__u32 event)
 }
 
 /* Enter a new connection into the table. 0, or -1: no room. */
-INLINE int enter(const struct packet *p, const struct server *server, __u32 index, __u32 now, __u64 hash,
+INLINE int enter(const struct packet *p, const struct server *server, __u32 index, __u32 now, __u64 hash, __u64 control,
 		 struct new_conn *new)
 {
 	bool masquerade = server->forward == FORWARD_MASQUERADE;
@@ -125,6 +126,7 @@ INLINE int enter(const struct packet *p, const struct server *server, __u32 inde
 	c->generation = server->generation;
 	c->last_ms = now;
 	c->forward = server->forward;
+	c->control = control;
 	new->state = STATE_UDP;
 	if (is_tcp(p))
 		new->state = tcp_next(masquerade ? DIRECTION_IN : DIRECTION_IN_ONLY, event_of(p), STATE_NONE);
@@ -132,6 +134,29 @@ INLINE int enter(const struct packet *p, const struct server *server, __u32 inde
 		new->state = STATE_CLOSE;
 	new->flags = (masquerade ? 0 : CONN_NO_OUTPUT) | (state_active(new->state) ? 0 : CONN_INACTIVE);
 	return conn_add(new);
+}
+
+/* The entry was lost, or there never was one: its hash leads the packet to the same server again. */
+INLINE bool found_again(const struct service *service)
+{
+	return hash_scheduler(service) && !service->persistent_s;
+}
+
+/* ip_vs_schedule, ip_vs_sched_persist: the server, or NO_SERVER. *control: as in struct conn, 0 if persistence failed. */
+INLINE __u32 choose(struct scratch *memory, struct service *service, __u64 *control)
+{
+	const struct packet *p = &memory->packet;
+	if (likely(!service->persistent_s))
+		return schedule(service, &p->tuple, &memory->walk);
+	__u32 index = NO_SERVER;
+	*control = template_of(service, &p->tuple, p->mark);
+	if (*control)
+		index = template_use(*control);
+	if (index != NO_SERVER)
+		return index;
+	index = schedule(service, &p->tuple, &memory->walk);
+	*control = template_add(&memory->new, service, &p->tuple, p->mark, index);
+	return index;
 }
 
 /*
@@ -150,19 +175,22 @@ GLOBAL int admit(struct scratch *memory)
 		return drop_counted(EVENT_DROP_NO_LEASE);
 	if (!service)
 		return ACTION_PASS;
-	if (is_tcp(p) && (p->tcp_flags & TCP_FLAG_RST || !(p->tcp_flags & TCP_FLAG_SYN || hash_scheduler(service)))) {
+	if (is_tcp(p) && (p->tcp_flags & TCP_FLAG_RST || !(p->tcp_flags & TCP_FLAG_SYN || found_again(service)))) {
 		count(EVENT_NO_CONNECTION);
 		return ACTION_PASS;
 	}
-	__u32 index = schedule(service, &p->tuple, &memory->walk);
+	__u64 control = 0;
+	__u32 index = choose(memory, service, &control);
 	struct server *server = bpf_map_lookup_elem(&servers, &index);
 	if (!server || !server->generation) {
 		count(EVENT_DROP_NO_SERVER);
 		return ACTION_REFUSE;
 	}
+	if (service->persistent_s && !control)
+		return drop_counted(EVENT_DROP_TABLE_FULL);
 	bool one_packet = service->flags & SERVICE_ONE_PACKET && !is_tcp(p);
-	if (!one_packet && enter(p, server, index, clock->now_ms, d->hash, &memory->new)) {
-		if (!hash_scheduler(service) || server->forward == FORWARD_MASQUERADE)
+	if (!one_packet && enter(p, server, index, clock->now_ms, d->hash, control, &memory->new)) {
+		if (!found_again(service) || server->forward == FORWARD_MASQUERADE)
 			return drop_counted(EVENT_DROP_TABLE_FULL);
 		count(EVENT_UNTRACKED);
 	}

@@ -103,12 +103,21 @@ INLINE void gauge_add(__u32 index, const struct server *server, __s32 active, __
 	group_changed(server);
 }
 
+INLINE void persistent_add(__u32 index, __s32 change)
+{
+	struct gauge *gauge = bpf_map_lookup_elem(&gauges, &index);
+	if (gauge)
+		__sync_fetch_and_add(&gauge->persistent, change);
+}
+
 INLINE void gauge_word(const struct conn *c, __u64 word, __s32 change)
 {
 	struct server *server = get_server(c->server, c->generation);
 	if (!server)
 		return; /* the index may have another server by now: that one's gauges are not ours */
-	if (word_flags(word) & CONN_INACTIVE)
+	if (word_state(word) == STATE_TEMPLATE)
+		persistent_add(c->server, change);
+	else if (word_flags(word) & CONN_INACTIVE)
 		gauge_add(c->server, server, 0, change);
 	else
 		gauge_add(c->server, server, change, 0);
@@ -233,7 +242,7 @@ GLOBAL int conn_seize(__u32 number, __u32 way, __u64 word)
 	struct conn *c = &bucket->way[way];
 	gauge_word(c, word, -1);
 	count_entries(-1);
-	if (c->forward == FORWARD_MASQUERADE) {
+	if (c->forward == FORWARD_MASQUERADE && word_state(word) != STATE_TEMPLATE) {
 		__u64 hash = tuple_hash(&c->out, config->seed);
 		reply_swap(hash, reply_ref(hash, number, way), 0);
 	}
@@ -259,14 +268,14 @@ INLINE bool conn_remove(struct place *p)
 	return true;
 }
 
-INLINE __u32 conn_timeout(const struct config *config, __u64 word)
+INLINE __u32 conn_timeout(const struct config *config, const struct conn *c, __u64 word)
 {
-	return config->timeout_ms[word_state(word) & 15];
+	return c->timeout_ms ? c->timeout_ms : config->timeout_ms[word_state(word) & 15];
 }
 
 INLINE bool conn_expired(const struct config *config, const struct conn *c, __u64 word, __u32 now)
 {
-	return now - c->last_ms > conn_timeout(config, word);
+	return now - c->last_ms > conn_timeout(config, c, word);
 }
 
 /*
@@ -280,7 +289,7 @@ INLINE __u64 conn_price(const struct config *config, const struct conn *c, __u64
 	if (word_state(word) == STATE_BUSY)
 		return 0;
 	__u32 idle = now - c->last_ms;
-	if (idle > conn_timeout(config, word))
+	if (idle > conn_timeout(config, c, word))
 		return 3ULL << 32;
 	if (state_half_open(word))
 		return 2ULL << 32 | idle;
@@ -289,11 +298,31 @@ INLINE __u64 conn_price(const struct config *config, const struct conn *c, __u64
 	return 0;
 }
 
+/* Names an entry as long as it lives. */
+INLINE __u64 conn_ref(const struct place *p, __u32 generation)
+{
+	return (__u64)generation << 32 | (p->number * BUCKET_WAYS + p->way + 1);
+}
+
+/* The entry that a reference names; false if it is over. */
+INLINE bool conn_at(__u64 ref, struct place *p)
+{
+	__u32 at = (__u32)ref - 1;
+	p->number = at / BUCKET_WAYS;
+	p->way = at % BUCKET_WAYS;
+	p->bucket = ref ? bpf_map_lookup_elem(&conns, &p->number) : NULL;
+	if (!p->bucket)
+		return false;
+	p->word = *(volatile __u64 *)place_word(p);
+	return word_used(p->word) && word_generation(p->word) == (__u32)(ref >> 32) && place_read(p);
+}
+
 struct new_conn {
 	struct conn conn;
 	__u64 hash; /* of conn.in */
 	__u32 state;
 	__u32 flags;
+	__u64 ref; /* out: where it is, as in conn.control */
 };
 
 /* Put a new connection into the table. 0, or -1: no room. */
@@ -328,7 +357,7 @@ GLOBAL int conn_add(struct new_conn *new)
 	if (best_price < 3ULL << 32)
 		count(EVENT_EVICTED);
 	__u32 generation = word_generation(best.word) + 1;
-	if (new->conn.forward == FORWARD_MASQUERADE) {
+	if (new->conn.forward == FORWARD_MASQUERADE && new->state != STATE_TEMPLATE) {
 		__u64 hash = tuple_hash(&new->conn.out, config->seed);
 		if (reply_swap(hash, 0, reply_ref(hash, best.number, best.way)) != 0) {
 			conn_publish(&best, WORD(generation, 0, STATE_NONE));
@@ -341,6 +370,7 @@ GLOBAL int conn_add(struct new_conn *new)
 	gauge_word(&new->conn, word, 1);
 	count_entries(1);
 	conn_publish(&best, word);
+	new->ref = conn_ref(&best, generation);
 	return 0;
 }
 

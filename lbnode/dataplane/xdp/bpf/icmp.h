@@ -56,8 +56,7 @@ INLINE bool read_quote(struct icmp_header *icmp, void *end, struct packet *p)
 	addr_set_v4(&t->target, ip->daddr);
 	t->source_port = port[0];
 	t->target_port = port[1];
-	t->protocol = ip->protocol;
-	__builtin_memset(t->reserved, 0, sizeof(t->reserved));
+	tuple_set_protocol(t, ip->protocol);
 	return true;
 }
 

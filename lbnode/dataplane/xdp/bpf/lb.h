@@ -27,7 +27,7 @@
 
 #include <linux/types.h>
 
-#define LAYOUT_VERSION 4
+#define LAYOUT_VERSION 5
 
 /* An address of either family: 16 bytes in network order, IPv4 in its mapped form ::ffff:a.b.c.d (RFC 4291 2.5.5.2). */
 struct addr {
@@ -44,8 +44,9 @@ struct tuple {
 	struct addr target;
 	__u16 source_port;
 	__u16 target_port;
-	__u8 protocol; /* IPPROTO_TCP, IPPROTO_UDP */
-	__u8 reserved[3];
+	__u8 protocol; /* IPPROTO_TCP, IPPROTO_UDP; 0: template of a firewall mark's service */
+	__u8 template; /* 1: of a template, which no packet's tuple equals */
+	__u8 reserved[2];
 };
 
 /* --- configuration: written by user space alone -------------------------------------------------------------- */
@@ -70,6 +71,7 @@ enum conn_state {
 	STATE_LISTEN,
 	STATE_SYNACK,
 	STATE_UDP,
+	STATE_TEMPLATE,
 	STATE_MAX,
 };
 
@@ -114,6 +116,8 @@ enum scheduler {
 #define SERVICE_FLAG_2 2	     /* sh-port, mh-port: hash the client's port too */
 #define SERVICE_FLAG_3 4
 #define SERVICE_ONE_PACKET 8	     /* every UDP datagram is scheduled, none leaves an entry */
+#define SERVICE_MARKED 16	     /* matches a firewall mark */
+#define SERVICE_ALL_PORTS 32	     /* matches every port of its address */
 
 /*
  * map `services` HASH: value. Replaced as a whole (BPF_ANY), so readers see the old or the new one.
@@ -319,7 +323,8 @@ enum event {
 /* --- the connection table: written by the programs -------------------------------------------------------------- */
 
 #define CONN_IMPORTED 1 /* from a peer and not used here yet: not reported back */
-#define CONN_ASSURED 2	/* UDP: more than one packet seen. Until then it counts as half-open */
+#define CONN_ASSURED 2	/* UDP: more than one packet seen; template: one of its connections is no longer half-open. Until
+			   then the entry counts as half-open */
 #define CONN_CHANGED 4	/* is in the queue `changed` */
 #define CONN_NO_OUTPUT 8 /* replies do not pass here (direct, tunnel): IPVS's input-only TCP states */
 #define CONN_INACTIVE 16 /* counted as inactive */
@@ -336,10 +341,16 @@ struct conn {
 	__u32 last_ms;	  /* clock at the last packet */
 	__u32 synced_ms;  /* clock when last reported or imported; 0 = never */
 	__u8 forward;	  /* enum forwarding at creation */
-	__u8 reserved[7];
-	__u64 reserved2;
+	__u8 reserved[3];
+	__u32 timeout_ms; /* of this entry alone (templates); 0 = by state */
+	__u64 control;	  /* template of the client: generation of its way << 32 | (bucket * 4 + way + 1); 0 = none */
 };
 
+/*
+ * A template (IPVS's word) remembers the server of a persistent service's client. `in`: the client's network, port 0 ->
+ * the service; `out`: the server -> the client's network. A service of all ports has port 0 there. A firewall mark's has
+ * no protocol, and the mark in place of its address: 0.0.0.7, or the first 32 bits of an IPv6 address.
+ */
 #define BUCKET_WAYS 4
 /*
  * map `conns` ARRAY, BPF_F_MMAPABLE. max_entries must be a power of two; capacity = 4 connections per bucket.
@@ -395,7 +406,7 @@ struct record {
 	__u8 flags;    /* CONN_ASSURED, CONN_NO_OUTPUT */
 	__u8 forward;
 	__u8 result;   /* written by `merge`: enum merge_result; 0 on the wire */
-	__u32 reserved;
+	__u32 timeout_ms; /* as in struct conn, for listing; a peer takes its own service's */
 };
 
 enum merge_result {

@@ -219,6 +219,13 @@ INLINE void addr_set_v4(struct addr *a, __be32 v4)
 	a->word[3] = v4;
 }
 
+INLINE void tuple_set_protocol(struct tuple *t, __u8 protocol)
+{
+	t->protocol = protocol;
+	t->template = 0;
+	__builtin_memset(t->reserved, 0, sizeof(t->reserved));
+}
+
 /* Tuples are whole 64-bit words; the types beside them are not, hence the detour through void. */
 INLINE bool tuple_equal(const struct tuple *a, const struct tuple *b)
 {

@@ -148,8 +148,7 @@ INLINE int parse_ip(struct iphdr *ip, void *end, __u32 available, struct packet 
 	addr_set_v4(&p->tuple.source, ip->saddr);
 	addr_set_v4(&p->tuple.target, ip->daddr);
 	p->tuple.source_port = p->tuple.target_port = 0;
-	p->tuple.protocol = ip->protocol;
-	__builtin_memset(p->tuple.reserved, 0, sizeof(p->tuple.reserved));
+	tuple_set_protocol(&p->tuple, ip->protocol);
 	if (ip->version != 4 || p->header < IP_HEADER || p->length < p->header || p->length > available)
 		return KIND_MALFORMED;
 	__u32 sum = ip_sum(ip);

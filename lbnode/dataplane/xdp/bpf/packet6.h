@@ -75,7 +75,6 @@ INLINE bool read_quote6(void *ctx, const int hook, struct packet *p)
 	__builtin_memcpy(&t->target, &ip.daddr, sizeof(t->target));
 	t->source_port = ports[0];
 	t->target_port = ports[1];
-	__builtin_memset(t->reserved, 0, sizeof(t->reserved));
 	return !addr_is_v4(&t->source) && !addr_is_v4(&t->target);
 }
 
@@ -116,8 +115,7 @@ INLINE int read_ip6(void *ctx, const int hook, struct scratch *memory)
 	__builtin_memcpy(&p->tuple.source, &ip->saddr, sizeof(p->tuple.source));
 	__builtin_memcpy(&p->tuple.target, &ip->daddr, sizeof(p->tuple.target));
 	p->tuple.source_port = p->tuple.target_port = 0;
-	p->tuple.protocol = ip->nexthdr;
-	__builtin_memset(p->tuple.reserved, 0, sizeof(p->tuple.reserved));
+	tuple_set_protocol(&p->tuple, ip->nexthdr);
 	if (ip->version != 6 || p->length > frame_len(ctx, hook) - ETH_HLEN)
 		return KIND_MALFORMED;
 	if (addr_is_v4(&p->tuple.source) || addr_is_v4(&p->tuple.target))

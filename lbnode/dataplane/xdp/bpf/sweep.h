@@ -18,7 +18,22 @@ INLINE bool sync_due(const struct config *config, const struct conn *c, __u64 wo
 		return false;
 	if (!c->synced_ms)
 		return true;
-	return (__s32)(c->last_ms - c->synced_ms) > 0 && now - c->synced_ms > conn_timeout(config, word) / 2;
+	return (__s32)(c->last_ms - c->synced_ms) > 0 && now - c->synced_ms > conn_timeout(config, c, word) / 2;
+}
+
+#define TEMPLATE_HOLD_MS 60000
+
+/* ip_vs_conn_expire: a template lives as long as connections of its client, and up to a minute after. */
+GLOBAL int template_hold(__u64 ref, __u32 now)
+{
+	struct place place = {};
+	if (!conn_at(ref, &place))
+		return 0;
+	struct conn *c = place_conn(&place);
+	__u32 hold = c->timeout_ms < TEMPLATE_HOLD_MS ? c->timeout_ms : TEMPLATE_HOLD_MS;
+	if (now - c->last_ms > c->timeout_ms - hold)
+		c->last_ms = now - (c->timeout_ms - hold);
+	return 0;
 }
 
 /* Returns the number of connections removed. */
@@ -40,7 +55,11 @@ GLOBAL int sweep_bucket(__u32 number)
 		struct conn *c = place_conn(&place);
 		if (conn_expired(config, c, place.word, now) || !get_server(c->server, c->generation)) {
 			removed += conn_remove(&place);
-		} else if (sync_due(config, c, place.word, now)) {
+			continue;
+		}
+		if (c->control)
+			template_hold(c->control, now);
+		if (sync_due(config, c, place.word, now)) {
 			__u64 word = place.word | (__u64)CONN_CHANGED << 8;
 			if (swap_word(place_word(&place), place.word, word))
 				report(&place);

@@ -3,6 +3,7 @@
 #ifndef LBNODE_SYNC_H
 #define LBNODE_SYNC_H
 
+#include "persist.h"
 #include "sched.h"
 #include "track.h"
 
@@ -19,7 +20,7 @@ INLINE bool write_record(struct place *p, struct record *r, __u32 now)
 	r->flags = word_flags(p->word) & (CONN_ASSURED | CONN_NO_OUTPUT);
 	r->forward = c->forward;
 	r->result = 0;
-	r->reserved = 0;
+	r->timeout_ms = c->timeout_ms;
 	return place_unchanged(p);
 }
 
@@ -131,8 +132,11 @@ static long search_step(__u32 i, struct search *s)
 	struct server *server = bpf_map_lookup_elem(&servers, index);
 	if (!server || !server->generation || server->forward != s->record->forward)
 		return 0;
-	__be16 port = server->forward == FORWARD_MASQUERADE ? server_port(server, s->record->in.target_port)
-						       : s->record->in.target_port;
+	__be16 port = s->record->in.target_port;
+	if (s->record->in.template)
+		port = port ? server->port : 0;
+	else if (server->forward == FORWARD_MASQUERADE)
+		port = server_port(server, port);
 	if (port != s->record->out.source_port || !addr_equal(&server->address, &s->record->out.source))
 		return 0;
 	s->found = *index;
@@ -142,12 +146,16 @@ static long search_step(__u32 i, struct search *s)
 INLINE bool record_valid(const struct record *r)
 {
 	bool udp = r->in.protocol == IPPROTO_UDP;
-	if (!udp && r->in.protocol != IPPROTO_TCP)
+	if (!udp && r->in.protocol != IPPROTO_TCP && (r->in.protocol || !r->mark || !r->in.template))
+		return false;
+	if (r->in.template != (r->state == STATE_TEMPLATE) || r->in.reserved[0] || r->in.reserved[1])
 		return false;
 	if (r->out.protocol != r->in.protocol || r->forward > FORWARD_TUNNEL)
 		return false;
 	if (!addr_equal(&r->in.source, &r->out.target) || r->in.source_port != r->out.target_port)
 		return false;
+	if (r->in.template)
+		return !r->in.source_port;
 	return udp ? r->state == STATE_UDP : r->state > STATE_NONE && r->state < STATE_UDP;
 }
 
@@ -169,13 +177,18 @@ GLOBAL int merge_one(struct record *r)
 	struct server *server = bpf_map_lookup_elem(&servers, &search.found);
 	if (search.found == NO_SERVER || !server)
 		return MERGE_UNKNOWN;
-	__u32 now = clock->now_ms;
-	if (r->idle_ms >= config->timeout_ms[r->state & 15])
+	bool template = r->state == STATE_TEMPLATE;
+	if (template && !service->persistent_s)
+		return MERGE_UNKNOWN;
+	__u32 now = clock->now_ms, timeout_ms = template ? service->persistent_s * 1000 : 0;
+	if (r->idle_ms >= (template ? timeout_ms : config->timeout_ms[r->state & 15]))
 		return MERGE_OLDER;
 
 	struct new_conn new = {.hash = tuple_hash(&r->in, config->seed), .state = r->state};
 	new.flags = CONN_IMPORTED | (r->flags & CONN_ASSURED) | (r->forward == FORWARD_MASQUERADE ? 0 : CONN_NO_OUTPUT) |
 		    (state_active(r->state) ? 0 : CONN_INACTIVE);
+	new.conn.timeout_ms = timeout_ms;
+	new.conn.control = template ? 0 : template_of(service, &r->in, r->mark);
 	new.conn.in = r->in;
 	new.conn.out = r->out;
 	new.conn.server = search.found;
@@ -188,6 +201,11 @@ GLOBAL int merge_one(struct record *r)
 	if (conn_find(&r->in, new.hash, &place)) {
 		if (now - place_conn(&place)->last_ms < r->idle_ms)
 			return MERGE_OLDER;
+		if (template && place.server == search.found && place.generation == server->generation) {
+			place_conn(&place)->last_ms = new.conn.last_ms; /* its connections refer to it */
+			place_conn(&place)->synced_ms = new.conn.synced_ms;
+			return MERGE_TAKEN;
+		}
 		if (!conn_remove(&place))
 			return MERGE_OLDER; /* a packet uses it right now */
 	}

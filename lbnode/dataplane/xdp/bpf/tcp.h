@@ -98,7 +98,7 @@ INLINE bool state_half_open(__u64 word)
 {
 	__u32 state = word & 0xff;
 	return state == STATE_SYN_RECV || state == STATE_SYN_SENT || state == STATE_SYNACK ||
-	       (state == STATE_UDP && !((word >> 8) & CONN_ASSURED));
+	       ((state == STATE_UDP || state == STATE_TEMPLATE) && !((word >> 8) & CONN_ASSURED));
 }
 
 INLINE bool state_finished(__u32 state)

@@ -73,7 +73,7 @@ INLINE __u64 pop_changed(void)
 /* Queue a connection whose word has just got CONN_CHANGED. */
 INLINE void report(struct place *p)
 {
-	__u64 ref = (__u64)word_generation(p->word) << 32 | (p->number * BUCKET_WAYS + p->way + 1);
+	__u64 ref = conn_ref(p, word_generation(p->word));
 	if (!push_changed(ref)) {
 		count(EVENT_SYNC_LOST);
 		__sync_fetch_and_and(place_word(p), ~((__u64)CONN_CHANGED << 8));
@@ -102,6 +102,25 @@ INLINE __u64 next_word(__u64 word, const struct config *config, __u32 direction,
 	return result;
 }
 
+/* ip_vs_control_assure_ct: a connection of the template's client proved to be one. */
+GLOBAL int template_assure(__u64 ref)
+{
+	struct config *config = get_config();
+	struct place place = {};
+	if (!config || !conn_at(ref, &place) || word_flags(place.word) & CONN_ASSURED)
+		return 0;
+	__u64 word = place.word | (__u64)CONN_ASSURED << 8;
+	if (config->flags & CONFIG_SYNC && worth_sync(word))
+		word |= (__u64)CONN_CHANGED << 8;
+	if (!swap_word(place_word(&place), place.word, word))
+		return 0; /* the next packet that changes a state tries again */
+	__u64 turned = place.word ^ word;
+	place.word = word;
+	if (word_flags(turned) & CONN_CHANGED)
+		report(&place);
+	return 0;
+}
+
 #define TRACK_TRIES 3 /* the other direction's packets may be on another CPU */
 
 /* A packet of a known connection. */
@@ -124,6 +143,8 @@ INLINE void track(struct place *p, const struct config *config, struct server *s
 				gauge_add(p->server, server, -change, change);
 			if (turned & CONN_CHANGED)
 				report(p);
+			if (unlikely(c->control) && !state_half_open(new))
+				template_assure(c->control);
 			return;
 		}
 		if (word_generation(seen) != word_generation(old))
