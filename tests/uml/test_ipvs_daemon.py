@@ -115,7 +115,7 @@ def test_unloading_takes_out_what_is_ours(kernel: Kernel, daemon: Daemon) -> Non
     until(lambda: kernel.daemons() == {DaemonState.MASTER: 7}, "the sync daemon runs")
     until(lambda: daemon.status()["dataplane"]["sync_daemons"]["master"]["syncid"] == 7, "and is told")
     told = daemon.run("lbctl", "status").stdout
-    assert "data plane  ipvs: 0 connections\n" in told
+    assert "data plane  ipvs: 0 connections, adopted at start\n" in told
     assert "  sync      master on lo, id 7, group 224.0.0.81 port 8848\n  foreign   udp:192.0.2.10:53\n" in told
     assert Path("/proc/sys/net/ipv4/vs/sync_threshold").read_text().split() == ["0", "0"]
     daemon.run("lbadm", "--stop-daemon", "master")

@@ -30,7 +30,7 @@ class Lbnoded:
         config = directory / "node.toml"
         config.write_text(
             f'node = "{name}"\ncluster = "bench"\nstate_dir = "{directory}/state"\nrun_dir = "{directory}/run"\n'
-            '[web]\nlisten = ""\n[dataplane]\ninterfaces = ["front"]\n'
+            '[web]\nlisten = ""\n[dataplane]\nkind = "xdp"\ninterfaces = ["front"]\n'
         )
         command = ("nsenter", "-t", str(self._keeper.pid), "--mount", sys.executable, "-m", "lbnode")
         with (directory / "log").open("wb") as log:

@@ -1,0 +1,153 @@
+"""Two gateways with lbnoded and IPVS: VRRP moves the addresses, the kernel's sync daemons the connections."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from lbnode.dataplane.ipvs.connections import parse_lines
+from tests.node.daemon import Daemon, until
+from tests.uml.gateways import BACK_VIP, DIRECT, GATEWAYS, MASQUERADED, VIP, Lab
+
+pytestmark = [pytest.mark.root, pytest.mark.ipvs]
+
+HELD = 8  # connections for each of masquerading and direct routing
+DOCUMENT = {
+    "vip-groups": {
+        "front": {
+            "vrid": 51,
+            "interface": "eth0",
+            "addresses": [f"{VIP}/24 dev eth0", f"{BACK_VIP}/24 dev eth1"],
+            "priorities": {"gw1": 250, "gw2": 150},
+            "advert_interval": 0.5,
+        }
+    },
+    "services": {
+        f"tcp:{VIP}:80": {
+            "scheduler": "rr",
+            "vip_group": "front",
+            "check": {"interval": 0.3, "rise": 1, "fall": 1},
+            "servers": {f"{address}:80": {} for address in MASQUERADED.values()},
+        },
+        f"tcp:{VIP}:81": {
+            "scheduler": "rr",
+            "vip_group": "front",
+            "servers": {f"{address}:81": {"forward": "direct"} for address in DIRECT.values()},
+        },
+    },
+}
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    with Lab() as lab:
+        yield lab
+
+
+@pytest.fixture
+def daemons(lab: Lab, tmp_path: Path) -> Iterator[dict[str, Daemon]]:
+    """Each with a store of its own: the configuration is given to both."""
+    with contextlib.ExitStack() as stack:
+        found = {}
+        for name, host in GATEWAYS.items():
+            sync = f'[sync]\nlisten = "198.51.100.{host}:8848"\nkey = "not used: ip_vs has none"\n'
+            found[name] = Daemon(tmp_path / name, name, sync, plane="ipvs")
+            stack.callback(found[name].close)
+            with lab.inside(name):
+                found[name].start()
+        yield found
+
+
+class Held:
+    """A client's connection and its server's end."""
+
+    def __init__(self, lab: Lab, port: int, listeners: Sequence[socket.socket]) -> None:
+        self._client = lab.connect(VIP, port)
+        self._server = self._accept(listeners)
+        self._server.settimeout(10)
+        self.server = self._server.getsockname()[0]
+
+    def _accept(self, listeners: Sequence[socket.socket]) -> socket.socket:
+        """The health checks connect, too."""
+        while True:
+            readable, _, _ = select.select(listeners, [], [], 10)
+            assert readable, "no server has the connection"
+            for listener in readable:
+                accepted, peer = listener.accept()
+                if peer == self._client.getsockname():
+                    return accepted
+                accepted.close()
+
+    def is_live(self) -> bool:
+        try:
+            self._client.sendall(b"ping")
+            if self._server.recv(10) != b"ping":
+                return False
+            self._server.sendall(b"pong")
+            return self._client.recv(10) == b"pong"
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        self._client.close()
+        self._server.close()
+
+
+def established(lab: Lab, gateway: str) -> int:
+    with lab.inside(gateway):
+        text = Path("/proc/thread-self/net/ip_vs_conn").read_text()
+    return sum(item.state == "ESTABLISHED" for item in parse_lines(text))
+
+
+def weights(daemon: Daemon) -> list[int | None]:
+    return [server["effective_weight"] for server in daemon.service(f"tcp:{VIP}:80")["servers"]]
+
+
+def states(daemon: Daemon) -> list[str]:
+    return [role["state"] for role in daemon.status()["roles"]]
+
+
+def sync_daemons(daemon: Daemon) -> list[str]:
+    return list(daemon.status()["dataplane"]["sync_daemons"])
+
+
+@pytest.mark.timeout(180)
+def test_held_connections_survive_health_and_failover(lab: Lab, daemons: dict[str, Daemon]) -> None:
+    gw1, gw2 = daemons["gw1"], daemons["gw2"]
+    listeners = [lab.listen(name, address, 80) for name, address in MASQUERADED.items()]
+    direct = [lab.listen(name, VIP, 81) for name in DIRECT]
+    for daemon in daemons.values():
+        daemon.client.call("POST", "/api/v1/apply", {"document": DOCUMENT})
+    until(lambda: states(gw1) == ["active"] and states(gw2) == ["backup"], "gw1 is active, gw2 backup")
+    until(lambda: sync_daemons(gw1) == ["master"] and sync_daemons(gw2) == ["backup"], "their daemons follow")
+    until(lambda: weights(gw1) == weights(gw2) == [1, 1], "the checks have found the servers")
+
+    with contextlib.ExitStack() as stack:
+        # Nothing is said on them: a handshake alone must be enough to be synchronised.
+        held = [Held(lab, 80, listeners) for _ in range(HELD)] + [Held(lab, 81, direct) for _ in range(HELD)]
+        for connection in held:
+            stack.callback(connection.close)
+        assert {connection.server for connection in held} == {*MASQUERADED.values(), VIP}
+
+        listeners.pop().close()  # rs2 takes no new connections, its old ones live
+        until(lambda: weights(gw1) == [1, 0], "the check has found rs2 down")
+        fresh = [Held(lab, 80, listeners) for _ in range(2)]
+        for connection in fresh:
+            stack.callback(connection.close)
+        assert {connection.server for connection in fresh} == {MASQUERADED["rs1"]}
+        assert [connection.is_live() for connection in held] == [True] * len(held)
+
+        until(lambda: established(lab, "gw2") >= len(held) + len(fresh), "gw2 knows all connections")
+        lab.unplug("gw1")
+        until(lambda: states(gw2) == ["active"], "gw2 takes over")
+        assert [connection.is_live() for connection in held] == [True] * len(held)
+        until(lambda: sync_daemons(gw2) == ["master"], "gw2 sends its connections now")
+
+        lab.plug("gw1")
+        until(lambda: sorted(map(str, (states(gw1), states(gw2)))) == ["['active']", "['backup']"], "one is active")
+        until(lambda: sorted(sync_daemons(gw1) + sync_daemons(gw2)) == ["backup", "master"], "daemons of both roles")
