@@ -1,10 +1,11 @@
-"""lbnoded: read node.toml, build the Node, run it until SIGTERM or SIGINT. Ignores SIGHUP."""
+"""lbnoded: read node.toml, build the Node, run it until SIGTERM or SIGINT. SIGHUP restarts it in place."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import logging
+import os
 import resource
 import signal
 import sys
@@ -36,11 +37,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = load_node_config(arguments.config)
         if arguments.dry_run:
             config = replace(config, dataplane=replace(config.dataplane, kind="fake"))
+        restart = False
         with claimed(config):
             if arguments.unload:
                 asyncio.run(unload(config))
             else:
-                asyncio.run(_run(config))
+                restart = asyncio.run(_run(config, arguments.config))
     except LbError as error:
         return _failed([error])
     except BaseExceptionGroup as group:
@@ -48,6 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if bugs is not None or expected is None:
             raise
         return _failed(_leaves(expected))
+    if restart:
+        # The same process, so that whoever started it sees no end.
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
     return 0
 
 
@@ -71,7 +76,8 @@ def _raise_file_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-async def _run(config: NodeConfig) -> None:
+async def _run(config: NodeConfig, path: str) -> bool:
+    """True: the whole program is to be started anew."""
     _raise_file_limit()
     store = make_store(config)
     choice = await choose(config, store)
@@ -81,11 +87,23 @@ async def _run(config: NodeConfig) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    # Sent by a closed terminal, and by habit to make a daemon read its configuration: neither may stop a gateway.
-    loop.add_signal_handler(
-        signal.SIGHUP, log.info, "SIGHUP: the configuration is followed live; restart for node.toml"
-    )
+    restart = asyncio.Event()
+
+    def hang_up() -> None:
+        """Also sent by a closed terminal, which must not stop a gateway: nor does a restart."""
+        try:
+            load_node_config(path)
+        except LbError as error:
+            log.warning("SIGHUP: not restarted: %s", error)
+            return
+        log.info("SIGHUP: restarting")
+        node.restart()
+        restart.set()
+        stop.set()
+
+    loop.add_signal_handler(signal.SIGHUP, hang_up)
     await node.run(stop)
+    return restart.is_set()
 
 
 if __name__ == "__main__":

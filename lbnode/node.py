@@ -8,6 +8,7 @@
 
 Start: the data plane first (it may be forwarding already: it is adopted, never rebuilt), then everything else at once.
 Stop: the election first, so that a peer takes over while this node still forwards; the data plane is left as it is.
+For a restart the election process is left, too.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ class Node:
         )
         self._runner = Runner(self._verdicts_changed)
         self._verdicts: Watched[Mapping[str, Verdict]] = Watched({})
-        self._election = Election(config.node, self.journal, self._election_setup())
+        self._election = Election(config.node, self.journal, config.run_dir, self._election_setup())
         self._desired: Watched[Desired | None] = Watched(None)
         self._reconciler = Reconciler(self._plane, self.journal)
         self._collector = Collector(self._plane)
@@ -113,6 +114,10 @@ class Node:
         if not sync.listen or self._kind == "ipvs":  # ip_vs has its own: see _sync_daemons()
             return None
         return ConnectionSync(self._config.node, sync.listen, sync.peers, sync.key.encode(), self._plane, self.journal)
+
+    def restart(self) -> None:
+        """The stop that follows is one for a restart: the election goes on meanwhile."""
+        self._election.keep()
 
     async def run(self, stop: asyncio.Event) -> None:
         await self._plane.open()

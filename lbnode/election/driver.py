@@ -4,9 +4,10 @@ One thread, one select loop, no asyncio: what it does between hearing an adverti
 short and in this order. select() takes microseconds, so it is the timer too. It imports no store, no web, no
 pydantic; real-time priority, locked memory and a frozen heap keep an advertisement from being late.
 
-Its parent is a JSON-lines socket (see messages). When that closes, or on SIGTERM, it leaves: groups with other members
-are released (addresses off, then priority 0); a sole member's addresses stay, so that the pinned data plane goes on
-forwarding and the next process adopts them.
+Its parent is a JSON-lines socket (see messages). When told so, or on SIGTERM, it leaves: groups with other members are
+released (addresses off, then priority 0); a sole member's addresses stay, so that the pinned data plane goes on
+forwarding and the next process adopts them. When the socket closes without a word, lbnoded has died: the process goes
+on for a while, so that a restarted daemon's process takes over from it (see succession) without an election.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import signal
 import socket
 import sys
 import time
-from typing import Protocol
+from typing import Any, Protocol
 
 from lbnode.election import messages
 from lbnode.election.actions import Actions, now_ns
@@ -31,10 +32,12 @@ from lbnode.election.packet import Datagram, Rejected, vrid_of
 from lbnode.election.parent import Parent
 from lbnode.election.placement import Placement, place
 from lbnode.election.realtime import become_realtime
+from lbnode.election.succession import Succession
 from lbnode.errors import DataPlaneError
 from lbnode.model import Address, VipGroup
 
 SCAN_PAUSE = 50_000_000  # ns between two listings of interfaces, however many notifications come
+AWAY = 10_000_000_000  # ns that it serves without a daemon: nobody checks servers or follows the configuration
 RETRY_SCAN = 1_000_000_000  # ns until the next look when something is amiss that netlink will not tell about
 
 
@@ -43,8 +46,9 @@ class HasFileno(Protocol):
 
 
 class Driver:
-    def __init__(self, parent: socket.socket, node: str, leases: Leases) -> None:
+    def __init__(self, parent: socket.socket, node: str, leases: Leases, socket_path: str) -> None:
         self._parent = Parent(parent)
+        self._socket_path = socket_path
         self._node = node
         self._members: dict[str, Member] = {}
         self._setup = Setup()
@@ -58,28 +62,35 @@ class Driver:
         self._scan_at: int | None = None
         self._scanned_at = 0
         self._leave_reason = ""
+        self._succession = Succession()
+        self._away_until: int | None = None  # when to give up waiting for another daemon
+        self._abdicated = False
+        self._held: dict[str, Any] = {}  # of the process before, and not resumed yet
 
     # --- the loop ---------------------------------------------------------------------------------------------
 
     def run(self, wake: socket.socket) -> None:
-        """Serve until the parent goes or `wake` becomes readable (a signal came), then leave the election."""
+        """Serve until told to leave, `wake` becomes readable (a signal came), or another process takes over."""
+        self._parent.tell({"ready": True})
         try:
-            while not self._leave_reason:
+            while not self._leave_reason and not self._abdicated:
                 self._round(wake)
         finally:
-            self.leave(self._leave_reason or "the election process failed")
+            if not self._abdicated:
+                self.leave(self._leave_reason or "the election process failed")
 
     def _round(self, wake: socket.socket) -> None:
-        readers: list[HasFileno] = [self._parent, self._monitor, wake, *self._actions.sockets.values()]
-        writers = [self._parent] if self._parent.unsent else []
+        parent = [] if self._parent.gone else [self._parent]
+        readers: list[HasFileno] = [*parent, self._monitor, wake, *self._actions.sockets.values()]
+        readers += self._succession.sockets if self._parent.gone else []
+        writers = [self._parent] if parent and self._parent.unsent else []
         ready, _, _ = select.select(readers, writers, [], self._timeout())
         if wake in ready:
             self._leave_reason = "stopped by a signal"
             return
         if self._parent in ready:
             self._read_parent()
-        if self._parent.gone:
-            self._leave_reason = "lbnoded has died"
+        if self._parent.gone and not self._wait_for_heir():
             return
         if self._monitor in ready:
             self._drain_monitor()
@@ -96,10 +107,25 @@ class Driver:
                     self._actions.perform(member)
         self._report()
 
+    def _wait_for_heir(self) -> bool:
+        """lbnoded has died. False: do not go on, another process takes over or nobody came for too long."""
+        if self._succession.asked():
+            held = {m.name: {"since": m.since, "reason": m.reason} for m in self._members.values() if m.active}
+            self._succession.answer(held)
+            self._abdicated = True
+            return False
+        now = now_ns()
+        if self._succession.claimed or self._away_until is None:
+            self._away_until = now + AWAY
+        if not self._configured or now >= self._away_until:
+            self._leave_reason = "lbnoded has died" if not self._configured else f"no lbnoded for {AWAY / 1e9:.0f} s"
+        return not self._leave_reason
+
     def _timeout(self) -> float | None:
         """Seconds until the next thing to do by the clock."""
         times = [member.machine.get_timer() for member in self._members.values() if member.machine is not None]
-        due = min((at for at in (*times, self._scan_at, self._vips.pump_at) if at is not None), default=None)
+        others = (self._scan_at, self._vips.pump_at, self._away_until)
+        due = min((at for at in (*times, *others) if at is not None), default=None)
         return None if due is None else max(0, due - now_ns()) / 1e9
 
     def _hear(self) -> None:
@@ -209,12 +235,22 @@ class Driver:
         now = now_ns()
         if member.machine is None or not member.started:
             member.machine = Machine(member.router())
-            member.machine.start(now)
+            self._start(member, now)
         elif member.machine.router != member.router():
             member.machine.reconfigure(member.router(), now)
         if member.active and (self._vips.claim(placement.places, now) or (placement.running and not was_running)):
             member.machine.announce(now)
         self._actions.perform(member)
+
+    def _start(self, member: Member, now: int) -> None:
+        assert member.machine is not None
+        held = self._held.pop(member.name, None)
+        if held is None:
+            member.machine.start(now)
+            return
+        member.machine.resume(now, held["reason"])
+        self._actions.perform(member)
+        member.since = held["since"]
 
     def _clash(self, member: Member, placement: Placement) -> str:
         for other in self._members.values():
@@ -262,14 +298,25 @@ class Driver:
         for message in self._parent.read():
             if "setup" in message:
                 self._setup = messages.setup_from(message["setup"])
+            elif "leave" in message:
+                self._leave_reason = "lbnoded stops"
             elif "groups" in message:
                 self._leases.configure(message["leases"])
+                self._held.update(message.get("held", {}))
+                self._be_found()
                 self._set_groups([messages.group_from(document) for document in message["groups"]])
             elif "handover" in message:
                 member = self._members.get(message["handover"])
                 if member is not None and member.machine is not None:
                     member.machine.handover(now_ns())
                     self._actions.perform(member)
+
+    def _be_found(self) -> None:
+        """By the next daemon, from when on there is something to take over."""
+        try:
+            self._succession.listen(self._socket_path)
+        except OSError as error:
+            self.warn(f"cannot listen at {self._socket_path}: {error.strerror}; a restart of lbnoded will move VIPs")
 
     def _report(self) -> None:
         """Tell the daemon each role that changed; all of them when it had missed some."""
@@ -292,6 +339,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="lbnode election process (started by lbnoded)")
     parser.add_argument("--fd", type=int, required=True, help="socket to the daemon")
     parser.add_argument("--node", required=True, help="name of this node")
+    parser.add_argument("--socket", required=True, help="where the next daemon finds this process")
     parser.add_argument("--lease-map", type=int, help="descriptor of the data plane's leases, if it has any")
     arguments = parser.parse_args()
     wake, waker = socket.socketpair()
@@ -300,7 +348,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: None)
     for ignored in (signal.SIGINT, signal.SIGHUP):  # of the terminal: the daemon decides
         signal.signal(ignored, signal.SIG_IGN)
-    driver = Driver(socket.socket(fileno=arguments.fd), arguments.node, Leases(arguments.lease_map))
+    parent = socket.socket(fileno=arguments.fd)
+    driver = Driver(parent, arguments.node, Leases(arguments.lease_map), arguments.socket)
     if problem := become_realtime():
         driver.warn(problem)
     driver.run(wake)

@@ -124,6 +124,7 @@ class Input(Enum):
     """What can happen to the machine. The middle four classify a received advertisement against our own."""
 
     START = auto()
+    RESUME = auto()  # another process on this node held the role until now
     TIMER = auto()
     RELEASE = auto()  # priority 0
     SUPERIOR = auto()  # higher priority, or the same and a higher address
@@ -160,6 +161,10 @@ class Machine:
 
     def start(self, now: int, reason: str = "election started") -> None:
         self._dispatch(Input.START, now, reason)
+
+    def resume(self, now: int, reason: str) -> None:
+        """Start as Active: the addresses are here, and whoever advertised them has stepped aside a moment ago."""
+        self._dispatch(Input.RESUME, now, reason)
 
     def stop(self, now: int, reason: str) -> None:
         """Leave the election: addresses off, then priority 0. `start` may follow."""
@@ -397,6 +402,7 @@ Action = Callable[[Machine, int, str, Advert | None], None]
 # RFC 9568 section 6.4, and the two rows it does not have (DARK, HANDOVER). What is absent has no effect.
 TRANSITIONS: Mapping[tuple[VrrpState, Input], Action] = {
     (VrrpState.INITIALIZE, Input.START): Machine._begin,
+    (VrrpState.INITIALIZE, Input.RESUME): Machine._take_over,
     (VrrpState.BACKUP, Input.TIMER): Machine._take_over,
     (VrrpState.BACKUP, Input.RELEASE): Machine._hear_release,
     (VrrpState.BACKUP, Input.SUPERIOR): Machine._follow,

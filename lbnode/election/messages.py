@@ -1,8 +1,10 @@
 """Messages between the daemon and its election process: JSON lines over a socket pair. Pure.
 
 To the process: {"setup": {...}} first of all, {"groups": [...], "leases": {NAME: INDEX}} whenever the configuration
-changes, {"handover": NAME}.
-From the process: {"role": {...}} on each change, {"dropped": {...}} for invalid packets, {"warning": TEXT}.
+changes (the first time also "held": {NAME: {"since", "reason"}}, what the process before it held), {"handover": NAME},
+LEAVE at the end.
+From the process: {"ready": true} when it can serve, {"role": {...}} on each change, {"dropped": {...}} for invalid
+packets, {"warning": TEXT}.
 """
 
 from __future__ import annotations
@@ -22,6 +24,10 @@ class Setup:
 
     keys: Mapping[int, bytes] = field(default_factory=dict, repr=False)  # by id; the first signs
     nodes: frozenset[str] = frozenset()
+
+
+LEAVE = {"leave": True}  # release everything and end; a socket that closes without it means that lbnoded has died
+ABDICATE = {"abdicate": True}  # from the next daemon, on another socket: see succession
 
 
 def encode_line(message: dict[str, Any]) -> bytes:

@@ -1,7 +1,7 @@
 """The daemon's side of the election: starts the election process, watches it, passes configuration and roles.
 
-The process dies with the daemon (it sees the socket close) and releases what a peer can take over; if the process
-dies, the daemon takes the addresses off at once and starts another one.
+The process outlives a daemon that dies, for some seconds: the process of the next daemon takes over from it without an
+election. If the process dies, the daemon takes the addresses off at once and starts another one.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import socket
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -21,7 +22,8 @@ from typing import Any
 
 import lbnode
 from lbnode.election.lease import Leases
-from lbnode.election.messages import Setup, encode_line, groups_message, role_from, setup_message
+from lbnode.election.messages import LEAVE, Setup, encode_line, groups_message, role_from, setup_message
+from lbnode.election.predecessor import Predecessor
 from lbnode.election.vip import fence
 from lbnode.errors import ConfigError, DataPlaneError, LbError
 from lbnode.journal import Journal, Kind
@@ -38,12 +40,16 @@ LINE_LIMIT = 1 << 20
 class Election:
     """`roles`: this node's role in each VIP group that names it. `dropped`: invalid packets by (interface, reason)."""
 
-    def __init__(self, node: str, journal: Journal, setup: Setup | None = None) -> None:
+    def __init__(self, node: str, journal: Journal, run_dir: Path, setup: Setup | None = None) -> None:
         self.roles: Watched[Mapping[str, Role]] = Watched({})
         self.dropped: Counter[tuple[str, str]] = Counter()
         self._node = node
         self._journal = journal
+        self._socket_path = run_dir / "election.sock"
         self._setup = setup or Setup()
+        self._before: Predecessor | None = None
+        self._burial: asyncio.Task[None] | None = None
+        self._keep = False
         self._wanted: Watched[tuple[Mapping[str, VipGroup], Mapping[str, int]] | None] = Watched(None)
         self._lease_map: int | None = None
         self._leases = Leases(None)
@@ -73,15 +79,26 @@ class Election:
         self.roles.set({name: known.get(name) or self._waiting(group) for name, group in mine.items()})
 
     async def run(self) -> None:
-        """Keep an election process running until cancelled; then stop it cleanly (it hands over)."""
+        """Keep an election process running until cancelled; then stop it cleanly (it hands over), or `keep` it."""
         backoff_s = 0.0
         clock = asyncio.get_running_loop().time
-        while True:
-            started = clock()
-            why = await self._run_process()
-            self._process_died(why)
-            backoff_s = 0.0 if clock() - started > LIVED_LONG_S else min(MAX_BACKOFF_S, backoff_s * 2 or 0.05)
-            await asyncio.sleep(backoff_s)
+        self._before = Predecessor.find(self._socket_path)
+        try:
+            while True:
+                started = clock()
+                why = await self._run_process()
+                self._process_died(why)
+                backoff_s = 0.0 if clock() - started > LIVED_LONG_S else min(MAX_BACKOFF_S, backoff_s * 2 or 0.05)
+                await asyncio.sleep(backoff_s)
+        finally:
+            if self._before is not None and not self._keep:
+                self._before.dismiss()
+            if self._burial is not None:
+                self._burial.cancel()
+
+    def keep(self) -> None:
+        """Let the process go on when `run` is cancelled: another lbnoded takes over from it in a moment."""
+        self._keep = True
 
     async def handover(self, group: str) -> None:
         """Give the Active role to a peer and return once it is given up. KeyError: no such group on this node."""
@@ -107,51 +124,76 @@ class Election:
     async def _run_process(self) -> str:
         """Start one process and serve it until it ends; returns how it ended."""
         ours, theirs = socket.socketpair()
-        with theirs:
-            try:
-                leases = [] if self._lease_map is None else [self._lease_map]
-                process = await asyncio.create_subprocess_exec(
-                    *(sys.executable, "-m", "lbnode.election.driver"),
-                    *("--fd", str(theirs.fileno()), "--node", self._node),
-                    *(f"--lease-map={descriptor}" for descriptor in leases),
-                    pass_fds=[theirs.fileno(), *leases],
-                    stdin=asyncio.subprocess.DEVNULL,
-                    env={**os.environ, "PYTHONPATH": str(Path(lbnode.__file__).parents[1])},
-                )
-            except BaseException as error:
-                ours.close()
-                if isinstance(error, OSError):
-                    return f"could not be started: {error}"
-                raise
+        try:
+            process = self._start_process(theirs)
+        except OSError as error:
+            ours.close()
+            return f"could not be started: {error}"
+        finally:
+            theirs.close()
         reader, self._writer = await asyncio.open_connection(sock=ours, limit=LINE_LIMIT)
-        sender = asyncio.create_task(self._send_groups(self._writer))
+        ready = asyncio.Event()
+        sender = asyncio.create_task(self._send_groups(self._writer, ready))
         try:
             with contextlib.suppress(ConnectionError):  # it died with something unread
                 while (line := await reader.readline()).endswith(b"\n"):
-                    self._receive(json.loads(line))
-            return f"exit status {await process.wait()}"
+                    message = json.loads(line)
+                    ready.set()  # whatever it says
+                    self._receive(message)
+            return f"exit status {await _end_of(process)}"
         finally:
             sender.cancel()
-            self._writer.close()  # the process takes this as its order to leave
+            if not self._keep:
+                self._writer.write(encode_line(LEAVE))
+            self._writer.close()
             self._writer = None
-            await self._reap(process)
+            if not self._keep:
+                await self._reap(process)
 
-    async def _send_groups(self, writer: asyncio.StreamWriter) -> None:
+    def _start_process(self, theirs: socket.socket) -> subprocess.Popen[bytes]:
+        """Not by asyncio, which kills what still runs when its loop ends."""
+        leases = [] if self._lease_map is None else [self._lease_map]
+        return subprocess.Popen(
+            [
+                *(sys.executable, "-m", "lbnode.election.driver"),
+                *("--fd", str(theirs.fileno()), "--node", self._node, "--socket", str(self._socket_path)),
+                *(f"--lease-map={descriptor}" for descriptor in leases),
+            ],
+            pass_fds=[theirs.fileno(), *leases],
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": str(Path(lbnode.__file__).parents[1])},
+        )
+
+    async def _send_groups(self, writer: asyncio.StreamWriter, ready: asyncio.Event) -> None:
+        """The first time when the process can serve: then the one before it, if any, steps aside."""
+        await ready.wait()
         writer.write(encode_line(setup_message(self._setup)))
         async for wanted in self._wanted.changes():
             if wanted is not None:
                 groups, leases = wanted
-                writer.write(encode_line(groups_message(groups.values(), leases)))
+                held = await self._succeed()
+                writer.write(encode_line({**groups_message(groups.values(), leases), **held}))
 
-    async def _reap(self, process: asyncio.subprocess.Process) -> None:
-        if process.returncode is not None:
+    async def _succeed(self) -> dict[str, Any]:
+        """Have the process of an earlier daemon step aside; what it held, as part of the message of the groups."""
+        before, self._before = self._before, None
+        if before is None:
+            return {}
+        held, problem = await before.abdicate()
+        self._burial = asyncio.create_task(before.gone())
+        why = problem or f"it held {', '.join(sorted(held)) or 'no group'}"
+        self._journal.record(Kind.ELECTION, "election process", "follows one of an earlier lbnoded", why)
+        return {"held": held}
+
+    async def _reap(self, process: subprocess.Popen[bytes]) -> None:
+        if process.poll() is not None:
             return
         try:
             async with asyncio.timeout(STOP_TIMEOUT_S):
-                await process.wait()
+                await _end_of(process)
         except TimeoutError:
             process.kill()
-            await process.wait()
+            await _end_of(process)
             self._fence()
 
     def _process_died(self, why: str) -> None:
@@ -211,3 +253,16 @@ class Election:
 
     def _waiting(self, group: VipGroup) -> Role:
         return Role(group.name, VrrpState.INITIALIZE, group.priorities[self._node], time.time(), "starting")
+
+
+async def _end_of(process: subprocess.Popen[bytes]) -> int:
+    """Wait for its exit status."""
+    ended, loop = asyncio.Event(), asyncio.get_running_loop()
+    descriptor = os.pidfd_open(process.pid)
+    loop.add_reader(descriptor, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
+    return process.wait()

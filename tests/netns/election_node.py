@@ -57,7 +57,7 @@ async def main(node: str, run_dir: Path, setup: str | None = None) -> None:
     journal = Journal(node)
     guard = LeaseGuard(run_dir)
     await guard.open()
-    election = Election(node, journal, setup_from(json.loads(setup)) if setup else None)
+    election = Election(node, journal, run_dir, setup_from(json.loads(setup)) if setup else None)
     election.use_leases(guard.map_fd)
     tasks = [asyncio.create_task(job) for job in (tell_roles(election), tell_journal(journal))]
     tasks.append(asyncio.create_task(obey(election, guard, node)))

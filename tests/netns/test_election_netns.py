@@ -43,7 +43,42 @@ def test_one_of_two_holds_the_vip_and_the_client_reaches_it(lab: Lab, pair: tupl
     assert (held.prefix_len, held.ours) == (32, True)  # no second route to the subnet
 
 
-def test_kill_9_of_the_daemon_moves_the_vip_and_never_both_hold_it(lab: Lab, pair: tuple[Daemon, Daemon]) -> None:
+def test_kill_9_of_the_daemon_and_a_restart_move_nothing(lab: Lab, pair: tuple[Daemon, Daemon]) -> None:
+    a, b = pair
+    removals, process, since = lab.count_removals("a"), a.driver_pid(), a.roles[-1]["since"]
+    a.kill(signal.SIGKILL)
+    a = lab.daemon("a", GROUP)
+    until(lambda: a.state == "active", "the next one holds the group")
+    until(lambda: not os.path.exists(f"/proc/{process}"), "the process before has stepped aside")
+    until(lambda: b.roles[-1]["active_address"] == "192.0.2.1", "b follows on")
+    assert (removals(), a.roles[-1]["since"]) == (0, since)
+    assert any("follows one of an earlier lbnoded: it held front" in event for event in a.events)
+    assert "active" not in {role["state"] for role in b.roles}
+    a.handover("front")  # and it is a whole one
+    until(lambda: lab.holds("b") and not lab.holds("a"), "a hands over")
+
+
+def test_a_backup_that_is_restarted_stays_backup(lab: Lab, pair: tuple[Daemon, Daemon]) -> None:
+    a, b = pair
+    b.kill(signal.SIGKILL)
+    b = lab.daemon("b", GROUP)
+    until(lambda: b.state == "backup" and b.roles[-1]["active_address"] == "192.0.2.1", "b follows a")
+    assert any("it held no group" in event for event in b.events)
+    assert lab.holds("a") and a.state == "active"
+
+
+def test_a_process_that_hangs_cannot_step_aside_and_is_killed(lab: Lab, pair: tuple[Daemon, Daemon]) -> None:
+    a, _b = pair
+    process = a.driver_pid()
+    os.kill(process, signal.SIGSTOP)
+    a.kill(signal.SIGKILL)
+    a = lab.daemon("a", GROUP)
+    until(lambda: not os.path.exists(f"/proc/{process}"), "it is killed")
+    until(lambda: lab.holds("b") and not lab.holds("a"), "the VIP moves")
+    assert any("did not step aside within 1 s" in event for event in a.events)
+
+
+def test_a_daemon_that_stays_away_moves_the_vip_and_never_both_hold_it(lab: Lab, pair: tuple[Daemon, Daemon]) -> None:
     a, b = pair
     with lab.never_both():
         a.kill(signal.SIGKILL)
@@ -163,9 +198,7 @@ def test_a_sole_member_is_active_at_once_and_kill_9_and_restart_flap_nothing(lab
     until(lambda: a.state == "active" and lab.holds("a"), "the sole member is active")
     assert "sole member" in a.roles[-1]["reason"]
     removals = lab.count_removals("a")
-    driver = a.driver_pid()
     a.kill(signal.SIGKILL)
-    until(lambda: not os.path.exists(f"/proc/{driver}"), "its election process leaves")
     assert lab.holds("a")
     a = lab.daemon("a", ALONE)
     until(lambda: a.state == "active", "the next one adopts")

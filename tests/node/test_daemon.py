@@ -273,11 +273,20 @@ def test_one_daemon_holds_its_run_directory(daemon: Daemon) -> None:
     daemon.start()
 
 
-def test_sighup_stops_nothing(daemon: Daemon) -> None:
+def test_sighup_restarts_in_place(daemon: Daemon) -> None:
+    """With the node.toml that is there now; one that is wrong restarts nothing."""
     assert daemon.process is not None
+    pid, started = daemon.process.pid, daemon.status()["started"]
+    good = daemon.config.read_text()
+    daemon.config.write_text(good + "[nonsense]\n")
     daemon.process.send_signal(signal.SIGHUP)
-    until(lambda: "SIGHUP" in daemon.text(), "it says what SIGHUP does not do")
-    assert daemon.status()
+    until(lambda: "SIGHUP: not restarted" in daemon.text(), "it says what is wrong")
+    assert daemon.status()["started"] == started
+    daemon.config.write_text(good.replace('cluster = "test"', 'cluster = "other"'))
+    daemon.process.send_signal(signal.SIGHUP)
+    until(lambda: daemon.status()["started"] > started, "it runs anew")
+    assert daemon.status()["cluster"] == "other"
+    assert daemon.process.poll() is None and daemon.process.pid == pid
     assert daemon.stop() == 0
 
 
