@@ -13,17 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lbnode.cli import lbctl
-from lbnode.cli.importing import included
 from lbnode.cli.ipvsadm import listing
 from lbnode.cli.ipvsadm.importer import import_ipvsadm
 from lbnode.cli.ipvsadm.table import Table, rows
-from lbnode.config.keepalived.importer import Source, import_keepalived
 from lbnode.config.parse import parse_document
 from lbnode.model import ServerId, ServiceId, flags_of
 from tests.reference.host import ReferenceHost
 
 HOST = ReferenceHost()
-SAMPLES = Path("/usr/share/doc/keepalived/samples")
 SAVED = """\
 -A -t 192.0.2.1:80 -s sh -p 120 -M 255.255.255.0 -b sh-fallback,sh-port
 -a -t 192.0.2.1:80 -r 198.51.100.1:8080 -m -w 3
@@ -176,24 +173,3 @@ def test_lbctl_import_keepalived(tmp_path: Path, capsys: pytest.CaptureFixture[s
 def test_usage(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert lbctl.main(["import", *arguments]) == 2
     assert capsys.readouterr().err.startswith(message)
-
-
-# --- keepalived's own samples ----------------------------------------------------------------------------------
-
-FOUND = sorted(SAMPLES.glob("keepalived.conf.*"))
-NO_SAMPLES = [pytest.param(SAMPLES, marks=pytest.mark.skip(reason=f"needs Debian's keepalived: {SAMPLES}"))]
-
-
-@pytest.mark.keepalived
-@pytest.mark.parametrize("sample", FOUND or NO_SAMPLES, ids=lambda path: path.name)
-def test_keepaliveds_own_samples(sample: Path) -> None:
-    """Each line with a word is in the document or listed, itself or the block around it; the document is valid."""
-    text = sample.read_text()
-    imported = import_keepalived([Source("gw1", str(sample), text)], included)
-    assert not any("not looked at" in problem.message for problem in imported.problems)
-    assert imported.taken + len(imported.problems) > 0
-    assert parse_document(yaml.safe_dump(dict(imported.document)), "document").problems == ()
-    services = len(imported.document.get("services", {}))
-    groups = len(imported.document.get("vip-groups", {}))
-    assert services >= (text.count("\nvirtual_server ") > 0)
-    assert groups >= (text.count("\nvrrp_instance ") > 0)

@@ -142,7 +142,7 @@ services:
   udp:192.0.2.20:53: &dns
     scheduler: wrr
     one_packet: true
-    check: {type: tcp, port: 53, interval: 60, timeout: 5, rise: 1, fall: 2}
+    check: DNS
     when_down: remove
     servers:
       198.51.100.22:5353: {}
@@ -169,6 +169,8 @@ vip-groups:
     priorities: {gw1: 150}
     advert_interval: 0.5
     preempt: false
+checks:
+  DNS: {type: tcp, port: 53, interval: 60, timeout: 5, rise: 1, fall: 2}
 settings:
   timeouts: {tcp: 600, tcp_fin: 60, udp: 200}
   foreign_services: remove
@@ -334,6 +336,15 @@ real_server 198.51.100.4 80 {
     assert any(line.startswith("error: k.conf:4:1: TCP_CHECK: a second check of one server") for line in lines)
     assert any(line.startswith("error: k.conf:14:1: HTTP_GET: differs from the check") for line in lines)
     assert any(line.startswith("error: k.conf:18:1: real_server 198.51.100.4 80: has no such check") for line in lines)
+
+
+def test_groups_share_their_check() -> None:
+    real = "real_server 198.51.100.1 80 {{\nTCP_CHECK {{\n}}\n}}\n"
+    one = f'virtual_server group "g!" {{{{\nprotocol {{}}\ndelay_loop {{}}\n{real}}}}}\n'
+    group = 'virtual_server_group "g!" {\n192.0.2.1-2 80\n}\n'
+    document = load(group + one.format("TCP", 5) + one.format("UDP", 5) + one.format("SCTP", 6)).document
+    assert {name: check["interval"] for name, check in document["checks"].items()} == {"g-": 5, "g--2": 6}
+    assert [service["check"] for service in document["services"].values()] == ["g--2", "g--2", "g-", "g-", "g-", "g-"]
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import shutil
-import subprocess
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -157,43 +152,3 @@ def test_any_text_becomes_a_tree(text: str) -> None:
         directive = todo.pop()
         assert directive.words and directive.place.startswith("k.conf:")
         todo += directive.items
-
-
-ODD = r"""
-word1 {
-word2 x { word3 }
-word4 "a # b" word0 ! word0
-} word5
-@other word6
-@^other word7
-$D=word8
-$D
-$M= \
-  word9 \
-  word10 a
-$M
-x${D}y
-~SEQ(N,1,2) word11${N}
-~LST(L,p,q) word12${L}
-word13 "{ word0 }"
-"""
-
-
-@pytest.mark.keepalived
-def test_the_same_words_begin_lines_for_keepalived(tmp_path: Path) -> None:
-    """keepalived names the line of each word that it does not know."""
-    if shutil.which("keepalived") is None:
-        pytest.skip("needs Debian's keepalived")
-    file = tmp_path / "k.conf"
-    file.write_text(ODD)
-    command = ["keepalived", "-t", "-l", "-i", "gw1", "-f", str(file), "-p", str(tmp_path / "pid")]
-    answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    theirs = set(re.findall(r"Line (\d+)\) Unknown keyword '([^'}]+)'", answer.stdout + answer.stderr))
-    ours, todo = set(), list(tree(ODD).top)
-    while todo:
-        directive = todo.pop()
-        ours.add((directive.place.split(":")[1], directive.name))
-        todo += directive.items
-    assert {word for _, word in ours} == {word for _, word in theirs}
-    # Of a value with several lines keepalived counts on: only the words are compared there.
-    assert {item for item in theirs if int(item[0]) < 9} <= ours

@@ -5,8 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from lbnode.config.fields import NAME
 from lbnode.config.keepalived.ledger import Ledger, NoEqual
 from lbnode.config.keepalived.tree import Directive
+
+
+def name_for(text: str, directive: Directive, ledger: Ledger) -> str:
+    """keepalived takes any word as a name."""
+    if NAME.fullmatch(text):
+        return text
+    kept = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in text)[:60]
+    kept = kept if kept[:1].isalnum() else f"g{kept}"
+    ledger.note(directive, f"is called {kept} in lbnode", "names have letters, digits, '.', '_', '-', at most 63")
+    return kept
 
 
 @dataclass(slots=True)

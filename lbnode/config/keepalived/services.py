@@ -5,6 +5,7 @@ What stands in a virtual_server is the default for its servers, wherever in the 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,7 +21,7 @@ from lbnode.config.keepalived.checks import (
     candidate,
     choose,
 )
-from lbnode.config.keepalived.draft import Draft
+from lbnode.config.keepalived.draft import Draft, name_for
 from lbnode.config.keepalived.ledger import Ledger, NoEqual, Readers
 from lbnode.config.keepalived.matches import Group, Match, match_of, matches_of
 from lbnode.config.keepalived.tree import Directive
@@ -103,12 +104,23 @@ class Services:
         if service.protocol is None and any(match.address for _, match in matches):
             ledger.note(directive, "no protocol given: keepalived takes UDP", "write: protocol TCP")
         document = _document(service, [match for _, match in matches])
+        if len(matches) > 1 and "check" in document:
+            document["check"] = self._shared_check(directive, document["check"])
         for line, match in matches:
             self._put(service, document, _service_id(service, match), line)
 
     def finish(self) -> None:
         for name in self._groups.keys() - self._used:
             self._draft.ledger.lacks(self._groups[name].directive, "no virtual_server uses this group")
+
+    def _shared_check(self, directive: Directive, check: Mapping[str, Any]) -> str:
+        """The services of a group refer to one check by name. TCP and UDP may share a group, so it may be there."""
+        name = name_for(directive.arguments[-1], directive, self._draft.ledger)
+        names = (name if again == 1 else f"{name}-{again}" for again in itertools.count(1))
+        found = next(name for name in names if self._draft.entries.get(f"checks/{name}", check) == check)
+        if f"checks/{found}" not in self._draft.entries:
+            self._draft.put(f"checks/{found}", dict(check), directive)
+        return found
 
     def _put(self, service: _Service, document: Mapping[str, Any], key: ServiceId, line: Directive) -> None:
         ledger = self._draft.ledger

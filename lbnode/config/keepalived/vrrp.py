@@ -10,9 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lbnode.config.fields import NAME
 from lbnode.config.keepalived.arguments import address, number, only, seconds, text, tidy
-from lbnode.config.keepalived.draft import Draft
+from lbnode.config.keepalived.draft import Draft, name_for
 from lbnode.config.keepalived.ledger import Ledger, NoEqual, Readers
 from lbnode.config.keepalived.tree import Directive
 from lbnode.config.schema import vip_address
@@ -127,7 +126,7 @@ class Instances:
         elif first.source is not None:
             ledger.lacks(directive, "unicast_src_ip without unicast_peer", "lbnode sends from the interface's address")
         try:
-            self._draft.put(f"vip-groups/{_name(name, ledger, directive)}", document, directive)
+            self._draft.put(f"vip-groups/{name_for(name, directive, ledger)}", document, directive)
         except NoEqual as error:
             ledger.lacks(directive, error.message, error.hint)
 
@@ -171,15 +170,6 @@ def _speak_version_2(
     document["version"] = 2
     document["advert_interval"] = max(1, round(document["advert_interval"]))
     ledger.note(directive, "speaks VRRPv2, as keepalived does", "take out version when every gateway runs lbnode")
-
-
-def _name(name: str, ledger: Ledger, directive: Directive) -> str:
-    if NAME.fullmatch(name):
-        return name
-    kept = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in name)[:60]
-    kept = kept if kept[:1].isalnum() else f"g{kept}"
-    ledger.note(directive, f"the VIP group is called {kept}", "names have letters, digits, '.', '_', '-'")
-    return kept
 
 
 # --- readers -------------------------------------------------------------------------------------------------

@@ -107,7 +107,7 @@ _LACKS: Mapping[Context, Mapping[str, Lack]] = MappingProxyType({
         *_needless("lvs_flush_on_stop", "a stopped lbnoded goes on forwarding; `lbnoded --unload` ends that"),
         *_lost("enable_snmp_vrrp enable_snmp_keepalived enable_snmp_checker enable_snmp_rfc enable_snmp_rfcv2 "
                "enable_snmp_rfcv3 enable_traps enable_dbus", _SNMP),
-        *_needless("snmp_socket snmp_server dbus_service_name dbus_no_interface_name json_version", _SNMP),
+        *_needless("snmp_socket dbus_service_name dbus_no_interface_name json_version", _SNMP),
         *_needless("checker_log_all_failures", "the UI shows each server's last result"),
         *_needless("default_interface", "each address of a VIP group names its interface"),
         *_needless("dynamic_interfaces", "lbnode takes interfaces as they come and go"),
@@ -130,7 +130,7 @@ _LACKS: Mapping[Context, Mapping[str, Lack]] = MappingProxyType({
     "virtual_server": dict([
         *_lost("quorum_up quorum_down", _SCRIPT),
         *_lost("sorry_server", "the last servers can be kept instead: when_all_down: keep-last"),
-        *_needless("sorry_server_inhibit sorry_server_lvs_method sorry_server_lvs_sched", "goes with sorry_server"),
+        *_needless("sorry_server_inhibit sorry_server_lvs_method", "goes with sorry_server"),
         *_lost("alpha", "a server counts as up until its first check has ended, unless it was down before a restart"),
         *_needless("omega", "about scripts at the end, which lbnode does not run"),
         *_needless("ha_suspend", "every gateway checks, so that the next active one knows who is up"),
