@@ -87,4 +87,12 @@ int decap(struct xdp_md *ctx)
 	return XDP_PASS;
 }
 
+// Gives every packet the firewall mark 7 and lets the next program have it.
+SEC("tc")
+int mark(struct __sk_buff *skb)
+{
+	skb->mark = 7;
+	return -1; // TC_ACT_UNSPEC, TCX_NEXT
+}
+
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -172,19 +172,16 @@ class Lab:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
 
-    def attach(self, name: str, interface: str, program: str) -> None:
+    def attach(self, name: str, interface: str, program: str, at: AttachType = AttachType.XDP) -> None:
         """Run one of the programs of ends.bpf.c on an interface, until the lab ends."""
         if self._ends is None:
             with tempfile.TemporaryDirectory() as build_dir:
                 built = Path(build_dir) / "ends.o"
                 compile_bpf(Path(__file__).with_name("ends.bpf.c"), built)
                 self._ends = LoadedObject(built, pins=lambda _: None)
-        fd = self._ends.programs[program]
+        fd, flags = self._ends.programs[program], XDP_FLAGS_DRV_MODE if at is AttachType.XDP else 0
         self._links.append(
-            self.net.call(
-                name,
-                lambda: syscall.link_create(fd, socket.if_nametoindex(interface), AttachType.XDP, XDP_FLAGS_DRV_MODE),
-            )
+            self.net.call(name, lambda: syscall.link_create(fd, socket.if_nametoindex(interface), at, flags))
         )
 
     @contextlib.asynccontextmanager

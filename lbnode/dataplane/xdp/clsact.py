@@ -19,7 +19,7 @@ from pathlib import Path
 from lbnode.dataplane.xdp import syscall
 from lbnode.errors import DataPlaneError
 
-PRIORITY = 1  # before other filters of the interface
+PRIORITY = 1000  # filters in front of it have a smaller number; those that name none come after it
 HANDLE = 0x6C62  # "lb"; at one priority several cls_bpf filters may stand
 
 _ETH_P_ALL = 3

@@ -57,7 +57,7 @@ def _check_service(service: ProgrammedService) -> None:
     service_id = service.id
     if not service_id.fwmark and service_id.protocol not in CAPABILITIES.protocols:
         raise Unsupported(f"{service_id}: {_PLANE} balances tcp and udp, not {service_id.protocol}")
-    if service_id.address is not None and (service_id.address.is_multicast or service_id.address.is_unspecified):
+    if service_id.address is not None and service_id.address.is_multicast:
         raise Unsupported(f"{service_id}: {_PLANE} balances unicast addresses, not {service_id.address}")
     if service_id.port == 0 and not service_id.fwmark and not service.persistent_s:
         raise Unsupported(f"{service_id}: port 0 (all ports of the address) needs persistence: set `persistent`")
