@@ -3,36 +3,44 @@
     python -m tests.reference.capture [--seed N] [--cases N] [--steps N]    print cases.json of generated commands
     python -m tests.reference.capture FILE                                  print FILE's cases with fresh answers
 
-Each case runs in a network namespace of its own, with the names of the reference's machine in /etc/hosts: this is for
-a User-Mode Linux guest, whose files are thrown away (python -m tests.uml.run ...).
+Each case runs in a network namespace of its own, with the names of the reference's machine in /etc/hosts. Needs root
+and a kernel with ip_vs (python -m tests.uml.run ...).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tests.reference import generate
-from tests.reference.cases import Answer, Step
+from tests.reference.cases import NEEDS_SHELL, Answer, Step
 from tests.reference.host import HOSTS, reference_netns
+from tests.uml.own_netns import enter_mount_namespace
 
 PATIENCE_S = 20
 
 
 def prepare() -> None:
-    """Only the reference's names, and no look-ups elsewhere."""
-    Path("/etc/hosts").write_text("".join(f"{address} {name}\n" for name, address in HOSTS.items()))
-    Path("/etc/nsswitch.conf").write_text("hosts: files\nservices: files\n")
+    """Only the reference's names, and no look-ups elsewhere, for this process and those it starts."""
+    enter_mount_namespace()  # this machine's files stay as they are
+    hosts = "".join(f"{address} {name}\n" for name, address in HOSTS.items())
+    for path, text in (("/etc/hosts", hosts), ("/etc/nsswitch.conf", "hosts: files\nservices: files\n")):
+        with tempfile.NamedTemporaryFile("w") as file:
+            file.write(text)
+            file.flush()
+            subprocess.run(["mount", "--bind", file.name, path], check=True)
 
 
 def run_step(step: Step) -> Answer:
     done = subprocess.run(
-        ["sh", "-c", step["cmd"]],
+        ["sh", "-c", step["cmd"]] if NEEDS_SHELL.search(step["cmd"]) else shlex.split(step["cmd"]),
         input=(step["stdin"] or "").encode(),
         capture_output=True,
         timeout=PATIENCE_S,

@@ -23,6 +23,8 @@ OWN = Path(__file__).parent
 FOLDER = Path(os.environ.get("LBNODE_REFERENCE") or OWN)
 CASES = (FOLDER / "ipvsadm" / "cases.json", FOLDER / "ipvsadm" / "more.json")  # more: what generated commands found
 
+NEEDS_SHELL = re.compile(r"[|;&<>$`(]")  # all other commands are run without one, which takes less time
+
 # Why a step may differ from ipvsadm on purpose. The README has the table for people.
 TRANSACTION = "restore is one transaction: a mistake changes nothing and names the line"
 

@@ -8,8 +8,10 @@ import fcntl
 import os
 import socket
 import struct
+import subprocess
 from collections.abc import Iterator
 
+from lbnode.lab.init import CLONE_NEWNS
 from lbnode.lab.netns import CLONE_NEWNET
 
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 0x1
@@ -26,6 +28,12 @@ def own_netns() -> Iterator[None]:
             yield
         finally:
             _checked(_libc.setns(before.fileno(), CLONE_NEWNET), "setns")
+
+
+def enter_mount_namespace() -> None:
+    """What this process and its children mount from now on is theirs alone. Needs root, and no other thread."""
+    _checked(_libc.unshare(CLONE_NEWNS), "unshare")
+    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
 
 
 def _loopback_up() -> None:
