@@ -17,6 +17,7 @@ from lbnode.dataplane.base import DataPlane
 from lbnode.dataplane.fake import FakePlane
 from lbnode.dataplane.ipvs.netlink import GenericNetlink
 from lbnode.dataplane.ipvs.plane import LEDGER, IpvsPlane
+from lbnode.dataplane.xdp.guard import LeaseGuard
 from lbnode.dataplane.xdp.plane import XdpPlane
 from lbnode.errors import DataPlaneError, StoreUnavailable
 from lbnode.store.base import Entry, Store
@@ -74,7 +75,7 @@ def make_plane(config: NodeConfig, kind: str) -> DataPlane:
     if kind == "fake":
         return FakePlane()
     if kind == "ipvs":
-        return IpvsPlane(config.run_dir)
+        return IpvsPlane(config.run_dir, LeaseGuard(config.run_dir, config.dataplane.interfaces))
     return XdpPlane(
         config.run_dir,
         interfaces=config.dataplane.interfaces,

@@ -73,7 +73,7 @@ Op = PutService | DeleteService | PutServer | DeleteServer | SetTimeouts | SetSy
 @dataclass(frozen=True, slots=True)
 class InterfaceStatus:
     name: str
-    mode: str  # "xdp" | "tcx" | "tc" | "-" (IPVS needs none)
+    mode: str  # "xdp" | "tcx" | "tc" | "-"
     reason: str  # why this mode was chosen
     error: str = ""
 

@@ -104,6 +104,13 @@ class Lab:
         with self.inside("client"):
             return socket.create_connection((address, port), timeout=timeout_s)
 
+    def run(self, name: str, *command: str, check: bool = True) -> str:
+        with self.inside(name):
+            return subprocess.run(command, check=check, capture_output=True, text=True).stdout
+
+    def mac(self, name: str, interface: str) -> str:
+        return self.run(name, "ip", "-br", "link", "show", "dev", interface).split()[2]
+
     def popen(self, name: str, command: Sequence[str], **settings: Any) -> subprocess.Popen[bytes]:
         with self.inside(name):
             return subprocess.Popen(command, **settings)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import select
+import signal
 import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -151,3 +153,55 @@ def test_held_connections_survive_health_and_failover(lab: Lab, daemons: dict[st
         lab.plug("gw1")
         until(lambda: sorted(map(str, (states(gw1), states(gw2)))) == ["['active']", "['backup']"], "one is active")
         until(lambda: sorted(sync_daemons(gw1) + sync_daemons(gw2)) == ["backup", "master"], "daemons of both roles")
+
+
+@pytest.mark.timeout(180)
+def test_a_gateway_whose_processes_are_all_killed_is_dark(lab: Lab, daemons: dict[str, Daemon]) -> None:
+    """Its kernel keeps the address and ip_vs's services: the guard before it ends the lease."""
+    gw1, gw2 = daemons["gw1"], daemons["gw2"]
+    listener = lab.listen("rs1", MASQUERADED["rs1"], 80)
+    for daemon in daemons.values():
+        daemon.client.call("POST", "/api/v1/apply", {"document": DOCUMENT})
+    until(lambda: states(gw1) == ["active"] and states(gw2) == ["backup"], "gw1 is active, gw2 backup")
+    until(lambda: weights(gw1) == weights(gw2) == [1, 0], "the checks have found the servers")
+    held = Held(lab, 80, [listener])
+    assert held.is_live()
+    (lease,) = gw1.status()["dataplane"]["leases"]
+    assert lease["group"] == "front" and 0 < lease["remaining_s"] <= 2.5 * 0.5
+    (lease,) = gw2.status()["dataplane"]["leases"]
+    assert lease["remaining_s"] is None or lease["remaining_s"] <= 0
+
+    kill_all(gw1)
+    until(lambda: states(gw2) == ["active"], "gw2 takes over")
+    until(lambda: answering(lab) == {lab.mac("gw2", "eth0")}, "gw2 alone answers for the address")
+    assert holds(lab, "gw1"), "nobody was there to take it off"
+    assert held.is_live()
+    held.close()
+
+    with lab.inside("gw1"):
+        gw1.start()  # finds the guard in place and takes the address off
+    until(lambda: not holds(lab, "gw1") and states(gw1) == ["backup"], "gw1 comes back as backup")
+    assert gw1.status()["dataplane"]["drops"]["solicitation"] > 0
+    assert answering(lab) == {lab.mac("gw2", "eth0")}
+
+
+def kill_all(daemon: Daemon) -> None:
+    """lbnoded and its election process, stopped first: neither lives to see the other die."""
+    assert daemon.process is not None
+    pid = daemon.process.pid
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    assert children
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for each in (pid, *map(int, children)):
+            os.kill(each, number)
+    daemon.process.wait()
+
+
+def holds(lab: Lab, gateway: str) -> bool:
+    return f" {VIP}/" in lab.run(gateway, "ip", "-o", "addr", "show", "dev", "eth0")
+
+
+def answering(lab: Lab) -> set[str]:
+    """MAC addresses of all who answer when the client asks who has the VIP."""
+    asked = lab.run("client", "arping", "-c", "3", "-w", "4", "-I", "eth0", VIP, check=False)
+    return {word.strip("[]").lower() for word in asked.split() if word.startswith("[") and word.count(":") == 5}

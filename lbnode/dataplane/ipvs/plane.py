@@ -49,6 +49,7 @@ from lbnode.dataplane.ipvs.translate import (
     to_programmed,
     to_service,
 )
+from lbnode.dataplane.xdp.guard import LeaseGuard
 from lbnode.errors import DataPlaneError, Unsupported
 from lbnode.model import (
     Address,
@@ -80,9 +81,12 @@ class IpvsPlane:
     record_layout = "ipvs/1"
     record_size = 1
 
-    def __init__(self, run_dir: Path) -> None:
-        """run_dir: holds the ledger; the same directory finds the same services ours again."""
+    def __init__(self, run_dir: Path, guard: LeaseGuard | None = None) -> None:
+        """run_dir: holds the ledger; the same directory finds the same services ours again. guard: ip_vs serves without
+        leases, so this drops before it what must not be served; None: VIP groups are served without."""
         self._ledger = Ledger(run_dir / LEDGER)
+        self._guard = guard
+        self._unguarded = "" if guard else "nothing holds them"  # why there are no leases
         self._netlink: GenericNetlink | None = None
         self._turn = 0.0
         self._adopted = False
@@ -100,6 +104,15 @@ class IpvsPlane:
         self._schedulers = available_schedulers(await asyncio.to_thread(_module_lists))
         self._adopted = bool(await self._table())
         self._ledger.open()
+        await self._open_guard()
+
+    async def _open_guard(self) -> None:
+        """A kernel without what it needs is not a reason to serve nothing."""
+        if self._guard is not None:
+            try:
+                await self._guard.open()
+            except DataPlaneError as error:
+                self._unguarded, self._guard = str(error), None
 
     async def close(self, *, unload: bool = False) -> None:
         """unload: take out what lbnode put into ip_vs, nothing else."""
@@ -109,6 +122,8 @@ class IpvsPlane:
             await self._unload()
             self._ledger.remove()
         self._ledger.close()
+        if self._guard is not None:
+            await self._guard.close(unload=unload)
         if self._netlink is not None:
             self._netlink.close()
             self._netlink = None
@@ -139,7 +154,9 @@ class IpvsPlane:
     async def status(self) -> PlaneStatus:
         """connections_max is 0: ip_vs knows no limit but memory."""
         connections = sum(item.active + item.inactive for _, items in await self._table() for item in items)
-        return PlaneStatus("ipvs", (), connections, 0, {}, self._adopted, from_daemons(await self.daemons()))
+        daemons = from_daemons(await self.daemons())
+        interfaces, drops, leases = self._guard.status() if self._guard is not None else ((), {}, ())
+        return PlaneStatus("ipvs", interfaces, connections, 0, drops, self._adopted, daemons, leases)
 
     async def info(self) -> Info:
         return codec.decode_info(self._get("reading ip_vs's version", Command.GET_INFO))
@@ -221,11 +238,18 @@ class IpvsPlane:
             raise explain_request("reading ip_vs", error.errno or 0) from None
         return found
 
-    async def set_leases(self, groups: Mapping[str, Collection[Address]]) -> Mapping[str, int]:  # noqa: ARG002
+    async def set_leases(self, groups: Mapping[str, Collection[Address]]) -> Mapping[str, int]:
+        if self._guard is not None:
+            return self._guard.set_groups(groups)
+        if groups and self._unguarded:
+            raise DataPlaneError(
+                f"VIP groups are served without leases here: {self._unguarded}. Should every process of lbnode be "
+                "killed while the kernel lives, two gateways answer for their addresses"
+            )
         return {}
 
     def lease_map(self) -> int | None:
-        return None
+        return None if self._guard is None else self._guard.map_fd
 
     # --- counters and connections ---------------------------------------------------------------------------
 

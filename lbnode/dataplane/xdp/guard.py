@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from lbnode.dataplane.base import InterfaceStatus, LeaseStatus
@@ -78,4 +79,5 @@ class LeaseGuard:
         events = self._maps["events"]
         reasons = {"no-lease": Event.DROP_NO_LEASE, "solicitation": Event.DROP_SOLICITATION}
         drops = {reason: layout.unpack_event(events.get_index(event)) for reason, event in reasons.items()}
-        return self._attachments.status(), drops, self._leases.status()
+        interfaces = [replace(one, reason="holds the VIP leases") for one in self._attachments.status()]
+        return interfaces, drops, self._leases.status()
