@@ -106,10 +106,13 @@ def tables(draw: st.DrawFn) -> str:
         if draw(st.booleans()):
             words += ["-p", str(draw(st.integers(1, 900)))]
             if draw(st.booleans()):
-                words += ["-M", "255.255.0.0" if family == 4 else "64"]
+                words += ["-M", draw(st.sampled_from(["255.255.0.0", "255.0.255.0"])) if family == 4 else "64"]
+        if draw(st.booleans()):
+            words += ["--pe", "sip"]
         if key.fwmark and draw(st.booleans()):
             words.append("-o")
-        if flags := draw(st.sets(st.sampled_from(flags_of(scheduler)[:2]))):
+        known = flags_of(scheduler) if scheduler in ("rr", "wlc") else flags_of(scheduler)[:2]  # those that -S shows
+        if flags := draw(st.sets(st.sampled_from(known))):
             words += ["-b", ",".join(flag for flag in flags_of(scheduler) if flag in flags)]
         lines.append(" ".join(words))
         for address in draw(st.sets(ADDRESSES[family], max_size=3)):
@@ -159,6 +162,16 @@ def test_lbctl_import_keepalived(tmp_path: Path, capsys: pytest.CaptureFixture[s
         f"{main}:4:1: warning: omega: not needed (about scripts at the end, which lbnode does not run)",
         "lbctl: 4 lines taken over, 0 errors, 1 warning",
     ]
+
+
+def test_lbctl_import_keepalived_from_standard_input(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("virtual_server 192.0.2.1 80 {\nprotocol TCP\nquorum 3\n}\n"))
+    assert lbctl.main(["import", "-"]) == 1
+    answer = capsys.readouterr()
+    assert list(yaml.safe_load(answer.out)["services"]) == ["tcp:192.0.2.1:80"]
+    assert answer.err.startswith("standard input:3:1: error: quorum 3: no equal yet (")
 
 
 @pytest.mark.parametrize(

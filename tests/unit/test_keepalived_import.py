@@ -177,6 +177,7 @@ settings:
   sync_daemons:
     master: &daemon {interface: eth1, syncid: 7, maxlen: 1400, port: 8849, ttl: 2, group: 224.0.0.82}
     backup: *daemon
+    by_role: true
 """)
 
 

@@ -20,7 +20,10 @@ _DAEMON_OPTIONS = {  # name in the document, lowest, highest value
 
 
 class Globals:
-    """Read before the instances; `finish` after them: the synchronisation daemon may name one."""
+    """Read before the instances; `finish` after them: the synchronisation daemon may follow one's state.
+
+    In lbnode it follows the states of all VIP groups.
+    """
 
     def __init__(self, draft: Draft, instances: Instances) -> None:
         self._draft = draft
@@ -50,7 +53,10 @@ class Globals:
                 self._draft.ledger.lacks(directive, f"there is no vrrp_instance {name}, or it has no equal")
                 return
             daemon.setdefault("syncid", named.vrid)  # keepalived.conf(5), lvs_sync_daemon
-        self._draft.setting("sync_daemons", {"master": daemon, "backup": dict(daemon)}, directive)
+        daemons: dict[str, Any] = {"master": daemon, "backup": dict(daemon)}
+        if name is not None:
+            daemons["by_role"] = True
+        self._draft.setting("sync_daemons", daemons, directive)
 
     def _timeouts(self, directive: Directive) -> None:
         """lvs_timeouts [tcp SECS] [tcpfin SECS] [udp SECS]"""
