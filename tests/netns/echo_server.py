@@ -39,7 +39,7 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 def answer_datagrams(sock: socket.socket) -> None:
     """From the address that was asked (ip(7), ipv6(7)): with direct routing that is the VIP on `lo`."""
-    data, ancillary, _, client = sock.recvmsg(2048, 64)
+    data, ancillary, _, client = sock.recvmsg(65536, 64)
     control = [
         (level, kind, info if level == socket.IPPROTO_IPV6 else bytes(4) + info[4:8] + bytes(4))
         for level, kind, info in ancillary

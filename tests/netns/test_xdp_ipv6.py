@@ -1,4 +1,4 @@
-"""Real IPv6 traffic through the real data plane: masquerade and direct routing, TCP and UDP, ICMPv6."""
+"""Real IPv6 traffic through the real data plane: masquerade and direct routing, TCP and UDP, ICMPv6; fragments."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from lbnode.model import ProgrammedService, ServerId, ServiceId
 from tests.netns.xdp_lab import (
     CLIENT6,
     PORT,
+    VIP,
     VIP6,
     Lab,
     ask,
@@ -62,6 +63,19 @@ async def test_masquerade_carries_tcp_and_udp_both_ways(lab: Lab, tmp_path: Path
                 assert sock.recv(100).endswith(b" one\n")
         total = (await plane.counters())[WEB].total
         assert total.connections == 5 and total.packets_in > 0 and total.packets_out > 0
+
+
+@pytest.mark.parametrize("family", [4, 6])
+async def test_fragments_pass_both_ways(lab: Lab, tmp_path: Path, family: int) -> None:
+    vip = VIP6 if family == 6 else VIP
+    async with lab.plane(tmp_path) as plane:
+        await programmed(plane, "rr", server(1, family=family), server(2, family=family), vip=vip)
+        with lab.udp(vip) as sock:
+            for size in (1473, 5000, 60000):
+                data = bytes(n % 251 for n in range(size))
+                sock.send(data)
+                assert sock.recv(65536)[4:] == data
+        assert {reason for reason, count in (await plane.status()).drops.items() if count} == set()
 
 
 async def test_ping_of_the_virtual_address_is_answered(tcx_lab: Lab, tmp_path: Path) -> None:

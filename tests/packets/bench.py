@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from scapy.layers.inet import IP, TCP, UDP
-from scapy.layers.inet6 import IPv6
+from scapy.layers.inet6 import IPv6, IPv6ExtHdrFragment
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 
@@ -212,6 +212,20 @@ def client_of(vip: str) -> str:
     return CLIENT6 if ":" in vip else CLIENT
 
 
+def fragment6(packet: Packet, size: int, fragment_id: int = 77, *before: Packet) -> list[Packet]:
+    """An IPv6 packet in pieces with `size` bytes each (RFC 8200 4.5); `before`: extension headers in every piece."""
+    data, protocol = bytes(packet.payload), packet.nh
+    pieces = []
+    for at in range(0, len(data), size):
+        head = IPv6(src=packet.src, dst=packet.dst, hlim=packet.hlim)
+        for one in before:
+            head = head / one
+        more = at + size < len(data)
+        header = IPv6ExtHdrFragment(nh=protocol, offset=at // 8, m=int(more), id=fragment_id)
+        pieces.append(IPv6(bytes(head / header / Raw(data[at : at + size]))))
+    return pieces
+
+
 def answer(packet: Packet, flags: str = "SA", *, data: bytes = b"", **fields: Any) -> Packet:
     """A packet the other way round: what a server says to the packet it got."""
     layer = TCP if TCP in packet else UDP
@@ -240,7 +254,7 @@ class Machine:
 
     def wipe(self) -> None:
         self.exchange.changed(1 << 20)
-        for name in ("services", "vips", "leased", "affinity"):
+        for name in ("services", "vips", "fragments", "leased", "affinity"):
             for key in [key for key, _ in self.maps[name].items()]:
                 self.maps[name].delete(key)
         for name in ("conns", "replies", "events", "clock", "leases"):

@@ -159,6 +159,17 @@ def test_direct_changes_the_macs_alone(bench: Bench, hop: bool) -> None:
     assert bytes(out.ip) == bytes(expected)
 
 
+@pytest.mark.parametrize("name", EXTENSIONS)
+def test_too_big_with_extension_headers_is_told_too(bench: Bench, name: str) -> None:
+    bench.hops.mtu = 1300
+    service(bench, port=80, forward=DIRECT)
+    packet = IPv6(src=CLIENT6, dst=VIP6) / EXTENSIONS[name] / TCP(sport=40000, dport=80) / bytes(1250)
+    told = bench.send(packet)
+    assert (told.verdict, told.ip.src, told.ip[ICMPv6PacketTooBig].mtu) == ("send", VIP6, 1300)
+    quote = bytes(told.ip[ICMPv6PacketTooBig].payload)
+    assert quote == bytes(packet)[: 40 + len(EXTENSIONS[name]) + 8]
+
+
 @pytest.mark.parametrize("hop", [True, False], ids=["cached", "routes"])
 def test_too_big_is_told_to_the_sender(bench: Bench, hop: bool) -> None:
     bench.hops.mtu = 1400

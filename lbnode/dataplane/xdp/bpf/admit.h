@@ -13,7 +13,7 @@ enum action {
 	ACTION_DROP,	  /* counted already */
 	ACTION_REFUSE,	  /* dropped and counted; the client shall hear that nobody serves it */
 	ACTION_TO_SERVER, /* `server`, `generation` */
-	ACTION_TO_CLIENT, /* `vip`, `vip_port` */
+	ACTION_TO_CLIENT, /* `vip`, `vip_port`; the server that it comes from */
 	ACTION_ADMIT,	  /* `hash`: there is no entry; admit() decides */
 };
 

@@ -38,6 +38,8 @@ GLOBAL int decide(const struct packet *p, struct decision *d)
 		if (likely(server && !conn_expired(config, c, place.word, now))) {
 			d->vip = c->in.target;
 			d->vip_port = c->in.target_port;
+			d->server = place.server;
+			d->generation = place.generation;
 			if (!place_unchanged(&place))
 				return drop_counted(EVENT_DROP_SERVER_GONE);
 			track(&place, config, server, DIRECTION_OUT, event_of(p), now);

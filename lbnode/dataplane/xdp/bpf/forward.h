@@ -7,9 +7,6 @@
 #include "icmp.h"
 #include "tunnel.h"
 
-#define TCP_CHECK_AT 16 /* offsetof(struct tcphdr, check) */
-#define UDP_CHECK_AT 6
-
 /*
  * Network address translation of the source or the target, with TTL. 0, or -1: the packet cannot be written. UDP's
  * checksum 0 means that there is none (RFC 768): it stays, and none becomes it.
@@ -86,20 +83,51 @@ INLINE void server_hop(void *ctx, const int hook, struct scratch *memory, const 
 	find_hop(ctx, hook, &memory->route, hop, source, &server->address, p->tos, length, family);
 }
 
+/* A later fragment has no ports, and no checksum over its addresses but the IPv4 header's. */
+INLINE int translate_fragment(void *ctx, const int hook, const struct packet *p, const struct rewrite *to)
+{
+	struct ipv6hdr *ip6 = frame(ctx, hook) + ETH_HLEN;
+	struct iphdr *ip = (void *)ip6;
+	if (p->family == 6) {
+		if ((void *)(ip6 + 1) > frame_end(ctx, hook))
+			return -1;
+		__builtin_memcpy(to->source ? &ip6->saddr : &ip6->daddr, &to->address, sizeof(ip6->saddr));
+		ip6->hop_limit--;
+		return 0;
+	}
+	if ((void *)(ip + 1) > frame_end(ctx, hook))
+		return -1;
+	ip_set_addr(ip, to->source, to->address.word[3]);
+	ip_decrement_ttl(ip);
+	return 0;
+}
+
+INLINE int translate_rare(void *ctx, const int hook, struct scratch *memory)
+{
+	const struct packet *p = &memory->packet;
+	if (p->kind == KIND_FRAGMENT)
+		return translate_fragment(ctx, hook, p, &memory->rewrite);
+	return p->family == 6 ? translate_error6(ctx, hook, p, &memory->rewrite)
+			      : translate_error4(ctx, hook, p, &memory->rewrite);
+}
+
+RARE(translate_rare)
+
 /* Give the packet its new addresses; `server` NULL: the client's side. */
 INLINE int masquerade(void *ctx, const int hook, struct scratch *memory, const struct server *server, const int family)
 {
 	const struct packet *p = &memory->packet;
 	const struct decision *d = &memory->decision;
 	const struct addr *new = server ? &server->address : &d->vip;
-	__be16 old_port = likely(p->kind == KIND_L4) ? p->tuple.target_port : p->quoted.source_port;
+	bool ports = p->kind == KIND_L4 || p->kind == KIND_FIRST_FRAGMENT;
+	__be16 old_port = likely(ports) ? p->tuple.target_port : p->quoted.source_port;
 	__be16 new_port = server ? server_port(server, old_port) : d->vip_port;
-	if (likely(p->kind == KIND_L4))
+	if (likely(ports))
 		return translate(ctx, hook, p, !server, new, new_port, family);
 	memory->rewrite.address = *new;
 	memory->rewrite.port = new_port;
-	memory->rewrite.source = server != NULL;
-	return call_translate_error(ctx, hook, memory);
+	memory->rewrite.source = (p->kind == KIND_ICMP_ERROR) == (server != NULL); /* the quoted packet runs against it */
+	return call_translate_rare(ctx, hook, memory);
 }
 
 /*

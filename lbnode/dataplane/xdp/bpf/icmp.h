@@ -109,15 +109,6 @@ INLINE int translate_error4(void *ctx, const int hook, const struct packet *p, c
 	return 0;
 }
 
-INLINE int translate_error(void *ctx, const int hook, struct scratch *memory)
-{
-	const struct packet *p = &memory->packet;
-	return p->family == 6 ? translate_error6(ctx, hook, p, &memory->rewrite)
-			      : translate_error4(ctx, hook, p, &memory->rewrite);
-}
-
-RARE(translate_error)
-
 /* What kind of ICMP packet it is. */
 INLINE int parse_icmp(struct iphdr *ip, void *end, struct packet *p)
 {

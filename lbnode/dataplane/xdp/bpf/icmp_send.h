@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * ICMP errors that the gateway itself sends: packet too big, port unreachable, time exceeded (RFC 792, RFC 1812 4.3.2;
- * RFC 4443). The packet is turned into the answer in place: cut to its header and 8 bytes, IP and ICMP headers put in
- * front. Packets with IP options or extension headers get no answer.
+ * RFC 4443). The packet is turned into the answer in place: cut to its headers and 8 bytes, IP and ICMP headers put in
+ * front. Packets with IPv4 options get no answer.
  */
 #ifndef LBNODE_ICMP_SEND_H
 #define LBNODE_ICMP_SEND_H
 
-#include "decide.h"
+#include "sum.h"
 
 #define ICMP_ECHO_REPLY 0
 #define ICMP_DEST_UNREACH 3
@@ -52,7 +52,7 @@ INLINE int refuse(const int hook, struct scratch *memory, const struct addr *fro
  * so cannot be read, but such a buffer refuses to be cut before the end of its checksum field. Cuts the packet to the quote;
  * *pending: 0, or that sum. *quoted: length of the L4 part.
  */
-INLINE int quote_tc(struct __sk_buff *skb, const struct packet *p, const __u32 l4_at, __u32 *quoted, __u16 *pending)
+INLINE int quote_tc(struct __sk_buff *skb, const struct packet *p, __u32 l4_at, __u32 *quoted, __u16 *pending)
 {
 	bool tcp = p->tuple.protocol == IPPROTO_TCP;
 	__u8 last;
@@ -70,11 +70,11 @@ INLINE int quote_tc(struct __sk_buff *skb, const struct packet *p, const __u32 l
 	return bpf_skb_change_tail(skb, l4_at + *quoted, 0);
 }
 
-/* Cut to headers and quote, then make room for `front` bytes between Ethernet and the quoted header. */
-INLINE int make_room(void *ctx, const int hook, const struct packet *p, const __u32 header, __u32 *quoted,
-		     __u16 *pending)
+/* Cut to headers and quote, then make room for an IP header and ICMP's between Ethernet and the quoted header. */
+INLINE int make_room(void *ctx, const int hook, const struct packet *p, const __u32 own, __u32 *quoted, __u16 *pending)
 {
-	const __u32 l4_at = ETH_HLEN + header, front = header + ICMP_HEADER;
+	__u32 l4_at = ETH_HLEN + p->header;
+	const __u32 front = own + ICMP_HEADER;
 	if (hook == HOOK_TC)
 		return quote_tc(ctx, p, l4_at, quoted, pending) || bpf_skb_adjust_room(ctx, front, BPF_ADJ_ROOM_MAC, 0);
 	int surplus = frame_len(ctx, hook) - (l4_at + QUOTED_L4);
@@ -143,19 +143,23 @@ INLINE int send_icmp4(void *ctx, const int hook, const struct packet *p, const s
 	return reflect(ctx, hook);
 }
 
-INLINE int send_icmp6(void *ctx, const int hook, const struct packet *p, const struct answer *answer)
+INLINE int send_icmp6(void *ctx, const int hook, struct scratch *memory)
 {
+	const struct packet *p = &memory->packet;
+	const struct answer *answer = &memory->answer;
 	__u32 quoted = 0;
 	__u16 pending = 0;
 	if (make_room(ctx, hook, p, IP6_HEADER, &quoted, &pending))
 		return dropped(hook);
+	if (!sum_bytes(ctx, hook, &memory->sum, ETH_HLEN + IP6_HEADER + ICMP_HEADER, p->header))
+		return dropped(hook);
 	struct ipv6hdr *ip = frame(ctx, hook) + ETH_HLEN;
 	struct icmp_header *icmp = (void *)(ip + 1);
-	struct ipv6hdr *inner = (void *)(icmp + 1);
-	__u16 *l4 = (void *)(inner + 1);
-	if ((void *)(l4 + QUOTED_L4 / 2) > frame_end(ctx, hook))
+	__u16 *l4 = (void *)(icmp + 1) + header_length(p, 6);
+	if ((void *)(icmp + 1) > frame_end(ctx, hook) || (void *)(l4 + QUOTED_L4 / 2) > frame_end(ctx, hook))
 		return dropped(hook);
-	__u32 length = ICMP_HEADER + IP6_HEADER + quoted, sum = 0;
+	__u32 length = ICMP_HEADER + p->header + quoted;
+	__u64 sum = memory->sum.sum;
 	__builtin_memset(ip, 0, 4);
 	ip->version = 6;
 	ip->payload_len = bpf_htons(length);
@@ -172,10 +176,10 @@ INLINE int send_icmp6(void *ctx, const int hook, const struct packet *p, const s
 	/* RFC 4443 2.3: with a pseudo header of both addresses, the length and the protocol */
 	const __u16 *word = (const void *)&ip->saddr;
 #pragma unroll
-	for (__u32 i = 0; i < (IP6_HEADER - 8 + ICMP_HEADER + IP6_HEADER) / 2; i++)
+	for (__u32 i = 0; i < (IP6_HEADER - 8 + ICMP_HEADER) / 2; i++)
 		sum += word[i];
 	sum += bpf_htons(length) + bpf_htons(IPPROTO_ICMPV6) + quote_sum(l4, pending);
-	icmp->checksum = ~csum_fold(sum);
+	icmp->checksum = ~fold64(sum);
 	count(EVENT_ICMP_SENT);
 	return reflect(ctx, hook);
 }
@@ -183,10 +187,10 @@ INLINE int send_icmp6(void *ctx, const int hook, const struct packet *p, const s
 INLINE int send_answer(void *ctx, const int hook, struct scratch *memory)
 {
 	const struct packet *p = &memory->packet;
-	if (p->kind != KIND_L4 || !icmp_allowed())
+	if ((p->kind != KIND_L4 && p->kind != KIND_FIRST_FRAGMENT) || !icmp_allowed())
 		return dropped(hook);
 	if (p->family == 6)
-		return p->header == IP6_HEADER ? send_icmp6(ctx, hook, p, &memory->answer) : dropped(hook);
+		return send_icmp6(ctx, hook, memory);
 	return p->header == IP_HEADER ? send_icmp4(ctx, hook, p, &memory->answer) : dropped(hook);
 }
 

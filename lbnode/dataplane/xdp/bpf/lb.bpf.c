@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /* The balancer: one core, entered from XDP and from tcx. Maps, programs and their arguments: lb.h. */
 #include "forward.h"
+#include "fragment.h"
 #include "packet6.h"
 #include "sweep.h"
 #include "sync.h"
@@ -19,8 +20,8 @@ INLINE int read_packet(void *ctx, const int hook, struct scratch *memory)
 	if (unlikely(eth->h_proto != bpf_htons(ETH_P_IP)))
 		return eth->h_proto == bpf_htons(ETH_P_IPV6) ? call_read_ip6(ctx, hook, memory) : KIND_OTHER;
 	int kind = parse_ip(ip, end, frame_len(ctx, hook) - ETH_HLEN, p);
-	if (likely(kind == KIND_L4))
-		kind = parse_l4(ip, end, p, 4);
+	if (likely(kind == KIND_L4 || kind == KIND_FIRST_FRAGMENT))
+		kind = parse_l4(ip, end, p, 4, kind);
 	return kind == KIND_ICMP ? parse_icmp(ip, end, p) : kind;
 }
 
@@ -53,19 +54,21 @@ INLINE int process(void *ctx, const int hook)
 	}
 	switch (p->kind) {
 	case KIND_L4:
+	case KIND_FIRST_FRAGMENT:
 		memory->action = decide(p, &memory->decision);
 		if (unlikely(memory->action == ACTION_ADMIT))
 			memory->action = admit(memory);
+		if (unlikely(p->kind == KIND_FIRST_FRAGMENT))
+			remember_fragment(memory);
+		break;
+	case KIND_FRAGMENT:
+		memory->action = recall_fragment(memory);
 		break;
 	case KIND_ICMP_ERROR:
 		memory->action = decide_error(p, &memory->decision);
 		break;
 	case KIND_ICMP_ECHO:
 		return is_vip(&p->tuple.target) ? call_echo_reply(ctx, hook, memory) : pass(hook);
-	case KIND_FRAGMENT:
-		if (is_vip(&p->tuple.target))
-			count(EVENT_FRAGMENT);
-		return pass(hook);
 	case KIND_MALFORMED:
 		return is_vip(&p->tuple.target) ? drop(hook, EVENT_DROP_MALFORMED) : pass(hook);
 	default:

@@ -297,7 +297,7 @@ enum event {
 	EVENT_EVICTED,		 /* half-open or finished entry removed for a new connection: the table is full */
 	EVENT_UNTRACKED,	 /* table full: forwarded by hash (sh, mh) without an entry; direct and tunnel only */
 	EVENT_NO_CONNECTION,	 /* TCP without SYN and without entry, given to the network stack (it answers RST) */
-	EVENT_FRAGMENT,		 /* fragment to a VIP, given to the network stack: fragments are not balanced yet */
+	EVENT_FRAGMENT,		 /* fragment to a VIP whose first one did not pass here, given to the network stack */
 	EVENT_NO_NEIGHBOUR,	 /* next hop unresolved: handed to the network stack to resolve */
 	EVENT_STACK,		 /* no route that the data plane can use: rewritten packet given to the network stack */
 	EVENT_ECHO,		 /* ICMP echo answered */

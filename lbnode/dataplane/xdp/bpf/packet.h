@@ -10,15 +10,18 @@
 #define IP_OFFSET 0x1fff
 #define IP_HEADER 20
 #define IP6_HEADER 40
+#define TCP_CHECK_AT 16 /* offsetof(struct tcphdr, check) */
+#define UDP_CHECK_AT 6
 #define HEADERS_MAX 248 /* IPv6 header and extension headers: longer ones are left to the stack */
 
 enum kind {
 	KIND_OTHER,	/* nothing for us */
 	KIND_L4,	/* whole TCP or UDP packet: `tuple` is filled */
+	KIND_FIRST_FRAGMENT, /* of one */
 	KIND_ICMP,	/* whole ICMP or ICMPv6 packet: addresses of `tuple` are filled */
 	KIND_ICMP_ECHO,	/* ... an echo request */
 	KIND_ICMP_ERROR, /* ... an error about a TCP or UDP packet: `quoted` is filled */
-	KIND_FRAGMENT,
+	KIND_FRAGMENT,	/* a later one: the ports of `tuple` are not known */
 	KIND_MALFORMED,
 };
 
@@ -29,6 +32,7 @@ struct packet {
 	__u32 header;	   /* of the IP header: IPv4 20 to 60, IPv6 with its extension headers 40 to HEADERS_MAX */
 	__u32 quoted_header; /* of the quoted IP header */
 	__u32 mark;	   /* firewall mark; frames have none */
+	__u32 fragment_id; /* identification of a fragment */
 	__u8 kind;
 	__u8 tcp_flags;
 	__u8 ttl; /* IPv6: hop limit */
@@ -36,7 +40,7 @@ struct packet {
 	bool dont_fragment;
 	__u8 l4_header; /* length of the TCP or UDP header; 0 for others */
 	__u8 family;	/* 4 or 6 */
-	__u8 reserved;
+	__u8 reserved[5];
 	struct tuple quoted;
 };
 
@@ -160,8 +164,10 @@ INLINE int parse_ip(struct iphdr *ip, void *end, __u32 available, struct packet 
 	}
 	if (sum != 0xffff)
 		return KIND_MALFORMED;
-	if (unlikely(ip->frag_off & bpf_htons(IP_MF | IP_OFFSET)))
-		return KIND_FRAGMENT;
+	if (unlikely(ip->frag_off & bpf_htons(IP_MF | IP_OFFSET))) {
+		p->fragment_id = ip->id;
+		return ip->frag_off & bpf_htons(IP_OFFSET) ? KIND_FRAGMENT : KIND_FIRST_FRAGMENT;
+	}
 	return KIND_L4;
 }
 
@@ -179,8 +185,11 @@ INLINE __u32 header_length(const struct packet *p, const int family)
 	return safe_length(&p->header, family);
 }
 
-/* What stands behind the IP headers at `ip`; `tuple.protocol` says what it is. */
-INLINE int parse_l4(void *ip, void *end, struct packet *p, const int family)
+/*
+ * What stands behind the IP headers at `ip`; `tuple.protocol` says what it is. `kind`: KIND_L4 or KIND_FIRST_FRAGMENT, which
+ * is also what comes back if all is well. A first fragment must hold the whole L4 header (RFC 1858, RFC 7112).
+ */
+INLINE int parse_l4(void *ip, void *end, struct packet *p, const int family, int kind)
 {
 	void *l4 = ip + header_length(p, family);
 	__u32 payload = p->length - p->header;
@@ -198,7 +207,7 @@ INLINE int parse_l4(void *ip, void *end, struct packet *p, const int family)
 		p->tuple.target_port = tcp->dest;
 		p->tcp_flags = ((__u8 *)tcp)[13];
 		p->l4_header = tcp->doff * 4;
-		return KIND_L4;
+		return kind;
 	}
 	if (p->tuple.protocol == IPPROTO_UDP) {
 		struct udphdr *udp = l4;
@@ -206,13 +215,17 @@ INLINE int parse_l4(void *ip, void *end, struct packet *p, const int family)
 			return KIND_MALFORMED;
 		if ((void *)(udp + 1) > end)
 			return KIND_OTHER;
-		if (bpf_ntohs(udp->len) < sizeof(*udp) || bpf_ntohs(udp->len) > payload)
+		if (bpf_ntohs(udp->len) < sizeof(*udp))
+			return KIND_MALFORMED;
+		if (bpf_ntohs(udp->len) > payload && kind == KIND_L4)
 			return KIND_MALFORMED;
 		p->l4_header = sizeof(*udp);
 		p->tuple.source_port = udp->source;
 		p->tuple.target_port = udp->dest;
-		return KIND_L4;
+		return kind;
 	}
+	if (kind == KIND_FIRST_FRAGMENT)
+		return KIND_FRAGMENT; /* whose first one nobody knows */
 	return p->tuple.protocol == (family == 6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP) ? KIND_ICMP : KIND_OTHER;
 }
 

@@ -10,8 +10,9 @@
 /* What the walk over extension headers found. */
 struct extensions {
 	__u32 length;	/* of all of them */
+	__u32 id;	/* of a fragment */
 	__u8 protocol;	/* behind them */
-	bool fragment;
+	__u8 kind;	/* KIND_L4, KIND_FIRST_FRAGMENT or KIND_FRAGMENT: then the walk ended at its header */
 	bool elsewhere; /* a routing header names further stations: the packet is not at its target yet (RFC 8200 4.4) */
 };
 
@@ -21,25 +22,35 @@ struct extensions {
  */
 INLINE bool walk_extensions(void *ctx, const int hook, __u32 at, __u32 available, __u8 protocol, struct extensions *e)
 {
-	__u8 head[4]; /* next header, length beyond 8 bytes in units of 8 bytes, routing: type, segments left */
+	struct {
+		__u8 next;
+		__u8 length;	/* beyond 8 bytes, in units of 8 bytes; not of fragment headers */
+		__be16 offset;	/* of a fragment, more fragments; routing: type, segments left */
+		__be32 id;	/* of a fragment */
+	} head;
 	__builtin_memset(e, 0, sizeof(*e));
+	e->kind = KIND_L4;
 	e->protocol = protocol;
 	for (int i = 0; i < EXTENSIONS_MAX; i++) {
 		if (e->protocol != IPPROTO_HOPOPTS && e->protocol != IPPROTO_ROUTING && e->protocol != IPPROTO_DSTOPTS &&
 		    e->protocol != IPPROTO_FRAGMENT)
 			return e->length <= HEADERS_MAX - IP6_HEADER;
-		if (e->length + 8 > available || load_bytes(ctx, hook, at + e->length, head, sizeof(head)))
+		if (e->length + 8 > available || load_bytes(ctx, hook, at + e->length, &head, sizeof(head)))
 			return false;
-		if (e->protocol == IPPROTO_ROUTING && head[3])
+		if (e->protocol == IPPROTO_ROUTING && head.offset & bpf_htons(0xff))
 			e->elsewhere = true;
-		if (e->protocol == IPPROTO_FRAGMENT) {
-			e->fragment = true;
-			e->protocol = head[0];
-			e->length += 8;
-			return true;
+		bool fragment = e->protocol == IPPROTO_FRAGMENT;
+		e->protocol = head.next;
+		e->length += fragment ? 8 : 8 + head.length * 8;
+		if (!fragment)
+			continue;
+		e->id = head.id;
+		if (head.offset & bpf_htons(0xfff8)) {
+			e->kind = KIND_FRAGMENT;
+			return e->length <= HEADERS_MAX - IP6_HEADER;
 		}
-		e->protocol = head[0];
-		e->length += 8 + head[1] * 8;
+		if (head.offset & bpf_htons(1)) /* alone, a first fragment is a whole packet (RFC 6946) */
+			e->kind = KIND_FIRST_FRAGMENT;
 	}
 	return false;
 }
@@ -62,7 +73,7 @@ INLINE bool read_quote6(void *ctx, const int hook, struct packet *p)
 	p->quoted_header = IP6_HEADER;
 	t->protocol = ip.nexthdr;
 	if (unlikely(has_extensions(ip.nexthdr))) {
-		if (!walk_extensions(ctx, hook, at + IP6_HEADER, available - IP6_HEADER, ip.nexthdr, &e) || e.fragment)
+		if (!walk_extensions(ctx, hook, at + IP6_HEADER, available - IP6_HEADER, ip.nexthdr, &e) || e.kind == KIND_FRAGMENT)
 			return false;
 		p->quoted_header += e.length;
 		t->protocol = e.protocol;
@@ -103,6 +114,7 @@ INLINE int parse_icmp6(void *ctx, const int hook, struct packet *p)
 INLINE int read_ip6(void *ctx, const int hook, struct scratch *memory)
 {
 	struct packet *p = &memory->packet;
+	int kind = KIND_L4;
 	struct ipv6hdr *ip = frame(ctx, hook) + ETH_HLEN;
 	if ((void *)(ip + 1) > frame_end(ctx, hook))
 		return KIND_OTHER;
@@ -130,12 +142,14 @@ INLINE int read_ip6(void *ctx, const int hook, struct scratch *memory)
 		p->tuple.protocol = e.protocol;
 		if (e.elsewhere)
 			return KIND_OTHER;
-		if (e.fragment)
-			return KIND_FRAGMENT;
 		if (p->header > p->length)
 			return KIND_MALFORMED;
+		kind = e.kind;
+		p->fragment_id = e.id;
+		if (kind == KIND_FRAGMENT)
+			return kind;
 	}
-	int kind = parse_l4(frame(ctx, hook) + ETH_HLEN, frame_end(ctx, hook), p, 6);
+	kind = parse_l4(frame(ctx, hook) + ETH_HLEN, frame_end(ctx, hook), p, 6, kind);
 	return kind == KIND_ICMP ? parse_icmp6(ctx, hook, p) : kind;
 }
 

@@ -11,8 +11,6 @@
 
 #define OUTER_TTL 64
 #define GRE_CHECKSUM 0x8000
-#define SUM_CHUNK 64
-#define SUM_CHUNKS 160 /* 10240 bytes: more than a jumbo frame */
 #define FLOW_PORTS 0xc000 /* GUE: source ports are taken from the dynamic ones, by flow, as RFC 7510 section 3 has it */
 
 struct gue_header {
@@ -125,46 +123,6 @@ INLINE __u64 pseudo_sum(const struct addr *source, const struct addr *target, __
 	return sum;
 }
 
-INLINE __u16 fold64(__u64 sum)
-{
-	sum = (sum & 0xffffffff) + (sum >> 32);
-	sum = (sum & 0xffffffff) + (sum >> 32);
-	return csum_fold(csum_fold(sum));
-}
-
-/* The callback's state but for the progress lies outside the stack (struct walk in sched.h says why). */
-struct sum_step {
-	void *ctx;
-	struct sum *sum;
-};
-
-INLINE long sum_step(struct sum_step *step, const int hook)
-{
-	struct sum *s = step->sum;
-	__u8 chunk[SUM_CHUNK] = {};
-	__u32 size = s->left;
-	if (size > SUM_CHUNK)
-		size = SUM_CHUNK;
-	if (!size)
-		return 1;
-	if (load_bytes(step->ctx, hook, s->at, chunk, size))
-		return 1;
-	s->sum += bpf_csum_diff(NULL, 0, (void *)chunk, sizeof(chunk), 0);
-	s->at += size;
-	s->left -= size;
-	return 0;
-}
-
-static long sum_step_xdp(__u32 i, struct sum_step *step)
-{
-	return sum_step(step, HOOK_XDP);
-}
-
-static long sum_step_tc(__u32 i, struct sum_step *step)
-{
-	return sum_step(step, HOOK_TC);
-}
-
 /*
  * One's complement sum of the whole packet, for checksums in outer headers. Mostly without reading it: an IPv4 header sums up
  * to nothing, what a checksum protects to the complement of its pseudo header (also where the device is going to fill it in:
@@ -174,20 +132,13 @@ INLINE bool inner_sum(void *ctx, const int hook, struct scratch *memory)
 {
 	const struct packet *p = &memory->packet;
 	struct sum *s = &memory->sum;
-	struct sum_step step = {.ctx = ctx, .sum = s};
 	__be16 check = 1;
 	bool v6 = p->family == 6, protected = p->kind == KIND_L4 || p->kind == KIND_ICMP_ERROR;
-	if (p->tuple.protocol == IPPROTO_UDP && load_bytes(ctx, hook, ETH_HLEN + p->header + 6, &check, sizeof(check)))
+	if (p->kind == KIND_L4 && p->tuple.protocol == IPPROTO_UDP &&
+	    load_bytes(ctx, hook, ETH_HLEN + p->header + UDP_CHECK_AT, &check, sizeof(check)))
 		return false;
 	protected &= check != 0;
-	s->sum = 0;
-	s->at = ETH_HLEN;
-	s->left = !protected ? p->length : v6 ? p->header : 0;
-	if (s->left && is_xdp(hook))
-		bpf_loop(SUM_CHUNKS, sum_step_xdp, &step, 0);
-	else if (s->left)
-		bpf_loop(SUM_CHUNKS, sum_step_tc, &step, 0);
-	if (s->left)
+	if (!sum_bytes(ctx, hook, s, ETH_HLEN, !protected ? p->length : v6 ? p->header : 0))
 		return false;
 	if (protected && p->tuple.protocol != IPPROTO_ICMP) /* which has no pseudo header */
 		s->sum += (__u16)~fold64(pseudo_sum(&p->tuple.source, &p->tuple.target, p->length - p->header,

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Summing up bytes of a frame that lie anywhere, for checksums that have to be made anew. */
+#ifndef LBNODE_SUM_H
+#define LBNODE_SUM_H
+
+#include "decide.h"
+
+#define SUM_CHUNK 64
+#define SUM_CHUNKS 160 /* 10240 bytes: more than a jumbo frame */
+
+/* The callback's state but for the progress lies outside the stack (struct walk in sched.h says why). */
+struct sum_step {
+	void *ctx;
+	struct sum *sum;
+};
+
+INLINE long sum_step(struct sum_step *step, const int hook)
+{
+	struct sum *s = step->sum;
+	__u8 chunk[SUM_CHUNK] = {};
+	__u32 size = s->left;
+	if (size > SUM_CHUNK)
+		size = SUM_CHUNK;
+	if (!size)
+		return 1;
+	if (load_bytes(step->ctx, hook, s->at, chunk, size))
+		return 1;
+	s->sum += bpf_csum_diff(NULL, 0, (void *)chunk, sizeof(chunk), 0);
+	s->at += size;
+	s->left -= size;
+	return 0;
+}
+
+static long sum_step_xdp(__u32 i, struct sum_step *step)
+{
+	return sum_step(step, HOOK_XDP);
+}
+
+static long sum_step_tc(__u32 i, struct sum_step *step)
+{
+	return sum_step(step, HOOK_TC);
+}
+
+/* One's complement sum of `length` bytes from offset `at`, in s->sum. False: too long, or not there. */
+INLINE bool sum_bytes(void *ctx, const int hook, struct sum *s, __u32 at, __u32 length)
+{
+	struct sum_step step = {.ctx = ctx, .sum = s};
+	s->sum = 0;
+	s->at = at;
+	s->left = length;
+	if (length && is_xdp(hook))
+		bpf_loop(SUM_CHUNKS, sum_step_xdp, &step, 0);
+	else if (length)
+		bpf_loop(SUM_CHUNKS, sum_step_tc, &step, 0);
+	return !s->left;
+}
+
+INLINE __u16 fold64(__u64 sum)
+{
+	sum = (sum & 0xffffffff) + (sum >> 32);
+	sum = (sum & 0xffffffff) + (sum >> 32);
+	return csum_fold(csum_fold(sum));
+}
+
+#endif
