@@ -224,6 +224,21 @@ class VipAddress:
 
 
 @dataclass(frozen=True, slots=True)
+class Track:
+    """Something a node needs to serve a VIP group well. While it fails, the node's priority is `weight` lower; None:
+    the node takes no part then. A gateway without weight only counts when it is to be known who is cut off."""
+
+    kind: str  # gateway | interface | dataplane | sync | service | script | file
+    what: str = ""  # address, interface, service id, command, path; "" where the kind says all
+    weight: int | None = None
+    share: float = 0.5  # of a service: the part of its servers that must be up
+    interval_s: float = 1.0  # of a script; it fails by its exit status, or when it takes longer than this
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.what}".rstrip()
+
+
+@dataclass(frozen=True, slots=True)
 class VipGroup:
     """Addresses that move together: one VRRP instance of each family. `priorities` names the nodes that take part
     (1..254)."""
@@ -239,6 +254,8 @@ class VipGroup:
     checksum: str = "auto"  # of version 3 over IPv4: auto (as the peer) | rfc9568 | pseudo-header (keepalived, FRR)
     unicast_peers: tuple[Address, ...] = ()  # VRRP addresses of the members; (): multicast
     authentication: str = "auto"  # auto (enforce between nodes with a common key) | off | receive-only | ...
+    policy: str = "availability"  # when it cannot be known whether another node serves: availability | consistency
+    track: tuple[Track, ...] = ()
     revision: int = 0
 
 

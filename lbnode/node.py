@@ -107,7 +107,11 @@ class Node:
         sync, keys = self._config.sync, self._config.election.keys
         if not keys and sync.key:
             keys = {1: cluster_key(sync.key)}
-        return Setup(keys, frozenset({self._config.node, *sync.peers}))
+        nodes = frozenset({self._config.node, *sync.peers})
+        if not sync.listen:
+            return Setup(keys, nodes)
+        peers = {name: _heartbeats_of(text) for name, text in sync.peers.items()}
+        return Setup(keys, nodes, _heartbeats_of(sync.listen), peers)
 
     def _make_sync(self) -> ConnectionSync | None:
         sync = self._config.sync
@@ -330,6 +334,12 @@ class Node:
             return self._config.web.token
         path = self._config.state_dir / "token"
         return _read_or_make(path, lambda: secrets.token_urlsafe(24))
+
+
+def _heartbeats_of(sync_address: str) -> tuple[str, int]:
+    """The election's heartbeats use the UDP port after that of the connection synchronisation."""
+    host, port = parse_host_port(sync_address)
+    return host, port % 65535 + 1
 
 
 def _read_or_make(path: Path, make: Callable[[], str]) -> str:

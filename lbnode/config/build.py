@@ -7,7 +7,14 @@ from ipaddress import IPv4Address, ip_address
 
 from healthcheck.spec import CheckSpec, CheckType, DnsSpec, HttpSpec, ScriptSpec, SmtpSpec, UdpSpec
 from lbnode.config.check_document import SCRIPTS, CheckDocument, status_range
-from lbnode.config.schema import ServerDocument, ServiceDocument, SettingsDocument, VipGroupDocument, vip_address
+from lbnode.config.schema import (
+    ServerDocument,
+    ServiceDocument,
+    SettingsDocument,
+    TrackDocument,
+    VipGroupDocument,
+    vip_address,
+)
 from lbnode.model import (
     ForwardingMethod,
     Netmask,
@@ -17,6 +24,7 @@ from lbnode.model import (
     Settings,
     SyncDaemon,
     Timeouts,
+    Track,
     Tunnel,
     TunnelChecksum,
     TunnelType,
@@ -123,8 +131,18 @@ def vip_group(name: str, document: VipGroupDocument, revision: int) -> VipGroup:
         checksum=document.checksum,
         unicast_peers=tuple(ip_address(text) for text in document.unicast_peers),
         authentication=document.authentication,
+        policy=document.policy,
+        track=tuple(_track(entry) for entry in document.track),
         revision=revision,
     )
+
+
+def _track(document: TrackDocument) -> Track:
+    kinds = ("gateway", "interface", "dataplane", "sync", "service", "script", "file")
+    kind = next(kind for kind in kinds if getattr(document, kind) is not None)
+    value = getattr(document, kind)
+    what = "" if value is True else str(ip_address(value)) if kind == "gateway" else value
+    return Track(kind, what, document.weight, document.share, document.interval)
 
 
 def settings(document: SettingsDocument) -> Settings:

@@ -123,6 +123,39 @@ class ServiceDocument(Document):
         return self
 
 
+class TrackDocument(Document):
+    """One of the seven, and what it is worth."""
+
+    gateway: str | None = None
+    interface: str | None = None
+    dataplane: Literal[True] | None = None
+    sync: Literal[True] | None = None
+    service: str | None = None
+    script: str | None = None
+    file: str | None = None
+    weight: Annotated[int, Field(ge=1, le=253)] | None = None
+    share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    interval: Annotated[float, Field(ge=0.1, le=3600)] = 1.0
+
+    @model_validator(mode="after")
+    def _one_thing(self) -> TrackDocument:
+        kinds = ("gateway", "interface", "dataplane", "sync", "service", "script", "file")
+        given = [kind for kind in kinds if getattr(self, kind) is not None]
+        if len(given) != 1:
+            raise invalid(f"{len(given)} things to track in one entry", f"give one of {', '.join(kinds)}")
+        if self.gateway is not None:
+            try:
+                ip_address(self.gateway)
+            except ValueError as error:
+                raise invalid(f"gateway: {error}", "an address of the network, like 192.0.2.254") from None
+        if self.interface is not None:
+            _interface(self.interface)
+        for path in (self.file, self.script):
+            if path is not None and not path.startswith("/"):
+                raise invalid(f"{path!r} does not begin with /", "give the whole path")
+        return self
+
+
 class VipGroupDocument(Document):
     """vip-groups/NAME"""
 
@@ -136,6 +169,8 @@ class VipGroupDocument(Document):
     checksum: Literal["auto", "rfc9568", "pseudo-header"] = "auto"
     unicast_peers: Annotated[tuple[str, ...], Field(strict=False)] = ()
     authentication: Literal["auto", "off", "receive-only", "permissive", "enforce"] = "auto"
+    policy: Literal["availability", "consistency"] = "availability"
+    track: Annotated[tuple[TrackDocument, ...], Field(strict=False)] = ()
 
     @field_validator("addresses", mode="before")
     @classmethod

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 import time
+from collections.abc import Iterable
 
+from lbnode.election.dual import DualPath
+from lbnode.election.gateway import Prober
 from lbnode.election.lease import Leases
 from lbnode.election.machine import Announce, Changed, Claim, Event, Lease, Send, Withdraw
 from lbnode.election.member import Member
+from lbnode.election.messages import Setup
 from lbnode.election.packet import Advert
 from lbnode.election.sockets import VrrpSocket
 from lbnode.election.vip import Vips
@@ -22,7 +27,13 @@ class Actions:
     def __init__(self, leases: Leases) -> None:
         self.vips = Vips()
         self.sockets: dict[tuple[int, int], VrrpSocket] = {}  # by interface index and IP version
+        self.dual = DualPath(Setup(), "")
+        self.probers: dict[int, Prober] = {}  # by interface index
         self._leases = leases
+
+    def more_sockets(self) -> list[socket.socket]:
+        """To be waited for, beside those of VRRP."""
+        return [*self.dual.sockets, *(one for prober in self.probers.values() for one in prober.sockets)]
 
     def perform(self, member: Member) -> None:
         assert member.machine is not None
@@ -60,12 +71,29 @@ class Actions:
                 sent = True
             except OSError as error:
                 problem = f"cannot send advertisements to {outgoing.destination} on {link.name}: {error.strerror}"
+        if member.conversations:
+            sent = self.beat(member, member.endpoint.copy) or sent
         member.send_problem, member.was_sent = problem, sent
+
+    def beat(self, member: Member, message: bytes = b"") -> bool:
+        """A heartbeat now, and the next one an interval later. True if it carries `message` and could be sent."""
+        now = now_ns()
+        member.beat_at = now + member.interval
+        return self.dual.send(member, message, now) and bool(message)
 
     def _set_lease(self, member: Member, until: int) -> None:
         """An advertisement that could not be sent extends nothing: the peers did not hear it either."""
         if not (until and member.peers and not member.was_sent):
             self._leases.set(member.group, until)
+
+    def ask_gateways(self, member: Member, now: int) -> None:
+        """Those that are due, on the interface and from the address that VRRP uses."""
+        link = member.placement.link
+        prober = self.probers.get(link.index) if link else None
+        for address, mac in member.gateways.questions(now) if prober else ():
+            source = next((s for s in member.placement.sources if s.version == address.version), None)
+            if prober is not None and source is not None:
+                prober.ask(source, address, mac)
 
     # --- sockets ----------------------------------------------------------------------------------------------
 
@@ -81,9 +109,18 @@ class Actions:
                     problem = f"cannot open the VRRP socket for IPv{version} on {link.name}: {error.strerror}"
                     member.other_problems = (problem,)
                     return False
+        if member.gateways.addresses and link.index not in self.probers:
+            try:
+                self.probers[link.index] = Prober(link)
+            except OSError as error:
+                member.other_problems = (f"cannot open sockets to ask gateways on {link.name}: {error.strerror}",)
+                return False
         return True
 
-    def close_sockets(self, needed: set[tuple[int, int]]) -> None:
-        """All but the needed ones."""
-        for key in self.sockets.keys() - needed:
+    def close_sockets(self, members: Iterable[Member]) -> None:
+        """All that these members do not need."""
+        placed = [(m, m.placement.link.index) for m in members if m.placement.link is not None]
+        for key in self.sockets.keys() - {(at, source.version) for m, at in placed for source in m.placement.sources}:
             self.sockets.pop(key).close()
+        for index in self.probers.keys() - {at for member, at in placed if member.gateways.addresses}:
+            self.probers.pop(index).close()

@@ -17,24 +17,23 @@ import select
 import signal
 import socket
 import sys
-import time
 from typing import Any, Protocol
 
 from lbnode.election import messages
 from lbnode.election.actions import Actions, now_ns
-from lbnode.election.drops import Drops
+from lbnode.election.dual import DualPath
+from lbnode.election.ears import Ears
 from lbnode.election.lease import Leases
 from lbnode.election.machine import Machine
 from lbnode.election.member import Member
 from lbnode.election.messages import Setup
 from lbnode.election.netlink import open_monitor
-from lbnode.election.packet import Datagram, Rejected, vrid_of
 from lbnode.election.parent import Parent
 from lbnode.election.placement import Placement, place
 from lbnode.election.realtime import become_realtime
 from lbnode.election.succession import Succession
 from lbnode.errors import DataPlaneError
-from lbnode.model import Address, VipGroup
+from lbnode.model import VipGroup
 
 SCAN_PAUSE = 50_000_000  # ns between two listings of interfaces, however many notifications come
 AWAY = 10_000_000_000  # ns that it serves without a daemon: nobody checks servers or follows the configuration
@@ -55,10 +54,9 @@ class Driver:
         self._leases = leases
         self._actions = Actions(leases)
         self._vips = self._actions.vips
-        self._drops = Drops()
+        self._ears = Ears(self._members, self._actions)
         self._monitor = open_monitor()
         self._configured = False
-        self._taken: set[Address] = set()  # addresses of our groups that are another router's own
         self._scan_at: int | None = None
         self._scanned_at = 0
         self._leave_reason = ""
@@ -82,6 +80,7 @@ class Driver:
     def _round(self, wake: socket.socket) -> None:
         parent = [] if self._parent.gone else [self._parent]
         readers: list[HasFileno] = [*parent, self._monitor, wake, *self._actions.sockets.values()]
+        readers += self._actions.more_sockets()
         readers += self._succession.sockets if self._parent.gone else []
         writers = [self._parent] if parent and self._parent.unsent else []
         ready, _, _ = select.select(readers, writers, [], self._timeout())
@@ -96,16 +95,28 @@ class Driver:
             self._drain_monitor()
         if self._scan_at is not None and now_ns() >= self._scan_at and not self._vips.claiming:
             self._scan()
-        self._hear()  # whatever woke us: what was heard counts before any timer
+        if self._ears.hear():  # whatever woke us: what was heard counts before any timer
+            self._scan_at = now_ns()
         now = now_ns()
         self._vips.pump(now)
         for member in self._members.values():
-            if member.machine is not None:
-                timer = member.machine.get_timer()
-                if timer is not None and timer <= now:
-                    member.machine.handle_timer(now)
-                    self._actions.perform(member)
+            self._serve_timers(member, now)
         self._report()
+
+    def _serve_timers(self, member: Member, now: int) -> None:
+        machine = member.machine
+        if machine is None or not member.started:
+            return
+        timer = machine.get_timer()
+        if timer is not None and timer <= now:
+            if member.active and (reason := member.refuses_to_hold(now)):
+                machine.fence(now, reason)
+            else:
+                machine.handle_timer(now, "" if member.active else member.refuses_takeover(now))
+            self._actions.perform(member)
+        if member.conversations and member.beat_at <= now:
+            self._actions.beat(member)
+        self._actions.ask_gateways(member, now)
 
     def _wait_for_heir(self) -> bool:
         """lbnoded has died. False: do not go on, another process takes over or nobody came for too long."""
@@ -124,45 +135,12 @@ class Driver:
     def _timeout(self) -> float | None:
         """Seconds until the next thing to do by the clock."""
         times = [member.machine.get_timer() for member in self._members.values() if member.machine is not None]
+        started = [member for member in self._members.values() if member.started]
+        times += [member.beat_at for member in started if member.conversations]
+        times += [member.gateways.ask_at for member in started if member.gateways.addresses]
         others = (self._scan_at, self._vips.pump_at, self._away_until)
         due = min((at for at in (*times, *others) if at is not None), default=None)
         return None if due is None else max(0, due - now_ns()) / 1e9
-
-    def _hear(self) -> None:
-        for (index, version), vrrp in self._actions.sockets.items():
-            for datagram in vrrp.receive():
-                vrid = None if isinstance(datagram, Rejected) else vrid_of(datagram.payload)
-                member = self._member_for(index, version, vrid)
-                if member is None:
-                    continue  # another virtual router on this network, none of our business
-                try:
-                    if isinstance(datagram, Rejected):
-                        raise datagram
-                    self._hear_one(member, datagram)
-                    self._refuse_address(datagram.source)
-                except Rejected as error:
-                    self._drops.count(vrrp.link.name, error)
-
-    def _hear_one(self, member: Member, datagram: Datagram) -> None:
-        assert member.machine is not None
-        now = now_ns()
-        advert = member.endpoint.receive(datagram, now, time.time_ns())
-        if advert is not None:
-            member.machine.receive(advert, now)
-            self._actions.perform(member)
-
-    def _refuse_address(self, source: Address) -> None:
-        """Until the next configuration: a router that rests for a while keeps its address."""
-        if source not in self._taken and any(source in member.addresses for member in self._members.values()):
-            self._taken.add(source)
-            self._scan_at = now_ns()
-
-    def _member_for(self, index: int, version: int, vrid: int | None) -> Member | None:
-        here = [member for member in self._members.values() if member.started and member.speaks_on(index, version)]
-        for member in here:
-            if member.group.vrid == vrid:
-                return member
-        return here[0] if here and vrid is None else None  # too short to say for whom: any may count it
 
     # --- interfaces and configuration -----------------------------------------------------------------------
 
@@ -196,18 +174,13 @@ class Driver:
                     for place in member.placement.places
                 }
             )
-        self._actions.close_sockets(
-            {
-                (member.placement.link.index, source.version)
-                for member in self._members.values()
-                if member.placement.link
-                for source in member.placement.sources
-            }
-        )
+        self._actions.close_sockets(self._members.values())
 
     def _fit(self, member: Member) -> None:
         was_running = member.placement.running
-        placement = place(member.group, self._vips.links, self._vips.present, sole=not member.peers, taken=self._taken)
+        placement = place(
+            member.group, self._vips.links, self._vips.present, sole=not member.peers, taken=self._ears.taken
+        )
         clash = self._clash(member, placement)
         able = placement.link is not None and (placement.running or not member.peers) and not clash
         able = able and not member.authentication_problem
@@ -228,13 +201,14 @@ class Driver:
         member.other_problems = (clash,) if clash else ()
         if not able:
             return
+        member.configure_endpoint(now_ns())
         if not self._actions.open_sockets(member):
             self._scan_at = self._scanned_at + RETRY_SCAN
             return
-        member.configure_endpoint()
         now = now_ns()
         if member.machine is None or not member.started:
             member.machine = Machine(member.router())
+            member.machine.name_of = member.name_of
             self._start(member, now)
         elif member.machine.router != member.router():
             member.machine.reconfigure(member.router(), now)
@@ -265,8 +239,12 @@ class Driver:
         return ""
 
     def _set_groups(self, groups: list[VipGroup]) -> None:
+        if not self._configured:  # not before: the process before this one hears the heartbeats until it abdicates
+            self._actions.dual = DualPath(self._setup, self._node)
+            if self._actions.dual.problem:
+                self.warn(self._actions.dual.problem)
         self._configured = True
-        self._taken.clear()
+        self._ears.taken.clear()
         wanted = {group.name: group for group in groups if self._node in group.priorities}
         for name in self._members.keys() - wanted.keys():
             self._stop(self._members.pop(name), "removed from the configuration")
@@ -278,6 +256,8 @@ class Driver:
             if member.group.vrid != group.vrid:
                 self._stop(member, f"the VRID changed to {group.vrid}")
             member.reconfigure(group, self._node, self._setup)
+        for member in self._members.values():
+            self._actions.dual.converse(member, now_ns())
         self._scan_at = now_ns()
 
     def _stop(self, member: Member, reason: str) -> None:
@@ -326,7 +306,7 @@ class Driver:
             if role != member.reported or everything:
                 member.reported = role
                 self._parent.tell(messages.role_message(role))
-        for report in self._drops.reports(now_ns()):
+        for report in self._ears.drops.reports(now_ns()):
             self._parent.tell(report)
         self._parent.flush()
 

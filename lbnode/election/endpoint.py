@@ -44,10 +44,15 @@ class Outgoing:
 
 
 class Endpoint:
-    """`configure` comes before all else. `alarm`: what was received lately and is accepted, yet wrong; "" = nothing."""
+    """`configure` comes before all else. `alarm`: what was received lately and is accepted, yet wrong; "" = nothing.
+
+    `copy`: the last advertisement in the first family for the second path, see `heartbeat`; empty while unsigned, since
+    the receiver could not tell copies from news.
+    """
 
     def __init__(self) -> None:
         self.alarm = ""
+        self.copy = b""
         self._vrid = 0
         self._interval_cs = 0
         self._addresses: Mapping[Address, tuple[Address, ...]] = {}
@@ -64,10 +69,13 @@ class Endpoint:
     def datagrams(self, advert: Advert, utc: int) -> list[Outgoing]:
         """The machine's advertisement in each family and to each peer. `utc` in ns, for the trailer."""
         found: list[Outgoing] = []
+        self.copy = b""
         for source, addresses in self._addresses.items():
             form = self._style.checksum or self._form
             one = replace(advert, source=source, addresses=addresses, form=form, version=self._style.version)
             trailer = self._signer.trailer(self._style.authentication, one, message(one), utc)
+            if trailer and not self.copy:
+                self.copy = encode(one, None, trailer)
             peers = [peer for peer in self._style.unicast if peer.version == source.version and peer != source]
             to_all = peers if self._style.unicast else [group_of(source)]
             found += [Outgoing(source, to, encode(one, to, trailer)) for to in to_all]

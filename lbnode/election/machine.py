@@ -16,6 +16,9 @@ What it adds to the RFC, and why (field evidence: keepalived issues 166, 1884, 2
 - the best of the remaining members takes over a released group without waiting for Skew_Time: nobody is better;
 - a release by somebody else than the Active we follow is ignored: packets of two senders may change their order.
 
+What other ways tell (heartbeats, the gateway, etcd) comes in as arguments, see `receive` and `handle_timer`; without
+them this is VRRP alone.
+
 A group with addresses of both families has one machine: the first family (that of `source`) carries the election, and
 what is heard in the second counts only while the first is silent. Else one node would look like two senders.
 """
@@ -32,6 +35,7 @@ from lbnode.model import Address, VrrpState
 
 CENTISECOND = 10_000_000  # ns
 SECOND = 100 * CENTISECOND
+MILLISECOND = CENTISECOND // 10
 ANNOUNCE_COUNT = 5  # gratuitous ARPs per address and round: they have no acknowledgement
 # The first round comes at takeover; switches and hosts that were not ready get another chance at these ages.
 ANNOUNCE_AFTER = (SECOND // 10, SECOND // 2, SECOND, 5 * SECOND)
@@ -132,6 +136,7 @@ class Input(Enum):
     INFERIOR = auto()
     DARK = auto()  # we were not running for dark_after
     HANDOVER = auto()  # the operator asks us to give the role away
+    FENCED = auto()  # we may not hold the group any longer, see fence.refuses_to_hold
     STOP = auto()
 
 
@@ -141,6 +146,9 @@ class Machine:
         self.state = VrrpState.INITIALIZE
         self.active_address: Address | None = None  # the current Active, when it is another node
         self.alarm = ""  # what the last advertisement says that does not fit our configuration
+        self.epoch = 0  # of our ownership in the shared store, once it is known there; each takeover begins with 0
+        self.refused = ""  # why we stay Backup although nobody is heard
+        self.name_of: Callable[[Address], str] = str  # what people call the node with this VRRP address
         self._first_heard_at: int | None = None  # an advertisement in the first family
         self._active_interval = router.interval  # Active_Adver_Interval, ns
         self._active_priority = 0  # of the Active we follow
@@ -175,12 +183,20 @@ class Machine:
         if self.router.peers:
             self._dispatch(Input.HANDOVER, now, "handed over on request")
 
+    def fence(self, now: int, reason: str) -> None:
+        """Give the Active role up because of what other ways than VRRP tell. Without effect when not Active."""
+        self._dispatch(Input.FENCED, now, reason)
+
     def receive_datagram(self, packet: bytes, now: int) -> None:
         """An IPv4 packet with its header. Raises packet.Rejected when it is invalid; then no state has changed."""
         self.receive(parse_ipv4(packet, self.router.vrid, self.router.source), now)
 
-    def receive(self, advert: Advert, now: int) -> None:
-        """A valid advertisement of this virtual router, of either family."""
+    def receive(self, advert: Advert, now: int, *, epoch: int = 0, deaf: bool = False) -> None:
+        """A valid advertisement of this virtual router, of either family.
+
+        `epoch`: that of the sender's ownership, 0 = not known. `deaf`: the sender does not hear us, though we hear it:
+        so only we can end it that both are Active.
+        """
         if self.state is VrrpState.INITIALIZE:
             return
         self._step_down_if_dark(now)
@@ -189,10 +205,22 @@ class Machine:
         elif self._first_heard_at is not None and now - self._first_heard_at < 2 * self._active_interval:
             return
         self.alarm = self._mismatch(advert)
-        self._dispatch(self._classify(advert), now, f"priority {advert.priority} from {advert.source}", advert)
+        kind, name = self._classify(advert), self.name_of(advert.source)
+        reason = f"priority {advert.priority} from {name}"
+        if self.state is VrrpState.ACTIVE and kind is not Input.RELEASE:
+            if epoch and self.epoch and epoch != self.epoch:
+                kind = Input.SUPERIOR if epoch > self.epoch else Input.INFERIOR
+                reason = f"{name} became active after us"
+            elif deaf:
+                kind, self._gave_way = Input.SUPERIOR, True
+                reason = f"{name} is active, too, and does not hear us"
+        self._dispatch(kind, now, reason, advert)
 
-    def handle_timer(self, now: int) -> None:
-        """To be called at or after `get_timer`, once nothing received is unread: what was heard counts first."""
+    def handle_timer(self, now: int, refusal: str = "") -> None:
+        """To be called at or after `get_timer`, once nothing received is unread: what was heard counts first.
+
+        `refusal`: why a Backup may not take over now, see fence.refuses_takeover; it tries again an interval later.
+        """
         if self.state is VrrpState.ACTIVE:
             self._step_down_if_dark(now)
         if self.state is VrrpState.ACTIVE:
@@ -203,8 +231,16 @@ class Machine:
         elif self.state is VrrpState.BACKUP and now >= self._down_at:
             if now - self._down_at > self._active_interval and not self._heard_out:
                 self._heard_out, self._down_at = True, now + self._active_interval
+            elif refusal:
+                self.refused, self._down_at = refusal, now + self.router.interval
             else:
-                self._dispatch(Input.TIMER, now, self._down_reason)
+                self._dispatch(Input.TIMER, now, self._why_takeover(now))
+
+    @property
+    def ask_at(self) -> int | None:
+        """When a Backup should ask the shared store about the owner, to have the answer when its timer fires: after the
+        second advertisement is missing."""
+        return self._down_at - self._active_interval if self.state is VrrpState.BACKUP else None
 
     def get_timer(self) -> int | None:
         """When to call `handle_timer` next; None: never."""
@@ -257,6 +293,7 @@ class Machine:
 
     def _take_over(self, now: int, reason: str, _: Advert | None) -> None:
         self.state, self.active_address, self.alarm, self._gave_way = VrrpState.ACTIVE, None, "", False
+        self.epoch, self.refused = 0, ""
         self._advertise_now(now)
         self._events.append(Claim())
         self._announce_series(now)
@@ -310,16 +347,16 @@ class Machine:
         self._listen_to(advert, now)
         in_time = self._active_interval < 2 * since_last < 3 * self._active_interval  # it runs now, and so did we
         if self.router.preempt and not self._gave_way and in_time and now >= self._preempt_at:
-            self._arm_down(now, 0, f"preempted priority {advert.priority} of {advert.source}")
+            self._arm_down(now, 0, f"preempted priority {advert.priority} of {self.name_of(advert.source)}")
 
     def _listen_to(self, advert: Advert, now: int) -> None:
         self.active_address, self._active_priority = advert.source, advert.priority
-        self._active_interval, self._heard_at = advert.interval_cs * CENTISECOND, now
-        self._arm_down(now, self._down_interval(), f"nothing heard from {advert.source} in time")
+        self._active_interval, self._heard_at, self.refused = advert.interval_cs * CENTISECOND, now, ""
+        self._arm_down(now, self._down_interval(), "")
 
     def _hear_release(self, now: int, _reason: str, advert: Advert | None) -> None:
         assert advert is not None
-        reason = f"released by {advert.source}"
+        reason = f"released by {self.name_of(advert.source)}"
         if self.active_address not in (None, advert.source):
             return  # overtaken on its way by the advertisement of a successor whom we follow already
         # Even at once means by the timer: what else has been received may show a successor.
@@ -337,6 +374,14 @@ class Machine:
             return Input.SUPERIOR if advert.priority > router.priority else Input.INFERIOR
         ours = router.source if advert.source.version == router.source.version else router.second_source
         return Input.SUPERIOR if ours is None or int(advert.source) > int(ours) else Input.EQUAL
+
+    def _why_takeover(self, now: int) -> str:
+        if self._down_reason or self.active_address is None:
+            return self._down_reason
+        name, silent = self.name_of(self.active_address), now - self._heard_at
+        ended = silent - self._active_interval * 5 // 2
+        lease = f", its lease ended {ended // MILLISECOND} ms ago" if ended > 0 else ""
+        return f"no advertisement from {name} for {silent // MILLISECOND} ms{lease}"
 
     def _best_of_the_rest(self) -> bool:
         """No remaining member has a higher claim than we, so that nobody is to be waited for."""
@@ -399,7 +444,7 @@ class Machine:
 
 Action = Callable[[Machine, int, str, Advert | None], None]
 
-# RFC 9568 section 6.4, and the two rows it does not have (DARK, HANDOVER). What is absent has no effect.
+# RFC 9568 section 6.4, and the three rows it does not have (DARK, HANDOVER, FENCED). What is absent has no effect.
 TRANSITIONS: Mapping[tuple[VrrpState, Input], Action] = {
     (VrrpState.INITIALIZE, Input.START): Machine._begin,
     (VrrpState.INITIALIZE, Input.RESUME): Machine._take_over,
@@ -416,5 +461,6 @@ TRANSITIONS: Mapping[tuple[VrrpState, Input], Action] = {
     (VrrpState.ACTIVE, Input.INFERIOR): Machine._assert_role,
     (VrrpState.ACTIVE, Input.DARK): Machine._step_down,
     (VrrpState.ACTIVE, Input.HANDOVER): Machine._hand_over,
+    (VrrpState.ACTIVE, Input.FENCED): Machine._hand_over,
     (VrrpState.ACTIVE, Input.STOP): Machine._release,
 }

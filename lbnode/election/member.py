@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from ipaddress import ip_address
 
 from lbnode.election.authentication import OFF, Authentication, Mode
 from lbnode.election.endpoint import Endpoint, Style
-from lbnode.election.machine import Machine, VirtualRouter
+from lbnode.election.fence import Evidence, Policy, refuses_takeover, refuses_to_hold
+from lbnode.election.gateway import Gateways
+from lbnode.election.heartbeat import Conversation
+from lbnode.election.machine import CENTISECOND, Machine, VirtualRouter
 from lbnode.election.messages import Setup
 from lbnode.election.packet import ChecksumForm
 from lbnode.election.placement import NOWHERE
-from lbnode.model import Role, VipGroup, VrrpState
+from lbnode.model import Address, Role, VipGroup, VrrpState
 
 
 class Member:
@@ -29,6 +33,9 @@ class Member:
         self.was_sent = False  # the last advertisement, by one way at least
         self.other_problems: tuple[str, ...] = ()
         self.reported: Role | None = None
+        self.conversations: dict[str, Conversation] = {}  # on the second path, by node
+        self.beat_at = 0  # when a heartbeat is due, ns
+        self.gateways = Gateways()
 
     def reconfigure(self, group: VipGroup, node: str, setup: Setup) -> None:
         self.group = group
@@ -44,6 +51,50 @@ class Member:
     @property
     def started(self) -> bool:
         return self.machine is not None and self.machine.state is not VrrpState.INITIALIZE
+
+    @property
+    def interval(self) -> int:
+        """Advertisement_Interval in ns."""
+        return self._interval_cs * CENTISECOND
+
+    def conversation_with(self, source: Address) -> tuple[str, Conversation] | None:
+        """With the node that has this VRRP address."""
+        for name, conversation in self.conversations.items():
+            if conversation.heard is not None and conversation.heard.source == source:
+                return name, conversation
+        return None
+
+    @property
+    def patience(self) -> int:
+        """ns of silence after which a member or the gateway counts as not reachable."""
+        return 3 * self.interval
+
+    def connected_beside(self, peer: str, now: int) -> bool:
+        """We hear the gateway, or other members than this one."""
+        others = (talk for name, talk in self.conversations.items() if name != peer)
+        return self.gateways.answers(now) is True or any(talk.hears(now, self.patience) for talk in others)
+
+    def evidence(self, now: int) -> Evidence:
+        """What is known beside VRRP."""
+        talks = self.conversations
+        heard = any(talk.is_heard(now, self.patience) for talk in talks.values())
+        # Without heartbeats of all, or as long as there was no time to say a word, silence proves nothing.
+        everybody = len(talks) == len(self.peers) and all(now - t.began_at > 2 * self.patience for t in talks.values())
+        active_peer = next((n for n, t in talks.items() if t.hears(now, self.interval * 5 // 2) and t.heard_active), "")
+        peer = True if heard else False if talks and everybody else None
+        return Evidence(peer, self.gateways.answers(now), active_peer=active_peer)
+
+    def refuses_takeover(self, now: int) -> str:
+        """Why a Backup stays Backup; "" = it may take over. So may a sole member, always."""
+        return refuses_takeover(Policy(self.group.policy), self.evidence(now)) if self.peers else ""
+
+    def refuses_to_hold(self, now: int) -> str:
+        """Why an Active gives the group up; "" = it goes on."""
+        return refuses_to_hold(Policy(self.group.policy), self.evidence(now)) if self.peers else ""
+
+    def name_of(self, source: Address) -> str:
+        known = self.conversation_with(source)
+        return known[0] if known else str(source)
 
     def speaks_on(self, index: int, version: int) -> bool:
         link = self.placement.link
@@ -63,8 +114,10 @@ class Member:
             second[0] if second else None,
         )
 
-    def configure_endpoint(self) -> None:
+    def configure_endpoint(self, now: int) -> None:
         group = self.group
+        gateways = [ip_address(track.what) for track in group.track if track.kind == "gateway"]
+        self.gateways.configure(gateways, self.interval, now)
         form = None if group.checksum == "auto" else ChecksumForm(group.checksum)
         style = Style(group.version, form, group.unicast_peers, self.authentication)
         self.endpoint.configure(group.vrid, self._interval_cs, self.placement.speakers, style)
@@ -82,7 +135,8 @@ class Member:
             self.send_problem,
             self.authentication_problem,
         ]
-        problems += [machine.alarm if machine else "", self.endpoint.alarm]
+        problems += [machine.refused, machine.alarm] if machine else []
+        problems += [self.endpoint.alarm]
         return Role(
             self.name,
             machine.state if machine else VrrpState.INITIALIZE,

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Any
 
-from lbnode.model import Role, VipAddress, VipGroup, VrrpState
+from lbnode.model import Role, Track, VipAddress, VipGroup, VrrpState
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,8 @@ class Setup:
 
     keys: Mapping[int, bytes] = field(default_factory=dict, repr=False)  # by id; the first signs
     nodes: frozenset[str] = frozenset()
+    listen: tuple[str, int] | None = None  # address and UDP port of the heartbeats; None: there are none
+    peers: Mapping[str, tuple[str, int]] = field(default_factory=dict)  # where those of the others go
 
 
 LEAVE = {"leave": True}  # release everything and end; a socket that closes without it means that lbnoded has died
@@ -36,12 +38,14 @@ def encode_line(message: dict[str, Any]) -> bytes:
 
 def setup_message(setup: Setup) -> dict[str, Any]:
     keys = {str(number): key.hex() for number, key in setup.keys.items()}
-    return {"setup": {"keys": keys, "nodes": sorted(setup.nodes)}}
+    return {"setup": {"keys": keys, "nodes": sorted(setup.nodes), "listen": setup.listen, "peers": dict(setup.peers)}}
 
 
 def setup_from(document: dict[str, Any]) -> Setup:
     keys = {int(number): bytes.fromhex(key) for number, key in document["keys"].items()}
-    return Setup(keys, frozenset(document["nodes"]))
+    listen = document["listen"]
+    peers = {name: (host, port) for name, (host, port) in document["peers"].items()}
+    return Setup(keys, frozenset(document["nodes"]), (listen[0], listen[1]) if listen else None, peers)
 
 
 def groups_message(groups: Iterable[VipGroup], leases: Mapping[str, int] = {}) -> dict[str, Any]:
@@ -62,6 +66,8 @@ def _group_document(group: VipGroup) -> dict[str, Any]:
         "checksum": group.checksum,
         "unicast_peers": [str(address) for address in group.unicast_peers],
         "authentication": group.authentication,
+        "policy": group.policy,
+        "track": [[track.kind, track.what, track.weight] for track in group.track],
     }
 
 
@@ -70,7 +76,8 @@ def group_from(document: dict[str, Any]) -> VipGroup:
         VipAddress(ip_address(address), length, interface) for address, length, interface in document["addresses"]
     )
     peers = tuple(ip_address(text) for text in document["unicast_peers"])
-    return VipGroup(**{**document, "addresses": addresses, "unicast_peers": peers})
+    track = tuple(Track(kind, what, weight) for kind, what, weight in document["track"])
+    return VipGroup(**{**document, "addresses": addresses, "unicast_peers": peers, "track": track})
 
 
 def role_message(role: Role) -> dict[str, Any]:

@@ -53,11 +53,18 @@ def answered(frame: bytes) -> tuple[Address, bytes] | None:
     payload_len, next_header, hop_limit = struct.unpack_from("!HBB", frame, 18)
     if (next_header, hop_limit) != (_ICMPV6, 255) or not 24 <= payload_len <= len(frame) - 54:
         return None
-    message, target = frame[54 : 54 + payload_len], IPv6Address(frame[62:78])
+    message = frame[54 : 54 + payload_len]
     pseudo = frame[22:54] + struct.pack("!II", payload_len, _ICMPV6)
-    if message[:2] != bytes((_NEIGHBOUR_ADVERTISEMENT, 0)) or target.is_multicast or checksum(pseudo + message):
+    target = advertised(message)
+    return None if target is None or checksum(pseudo + message) else (target, frame[6:12])
+
+
+def advertised(message: bytes) -> IPv6Address | None:
+    """The address that a neighbour advertisement (an ICMPv6 message) is about; None for all other messages."""
+    if len(message) < 24 or message[:2] != bytes((_NEIGHBOUR_ADVERTISEMENT, 0)):
         return None
-    return target, frame[6:12]
+    target = IPv6Address(message[8:24])
+    return None if target.is_multicast else target
 
 
 def _arp_request(mac: bytes, source: IPv4Address, target: IPv4Address) -> bytes:

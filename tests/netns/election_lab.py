@@ -104,6 +104,10 @@ class Daemon:
         if groups:
             self.configure(*groups)
 
+    @property
+    def reason(self) -> str:
+        return self.roles[-1]["reason"] if self.roles else ""
+
     def _read(self) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
@@ -224,6 +228,17 @@ class Lab:
         """Silent isolation: the switch forwards nothing, carrier stays."""
         ip("-n", self.net.ns("sw"), "link", "set", f"to-{name}", "nomaster")
 
+    def cut_multicast(self) -> None:
+        """The switch forwards no multicast any more; unicast and broadcast it does."""
+        for port in ("to-a", "to-b"):
+            ip("-n", self.net.ns("sw"), "link", "set", port, "type", "bridge_slave", "mcast_flood", "off")
+
+    def deafen(self, name: str) -> None:
+        """The switch forwards nothing to this node any more, but everything from it."""
+        flags = [("learning", "off"), ("flood", "off"), ("mcast_flood", "off"), ("bcast_flood", "off")]
+        arguments = [word for flag in flags for word in flag]
+        ip("-n", self.net.ns("sw"), "link", "set", f"to-{name}", "type", "bridge_slave", *arguments, "fdb_flush")
+
     def heal(self, name: str) -> None:
         ip("-n", self.net.ns("sw"), "link", "set", f"to-{name}", "master", "br0")
 
@@ -260,6 +275,35 @@ class Lab:
             return count
 
         return removals
+
+    def multicast_heard(self, name: str) -> Callable[[], int]:
+        """From now on, how many advertisements by multicast have reached this node."""
+
+        def listen() -> socket.socket:
+            raw = socket.socket(socket.AF_INET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 112)
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"front\0")
+            return raw
+
+        raw, count = self.net.call(name, listen), 0
+
+        def heard() -> int:
+            nonlocal count
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    count += ip_address(raw.recv(2048)[16:20]).is_multicast
+            return count
+
+        return heard
+
+    def silent_for(self, heard: Callable[[], int], seconds: float) -> bool:
+        """Nothing more is heard for so long."""
+        before = heard()
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if heard() != before:
+                return False
+            time.sleep(0.01)
+        return True
 
     def count_announcements(self) -> Callable[[], set[Address]]:
         """From now on, the addresses whose announcements the client has heard."""

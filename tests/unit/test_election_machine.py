@@ -11,9 +11,11 @@ import pytest
 from lbnode.election.machine import (
     CENTISECOND,
     FOREVER,
+    MILLISECOND,
     SECOND,
     TRANSITIONS,
     Announce,
+    Changed,
     Event,
     Input,
     Lease,
@@ -363,3 +365,78 @@ def test_mutated_packets_are_rejected_and_leave_the_state_unchanged(seed: int) -
 def test_parameters_out_of_range_are_refused(field: tuple[str, int]) -> None:
     with pytest.raises(ValueError, match="out of range"):
         replace(ROUTER, **{field[0]: field[1]})
+
+
+# --- what other ways than VRRP tell --------------------------------------------------------------------------
+
+
+def said(machine: Machine) -> str:
+    """The reason of the last change."""
+    return [event.reason for event in events(machine) if isinstance(event, Changed)][-1]
+
+
+def advert(priority: int, source: IPv4Address = THEIRS) -> Advert:
+    return Advert(51, priority, 10, (VIP,), source)
+
+
+def test_of_two_actives_the_later_epoch_wins_whatever_the_priority() -> None:
+    machine, t = active()
+    machine.epoch = 5
+    machine.receive(advert(250), t + 1, epoch=4)
+    assert (machine.state, kinds(machine)) == (VrrpState.ACTIVE, ["advert 150", "Lease", "Announce"])
+    machine.receive(advert(50), t + 2, epoch=6)
+    assert (machine.state, said(machine)) == (VrrpState.BACKUP, "192.0.2.3 became active after us")
+
+
+def test_without_both_epochs_the_priority_decides_as_in_the_rfc() -> None:
+    for own, theirs in ((0, 6), (5, 0), (5, 5)):
+        machine, t = active()
+        machine.epoch = own
+        machine.receive(advert(50), t + 1, epoch=theirs)
+        assert machine.state is VrrpState.ACTIVE
+        machine.receive(advert(250), t + 2, epoch=theirs)
+        assert machine.state is VrrpState.BACKUP
+
+
+def test_an_active_yields_to_one_that_does_not_hear_it_and_does_not_preempt_it() -> None:
+    machine, t = active(replace(ROUTER, preempt=True))
+    machine.name_of = lambda _: "gw2"
+    machine.receive(advert(50), t + 1, deaf=True)
+    assert (machine.state, said(machine)) == (VrrpState.BACKUP, "gw2 is active, too, and does not hear us")
+    for step in range(1, 50):
+        machine.receive(advert(50), t + step * I, deaf=True)
+        machine.handle_timer(t + step * I)
+    assert machine.state is VrrpState.BACKUP
+
+
+def test_a_backup_that_may_not_take_over_says_why_and_tries_again_each_interval() -> None:
+    machine = backup()
+    t = machine.get_timer() or 0
+    machine.handle_timer(t, "cut off")
+    assert (machine.state, machine.refused, machine.get_timer()) == (VrrpState.BACKUP, "cut off", t + I)
+    machine.handle_timer(t + I)
+    assert (machine.state, machine.refused) == (VrrpState.ACTIVE, "")
+
+
+def test_an_active_that_may_not_hold_the_group_releases_it() -> None:
+    machine, t = active()
+    machine.fence(t + 1, "etcd names gw2 as the owner since then")
+    assert kinds(machine) == ["Lease", "Withdraw", "advert 0", "Changed"]
+    assert machine.state is VrrpState.BACKUP
+    machine.fence(t + 2, "again")
+    assert kinds(machine) == []
+
+
+def test_the_store_is_asked_an_interval_before_the_timer_fires() -> None:
+    machine = backup()
+    hear(machine, T0 + I, 250)
+    assert machine.ask_at == (machine.get_timer() or 0) - I > T0 + 3 * I
+    assert active()[0].ask_at is None
+
+
+def test_a_takeover_says_how_long_nobody_was_heard_and_since_when_the_lease_was_over() -> None:
+    machine = backup()
+    machine.name_of = lambda _: "gw1"
+    hear(machine, T0 + I, 250)
+    machine.handle_timer(T0 + I + 345 * MILLISECOND)
+    assert said(machine) == "no advertisement from gw1 for 345 ms, its lease ended 95 ms ago"

@@ -1,0 +1,95 @@
+"""Everything the election hears: VRRP, heartbeats, answers of gateways. Each goes to the members it concerns."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from lbnode.election.actions import Actions, now_ns
+from lbnode.election.drops import Drops
+from lbnode.election.member import Member
+from lbnode.election.packet import Datagram, Reason, Rejected, vrid_of
+from lbnode.model import Address
+
+HEARTBEATS = "heartbeats"  # where an interface's name stands for other drops
+
+
+class Ears:
+    """`taken`: addresses of our groups that are another router's own, since it advertises from them."""
+
+    def __init__(self, members: Mapping[str, Member], actions: Actions) -> None:
+        self.taken: set[Address] = set()
+        self.drops = Drops()
+        self._members = members
+        self._actions = actions
+
+    def hear(self) -> bool:
+        """Read everything that waits. True if `taken` has grown."""
+        before = len(self.taken)
+        self._hear_vrrp()
+        self._hear_beats()
+        self._hear_gateways()
+        return len(self.taken) > before
+
+    def _hear_vrrp(self) -> None:
+        for (index, version), vrrp in self._actions.sockets.items():
+            for datagram in vrrp.receive():
+                vrid = None if isinstance(datagram, Rejected) else vrid_of(datagram.payload)
+                member = self._member_for(index, version, vrid)
+                if member is None:
+                    continue  # another virtual router on this network, none of our business
+                try:
+                    if isinstance(datagram, Rejected):
+                        raise datagram
+                    self._hear_one(member, datagram)
+                    self._refuse_address(datagram.source)
+                except Rejected as error:
+                    self.drops.count(vrrp.link.name, error)
+
+    def _hear_one(self, member: Member, datagram: Datagram) -> None:
+        assert member.machine is not None
+        now = now_ns()
+        advert = member.endpoint.receive(datagram, now, time.time_ns())
+        if advert is None:
+            return
+        known = member.conversation_with(advert.source)
+        beat = known[1].heard if known and known[1].hears(now, member.patience) else None
+        epoch = beat.epoch if beat else 0
+        deaf = beat is not None and beat.connected and known is not None and known[1].is_deaf(now, member.patience)
+        member.machine.receive(advert, now, epoch=epoch, deaf=deaf)
+        self._actions.perform(member)
+
+    def _hear_beats(self) -> None:
+        """Heartbeats, and the advertisements that they carry."""
+        for beat in self._actions.dual.receive():
+            try:
+                if isinstance(beat, Rejected):
+                    raise beat
+                member = self._members.get(beat.group)
+                if member is None or not member.started or beat.node not in member.conversations:
+                    continue
+                member.conversations[beat.node].receive(beat, now_ns(), member.patience)
+                if beat.copy is not None:
+                    self._hear_one(member, beat.copy)
+            except Rejected as error:
+                if error.reason is not Reason.STALE:  # how every conversation begins
+                    self.drops.count(HEARTBEATS, error)
+
+    def _hear_gateways(self) -> None:
+        for prober in self._actions.probers.values():
+            for address, mac in prober.answers():
+                now = now_ns()
+                for member in self._members.values():
+                    member.gateways.heard(address, mac, now)
+
+    def _member_for(self, index: int, version: int, vrid: int | None) -> Member | None:
+        here = [member for member in self._members.values() if member.started and member.speaks_on(index, version)]
+        for member in here:
+            if member.group.vrid == vrid:
+                return member
+        return here[0] if here and vrid is None else None  # too short to say for whom: any may count it
+
+    def _refuse_address(self, source: Address) -> None:
+        """Until the next configuration: a router that rests for a while keeps its address."""
+        if any(source in member.addresses for member in self._members.values()):
+            self.taken.add(source)

@@ -1,0 +1,118 @@
+"""Does the gateway of the network answer? Asked by ARP and neighbour solicitation, as any host would.
+
+`Gateways` keeps the answers of one group; `Prober` has the sockets of one interface.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterator, Sequence
+from ipaddress import IPv4Address
+
+from lbnode.election.neighbour import advertised, answered, probe
+from lbnode.election.placement import Link
+from lbnode.model import Address
+
+MIN_PERIOD = 100_000_000  # ns between two questions to one gateway
+_ETH_P_ARP = 0x0806
+_ICMP6_FILTER = 1  # linux/icmpv6.h
+_NEIGHBOUR_ADVERTISEMENT = 136
+_HOP_LIMIT = 255  # RFC 4861 section 7.1.2
+_BATCH = 512
+
+
+class Gateways:
+    """Which gateways of a group have answered lately. Times in ns of one monotonic clock. `ask_at`: when to ask."""
+
+    def __init__(self) -> None:
+        self.ask_at = 0
+        self._period = MIN_PERIOD
+        self._since: dict[Address, int] = {}  # the first question
+        self._heard: dict[Address, tuple[int, bytes]] = {}  # when, and from which MAC
+
+    def configure(self, addresses: Sequence[Address], interval: int, now: int) -> None:
+        """Ask them in each advertisement interval, but not too often."""
+        self._period = max(MIN_PERIOD, interval)
+        self._since = {address: self._since.get(address, now) for address in addresses}
+
+    @property
+    def addresses(self) -> Sequence[Address]:
+        return tuple(self._since)
+
+    def questions(self, now: int) -> list[tuple[Address, bytes]]:
+        """(gateway, MAC to ask) of those to ask now: all of them, by broadcast if the last answer is missing."""
+        if not self._since or now < self.ask_at:
+            return []
+        self.ask_at = now + self._period
+        fresh = now - self._period * 3 // 2
+        known = {address: mac for address, (at, mac) in self._heard.items() if at > fresh}
+        return [(address, known.get(address, b"")) for address in self._since]
+
+    def heard(self, address: Address, mac: bytes, now: int) -> None:
+        if address in self._since:
+            self._heard[address] = now, mac
+
+    def answer_of(self, address: Address, now: int) -> bool:
+        """It answered lately, or there was no time to yet."""
+        last = max(self._since[address], self._heard.get(address, (0, b""))[0])
+        return now - last <= 3 * self._period
+
+    def answers(self, now: int) -> bool | None:
+        """One of them at least does; None: there are none."""
+        return any(self.answer_of(address, now) for address in self._since) if self._since else None
+
+
+class Prober:
+    """Sends questions and hears answers on one interface. Needs CAP_NET_RAW."""
+
+    def __init__(self, link: Link) -> None:
+        self.link = link
+        flags = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+        self._frames = socket.socket(socket.AF_PACKET, flags, 0)
+        self._nd = socket.socket(socket.AF_INET6, flags, socket.IPPROTO_ICMPV6)
+        try:
+            self._frames.bind((link.name, _ETH_P_ARP))
+            self._nd.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, link.name.encode() + b"\0")
+            blocked = [0xFFFFFFFF] * 8  # a bit for each ICMPv6 type, 1 = not for us
+            blocked[_NEIGHBOUR_ADVERTISEMENT >> 5] &= ~(1 << (_NEIGHBOUR_ADVERTISEMENT & 31))
+            self._nd.setsockopt(socket.IPPROTO_ICMPV6, _ICMP6_FILTER, struct.pack("=8I", *blocked))
+            self._nd.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT, 1)
+        except OSError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        self._frames.close()
+        self._nd.close()
+
+    @property
+    def sockets(self) -> list[socket.socket]:
+        """To be waited for."""
+        return [self._frames, self._nd]
+
+    def ask(self, source: Address, target: Address, mac: bytes) -> None:
+        """Who has `target`? To `mac`, or to all when it is empty. A question that cannot be sent gets no answer."""
+        frame = probe(self.link.mac, source, target)
+        try:
+            self._frames.sendto((mac or frame[:6]) + frame[6:], (self.link.name, 0))
+        except OSError:
+            return
+
+    def answers(self) -> Iterator[tuple[Address, bytes]]:
+        """(address, MAC) of those that have answered, up to a batch; the MAC is empty where it is not told."""
+        for _ in range(_BATCH):
+            try:
+                told = answered(self._frames.recv(2048))
+            except OSError:
+                break
+            if told is not None and isinstance(told[0], IPv4Address) and told[1] != self.link.mac:
+                yield told
+        for _ in range(_BATCH):
+            try:
+                message, ancillary, _, _ = self._nd.recvmsg(2048, 64)
+            except OSError:
+                return
+            target = advertised(message)
+            if target is not None and any(data[:4] == struct.pack("=i", _HOP_LIMIT) for _, _, data in ancillary):
+                yield target, b""

@@ -1,0 +1,82 @@
+"""The second path and the gateway's answers between real processes: what VRRP by multicast alone gets wrong."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from lbnode.election.messages import Setup
+from lbnode.lab.netns import Net
+from lbnode.model import Track
+from tests.netns.election_lab import GROUP, Daemon, Lab, until
+
+pytestmark = [pytest.mark.root]
+KEYS = {1: bytes(range(32))}
+HEARTBEATS = {"a": ("192.0.2.1", 8849), "b": ("192.0.2.2", 8849)}
+WITH_GATEWAY = replace(GROUP, track=(Track("gateway", "192.0.2.100"),))  # the client answers for one
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    with Net(f"lbt-dp{os.getpid()}") as net:
+        yield Lab(net)
+
+
+def setup_of(name: str) -> Setup:
+    return Setup(KEYS, frozenset("ab"), HEARTBEATS[name], {n: at for n, at in HEARTBEATS.items() if n != name})
+
+
+def pair(lab: Lab, group: object = GROUP) -> tuple[Daemon, Daemon]:
+    """a Active, b Backup; each knows the other by name."""
+    a = lab.daemon("a", group, setup=setup_of("a"))  # type: ignore[arg-type]
+    until(lambda: lab.holds("a"), "a becomes active while alone")
+    b = lab.daemon("b", group, setup=setup_of("b"))  # type: ignore[arg-type]
+    until(lambda: b.state == "backup" and b.roles[-1]["active_address"] == "192.0.2.1", "b follows a")
+    return a, b
+
+
+def test_a_multicast_path_that_breaks_moves_nothing_and_a_handover_still_works(lab: Lab) -> None:
+    a, b = pair(lab)
+    sent = lab.multicast_heard("b")
+    until(lambda: sent() > 0, "b hears multicast")
+    with lab.never_both():
+        lab.cut_multicast()
+        until(lambda: lab.silent_for(sent, 1.0), "b has heard no multicast for ten intervals")
+        assert lab.holds("a") and b.state == "backup"
+        a.handover("front")
+        until(lambda: lab.holds("b"), "b takes over what a released on the other path")
+    until(lambda: b.reason == "released by a" and a.roles[-1]["active_address"] == "192.0.2.2", "both say so")
+
+
+def test_power_loss_is_told_with_the_time_that_nobody_was_heard(lab: Lab) -> None:
+    a, b = pair(lab)
+    os.kill(a.process.pid, signal.SIGSTOP)  # nobody shall clean up
+    os.kill(a.driver_pid(), signal.SIGKILL)
+    until(lambda: lab.holds("b"), "b takes over")
+    until(lambda: b.state == "active", "and says so")
+    assert b.reason.startswith("no advertisement from a for 3") and "ms, its lease ended " in b.reason
+
+
+def test_a_node_that_is_cut_off_from_peer_and_gateway_gives_up_and_does_not_take_over(lab: Lab) -> None:
+    a, _b = pair(lab, WITH_GATEWAY)
+    lab.isolate("a")
+    until(lambda: lab.holds("b") and not lab.holds("a"), "the one that reaches the gateway serves")
+    until(lambda: "cut off: neither a peer nor the gateway is reachable" in a.reason + a.problem, "the other says why")
+    lab.heal("a")
+    until(lambda: a.roles[-1]["active_address"] == "192.0.2.2" and a.problem == "", "it follows after the heal")
+    assert lab.holds("b") and not lab.holds("a")
+    lab.isolate("a")  # a Backup this time
+    until(lambda: "cut off" in a.problem, "it stays what it is and says why")
+    assert not lab.holds("a") and a.state == "backup"
+
+
+def test_a_backup_that_hears_nobody_does_not_take_over_without_the_gateway(lab: Lab) -> None:
+    _a, b = pair(lab, WITH_GATEWAY)
+    with lab.never_both():
+        lab.deafen("b")
+        until(lambda: "cut off" in b.problem, "b knows that it is deaf")
+        assert lab.holds("a")
