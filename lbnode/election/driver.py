@@ -107,6 +107,8 @@ class Driver:
         machine = member.machine
         if machine is None or not member.started:
             return
+        if (ahead := machine.ask_at) is not None and ahead <= now and member.asked_for != ahead:
+            member.asked_for, member.gateways.ask_at = ahead, 0
         timer = machine.get_timer()
         if timer is not None and timer <= now:
             if member.active and (reason := member.refuses_to_hold(now)):
@@ -136,6 +138,7 @@ class Driver:
         """Seconds until the next thing to do by the clock."""
         times = [member.machine.get_timer() for member in self._members.values() if member.machine is not None]
         started = [member for member in self._members.values() if member.started]
+        times += [m.machine.ask_at for m in started if m.machine is not None and m.machine.ask_at != m.asked_for]
         times += [member.beat_at for member in started if member.conversations]
         times += [member.gateways.ask_at for member in started if member.gateways.addresses]
         others = (self._scan_at, self._vips.pump_at, self._away_until)

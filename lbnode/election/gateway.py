@@ -53,14 +53,22 @@ class Gateways:
         if address in self._since:
             self._heard[address] = now, mac
 
-    def answer_of(self, address: Address, now: int) -> bool:
-        """It answered lately, or there was no time to yet."""
-        last = max(self._since[address], self._heard.get(address, (0, b""))[0])
-        return now - last <= 3 * self._period
+    @property
+    def patience(self) -> int:
+        """ns without an answer after which one that is asked in turn counts as not reachable."""
+        return 3 * self._period
 
-    def answers(self, now: int) -> bool | None:
+    def answer_of(self, address: Address, now: int, within: int) -> bool:
+        """It has answered within the last `within` ns."""
+        return address in self._heard and now - self._heard[address][0] <= within
+
+    def answers(self, now: int, within: int) -> bool | None:
         """One of them at least does; None: there are none."""
-        return any(self.answer_of(address, now) for address in self._since) if self._since else None
+        return any(self.answer_of(address, now, within) for address in self._since) if self._since else None
+
+    def asked_long_enough(self, now: int) -> bool:
+        """Each of them has had the time to answer."""
+        return all(now - since > self.patience for since in self._since.values())
 
 
 class Prober:

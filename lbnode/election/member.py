@@ -36,6 +36,7 @@ class Member:
         self.conversations: dict[str, Conversation] = {}  # on the second path, by node
         self.beat_at = 0  # when a heartbeat is due, ns
         self.gateways = Gateways()
+        self.asked_for = 0  # the timer for which gateways were asked ahead of their turn
 
     def reconfigure(self, group: VipGroup, node: str, setup: Setup) -> None:
         self.group = group
@@ -72,17 +73,29 @@ class Member:
     def connected_beside(self, peer: str, now: int) -> bool:
         """We hear the gateway, or other members than this one."""
         others = (talk for name, talk in self.conversations.items() if name != peer)
-        return self.gateways.answers(now) is True or any(talk.hears(now, self.patience) for talk in others)
+        return self.gateways.answers(now, self.gateways.patience) is True or any(
+            talk.hears(now, self.patience) for talk in others
+        )
 
     def evidence(self, now: int) -> Evidence:
-        """What is known beside VRRP."""
-        talks = self.conversations
-        heard = any(talk.is_heard(now, self.patience) for talk in talks.values())
-        # Without heartbeats of all, or as long as there was no time to say a word, silence proves nothing.
-        everybody = len(talks) == len(self.peers) and all(now - t.began_at > 2 * self.patience for t in talks.values())
+        """What is known beside VRRP.
+
+        A Backup that is about to take over has asked the gateway just before, and wants its answer: one from before it
+        was cut off shall not count. An Active may have become so a moment ago, in place of another process (see
+        succession), and gives the others the time to say a word.
+        """
+        talks, about_to_take_over = self.conversations, not self.active
+        within = 2 * self.interval if about_to_take_over else self.patience
+        answers = self.gateways.answers(now, within if about_to_take_over else self.gateways.patience)
+        heard = any(talk.is_heard(now, within) for talk in talks.values())
+        everybody = len(talks) == len(self.peers)  # without heartbeats of all, silence proves nothing
+        if self.active and not self.gateways.asked_long_enough(now):
+            answers = answers or None
+        if self.active and any(now - talk.began_at <= 2 * self.patience for talk in talks.values()):
+            everybody = False
         active_peer = next((n for n, t in talks.items() if t.hears(now, self.interval * 5 // 2) and t.heard_active), "")
         peer = True if heard else False if talks and everybody else None
-        return Evidence(peer, self.gateways.answers(now), active_peer=active_peer)
+        return Evidence(peer, answers, active_peer=active_peer)
 
     def refuses_takeover(self, now: int) -> str:
         """Why a Backup stays Backup; "" = it may take over. So may a sole member, always."""
