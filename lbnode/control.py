@@ -13,8 +13,7 @@ from typing import Any, Protocol
 
 from lbnode.dataplane.base import PlaneStatus
 from lbnode.journal import Event, Journal
-from lbnode.model import IPIP, Connection, Counters, Netmask, Problem, Role, Tunnel
-from lbnode.stats.rates import Rates
+from lbnode.model import IPIP, Connection, Counters, Netmask, Problem, Rates, Role, Tunnel
 from lbnode.store.base import StoreHealth
 from lbnode.sync.status import SyncPeerInfo
 from lbnode.tuning.kernel import SysctlFinding

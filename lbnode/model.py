@@ -411,9 +411,23 @@ class Counters:
 
 
 @dataclass(frozen=True, slots=True)
+class Rates:
+    """Per second, over the last seconds."""
+
+    connections: float = 0.0
+    packets_in: float = 0.0
+    packets_out: float = 0.0
+    bytes_in: float = 0.0
+    bytes_out: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceCounters:
+    """rates: of the service (None) and its servers, if the data plane measures them itself; else empty."""
+
     total: Counters
     servers: Mapping[ServerId, Counters]
+    rates: Mapping[ServerId | None, Rates] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

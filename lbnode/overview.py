@@ -13,6 +13,7 @@ from lbnode.model import (
     ObjectStatus,
     Programmed,
     ProgrammedService,
+    Rates,
     RealServer,
     ServerId,
     ServiceCounters,
@@ -20,7 +21,6 @@ from lbnode.model import (
     VirtualService,
     WhenDown,
 )
-from lbnode.stats.rates import Rates
 
 NO_RATES = Rates()
 NO_COUNTERS = Counters()

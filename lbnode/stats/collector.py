@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from lbnode.errors import DataPlaneError
-from lbnode.model import Counters, ServerId, ServiceCounters, ServiceId
+from lbnode.model import Counters, Rates, ServerId, ServiceCounters, ServiceId
 from lbnode.stats import history
-from lbnode.stats.rates import Rates, rates_between
+from lbnode.stats.rates import rates_between
 from lbnode.watched import Watched
 
 log = logging.getLogger(__name__)
@@ -79,10 +79,13 @@ class Collector:
             before = last.counters.get(service_id)
             # A service that is new since the last poll counts from zero; at the first poll nobody knows since when.
             totals = before.total if before else service.total if first else _NOTHING
-            rates = service_rates[service_id] = rates_between(totals, service.total, elapsed_s)
+            rates = service.rates.get(None) or rates_between(totals, service.total, elapsed_s)
+            service_rates[service_id] = rates
             for server_id, now_counters in service.servers.items():
                 then = before.servers.get(server_id, _NOTHING) if before else now_counters if first else _NOTHING
-                server_rates[service_id, server_id] = rates_between(then, now_counters, elapsed_s)
+                server_rates[service_id, server_id] = service.rates.get(server_id) or rates_between(
+                    then, now_counters, elapsed_s
+                )
             past = tuple(last.history.get(service_id, ()))
             histories[service_id] = past if first else history.append(past, rates.connections, seconds)
             if number % _BATCH == 0:

@@ -36,6 +36,7 @@ from lbnode.model import (
     Netmask,
     ProgrammedServer,
     ProgrammedService,
+    Rates,
     ServerId,
     ServiceId,
     Timeouts,
@@ -206,7 +207,9 @@ def test_the_model_survives_the_kernel(wanted: ProgrammedService) -> None:
 
 
 def test_gauges_of_a_service_are_its_servers() -> None:
-    service = Service(ServiceId.of("tcp", "192.0.2.10", 80), "rr", Flags(0), 0, 0xFFFFFFFF, stats=Stats(7, 6, 5, 4, 3))
+    service = Service(
+        ServiceId.of("tcp", "192.0.2.10", 80), "rr", Flags(0), 0, 0xFFFFFFFF, stats=Stats(*range(17, 7, -1))
+    )
     items = [
         Destination(
             ServerId.parse(f"198.51.100.{n}:80"), Method.MASQUERADE, 1, active=n, inactive=10 * n, persistent=100 * n
@@ -214,9 +217,10 @@ def test_gauges_of_a_service_are_its_servers() -> None:
         for n in (1, 2)
     ]
     found = to_counters(service, items)
-    assert (found.total.connections, found.total.bytes_out, found.total.active, found.total.inactive) == (7, 3, 3, 30)
+    assert (found.total.connections, found.total.bytes_out, found.total.active, found.total.inactive) == (17, 13, 3, 30)
     assert (found.servers[items[1].id].inactive, found.servers[items[1].id].persistent) == (20, 200)
     assert found.total.persistent == 300
+    assert found.rates[None] == Rates(12, 11, 10, 9, 8) and found.rates[items[0].id] == Rates()
 
 
 def test_schedulers_of_the_kernels_modules() -> None:

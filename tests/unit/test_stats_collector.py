@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lbnode.errors import DataPlaneError
-from lbnode.model import Counters, ServerId, ServiceCounters, ServiceId
+from lbnode.model import Counters, Rates, ServerId, ServiceCounters, ServiceId
 from lbnode.stats import history
 from lbnode.stats.collector import Collector, StatsSnapshot
-from lbnode.stats.rates import IDLE, Rates, rates_between
+from lbnode.stats.rates import IDLE, rates_between
 from tests.sim.virtual_time import run_virtual
 
 WEB = ServiceId.of("tcp", "192.0.2.10", 80)
@@ -57,6 +57,18 @@ def collected(at: Callable[[int], CountersOf | Exception], polls: int, interval_
         return collector.stats.value
 
     return run_virtual(main())
+
+
+def test_rates_that_the_data_plane_measures_itself_are_taken() -> None:
+    measured, idle = Rates(7.0), Rates()
+
+    def at(poll: int) -> CountersOf:
+        still = Counters(connections=100 * (poll // 2))  # as ip_vs, which renews them every two seconds
+        return {WEB: ServiceCounters(still, {SERVER: still}, {None: measured, SERVER: idle})}
+
+    found = collected(at, 4)
+    assert found.service_rates[WEB] == measured and found.history[WEB][-1] == 7.0
+    assert found.server_rates[WEB, SERVER] == idle
 
 
 @given(TOTALS, TOTALS, st.floats(0.001, 1000))

@@ -10,9 +10,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from lbnode.control import NodeStatus, ServerInfo, ServiceInfo
 from lbnode.dataplane.base import PlaneStatus
-from lbnode.model import Counters, Problem, Role, Severity, VrrpState
+from lbnode.model import Counters, Problem, Rates, Role, Severity, VrrpState
 from lbnode.stats.prometheus import CONTENT_TYPE, Source, render
-from lbnode.stats.rates import Rates
 from lbnode.store.base import StoreHealth
 from lbnode.sync.status import SyncPeerInfo
 from lbnode.watched import Watched

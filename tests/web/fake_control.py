@@ -26,8 +26,7 @@ from lbnode.control import (
 from lbnode.dataplane.base import InterfaceStatus, PlaneStatus
 from lbnode.errors import ConfigError, StoreConflict, StoreUnavailable
 from lbnode.journal import Event, Journal, Kind
-from lbnode.model import Connection, Counters, L4Protocol, Problem, Role, VrrpState
-from lbnode.stats.rates import Rates
+from lbnode.model import Connection, Counters, L4Protocol, Problem, Rates, Role, VrrpState
 from lbnode.store.base import StoreHealth
 from lbnode.sync.status import SyncPeerInfo
 from lbnode.tuning.kernel import SysctlFinding

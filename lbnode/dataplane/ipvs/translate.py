@@ -28,6 +28,8 @@ from lbnode.model import (
     Netmask,
     ProgrammedServer,
     ProgrammedService,
+    Rates,
+    ServerId,
     ServiceCounters,
     ServiceId,
     Tunnel,
@@ -140,7 +142,18 @@ def _from_destination(item: Destination) -> ProgrammedServer:
 
 
 def to_counters(service: Service, items: Sequence[Destination]) -> ServiceCounters:
-    return ServiceCounters(_counters(service.stats, items), {item.id: _counters(item.stats, [item]) for item in items})
+    """With the kernel's own rates: its counters stand still for two seconds, so a difference over one tells nothing."""
+    rates: dict[ServerId | None, Rates] = {item.id: _rates(item.stats) for item in items}
+    rates[None] = _rates(service.stats)
+    servers = {item.id: _counters(item.stats, [item]) for item in items}
+    return ServiceCounters(_counters(service.stats, items), servers, rates)
+
+
+def _rates(stats: Stats) -> Rates:
+    return Rates(
+        *(stats.connections_rate, stats.packets_in_rate, stats.packets_out_rate),
+        *(stats.bytes_in_rate, stats.bytes_out_rate),
+    )
 
 
 def _counters(stats: Stats, items: Sequence[Destination]) -> Counters:
