@@ -12,7 +12,7 @@ PROTO := lbnode/store/etcd_pb2.py
 BUILD_PACKAGES := clang libbpf-dev libbpf1 python3-venv
 LAB_PACKAGES := iproute2 procps iputils-ping curl etcd-server etcd-client nginx-light
 TEST_PACKAGES := $(LAB_PACKAGES) keepalived ipvsadm frr chromium ethtool iputils-arping tcpdump bpftool user-mode-linux kmod
-BENCH_PACKAGES := $(LAB_PACKAGES) haproxy keepalived nftables wrk
+BENCH_PACKAGES := $(LAB_PACKAGES) haproxy keepalived nftables wrk user-mode-linux kmod
 
 .DEFAULT_GOAL := help
 .PHONY: help check test test-reference sim soak demo lab bench bench-failover clean packages-lab packages-test packages-bench

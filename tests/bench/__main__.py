@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import sys
 
+from lbnode.planes import missing_ip_vs
 from tests.bench import ns_per_packet, throughput
 from tests.bench.failover.__main__ import FAULTS, PAIRS, measure
 
@@ -16,6 +18,10 @@ def main() -> int:
     asyncio.run(throughput.main())
     print("\nFailover as a client sees it, beside keepalived\n", flush=True)
     measure(5, [100], list(PAIRS)[:2], FAULTS)
+    print("\nIPVS: operations, and beside keepalived on the same ip_vs\n", flush=True)
+    for module in ("ipvs_ops", "ipvs_keepalived"):
+        in_guest = (sys.executable, "-m", "tests.uml.run", "--limit", "900") if missing_ip_vs() else ()
+        subprocess.run([*in_guest, sys.executable, "-m", f"tests.bench.{module}"], check=True)
     return 0
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import select
 import socket
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -126,3 +127,39 @@ def _batch(lines: Sequence[str]) -> None:
     done = subprocess.run(["ip", "-batch", "-"], input="\n".join(lines) + "\n", text=True, capture_output=True)
     if done.returncode != 0:
         raise RuntimeError(f"ip -batch: {done.stderr.strip()}")
+
+
+class Held:
+    """A client's connection and its server's end."""
+
+    def __init__(self, lab: Lab, port: int, listeners: Sequence[socket.socket]) -> None:
+        self._client = lab.connect(VIP, port)
+        self._server = self._accept(listeners)
+        self.server = self._server.getsockname()[0]
+
+    def _accept(self, listeners: Sequence[socket.socket]) -> socket.socket:
+        """The health checks connect, too."""
+        while True:
+            readable, _, _ = select.select(listeners, [], [], 10)
+            assert readable, "no server has the connection"
+            for listener in readable:
+                accepted, peer = listener.accept()
+                if peer == self._client.getsockname():
+                    return accepted
+                accepted.close()
+
+    def is_live(self, patience_s: float = 10.0) -> bool:
+        for end in (self._client, self._server):
+            end.settimeout(patience_s)
+        try:
+            self._client.sendall(b"ping")
+            if self._server.recv(10) != b"ping":
+                return False
+            self._server.sendall(b"pong")
+            return self._client.recv(10) == b"pong"
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        self._client.close()
+        self._server.close()

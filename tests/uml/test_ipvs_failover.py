@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import signal
-import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from lbnode.dataplane.ipvs.connections import parse_lines
 from tests.node.daemon import Daemon, until
-from tests.uml.gateways import BACK_VIP, DIRECT, GATEWAYS, MASQUERADED, VIP, Lab
+from tests.uml.gateways import BACK_VIP, DIRECT, GATEWAYS, MASQUERADED, VIP, Held, Lab
 
 pytestmark = [pytest.mark.root, pytest.mark.ipvs]
 
@@ -63,41 +61,6 @@ def daemons(lab: Lab, tmp_path: Path) -> Iterator[dict[str, Daemon]]:
             with lab.inside(name):
                 found[name].start()
         yield found
-
-
-class Held:
-    """A client's connection and its server's end."""
-
-    def __init__(self, lab: Lab, port: int, listeners: Sequence[socket.socket]) -> None:
-        self._client = lab.connect(VIP, port)
-        self._server = self._accept(listeners)
-        self._server.settimeout(10)
-        self.server = self._server.getsockname()[0]
-
-    def _accept(self, listeners: Sequence[socket.socket]) -> socket.socket:
-        """The health checks connect, too."""
-        while True:
-            readable, _, _ = select.select(listeners, [], [], 10)
-            assert readable, "no server has the connection"
-            for listener in readable:
-                accepted, peer = listener.accept()
-                if peer == self._client.getsockname():
-                    return accepted
-                accepted.close()
-
-    def is_live(self) -> bool:
-        try:
-            self._client.sendall(b"ping")
-            if self._server.recv(10) != b"ping":
-                return False
-            self._server.sendall(b"pong")
-            return self._client.recv(10) == b"pong"
-        except OSError:
-            return False
-
-    def close(self) -> None:
-        self._client.close()
-        self._server.close()
 
 
 def established(lab: Lab, gateway: str) -> int:
