@@ -220,7 +220,12 @@ def test_conditional_lines_make_one_file_two_gateways() -> None:
         ("global_defs {\nrouter_id x\n}", "warning: k.conf:2:1: router_id x: not needed (a node is known by"),
         ("global_defs {\nrooter_id x\n}", "has no 'rooter_id' in global_defs (did you mean \"router_id\"?)"),
         ("vrrp_script x {\nscript y\n}", "error: k.conf:1:1: vrrp_script x: no equal yet"),
-        ("static_routes {\n192.0.2.0/24 dev eth0\n}", "error: k.conf:1:1: static_routes: no equal yet (put it into"),
+        (
+            "static_routes {\n192.0.2.0/24 gw 198.51.100.1 no_track\n}",
+            "error: k.conf:2:1: 192.0.2.0/24 gw 198.51.100.1 no_track: no equal yet (have the machine do: ip route add",
+        ),
+        ("static_ipaddress {\n2001:db8::1/64 dev eth0 track_group G\n}", "ip -6 address add 2001:db8::1/64 dev eth0)"),
+        ("static_rules {\nfrom 192.0.2.0/24 table 1\n}", "ip rule add from 192.0.2.0/24 table 1)"),
         ("virtual_server_group g {\n192.0.2.1 80\n}", "no virtual_server uses this group"),
         ("virtual_server group g {\n}", "there is no virtual_server_group g"),
         ("virtual_server 192.0.2.1-9 80 {\n}\nvirtual_server 192.0.2.4 80 {\n}", "stands twice, first at k.conf:1:1"),

@@ -13,6 +13,7 @@ from lbnode.config.keepalived.globals import Globals
 from lbnode.config.keepalived.ledger import Readers
 from lbnode.config.keepalived.lines import Include, Reader
 from lbnode.config.keepalived.services import Services
+from lbnode.config.keepalived.statics import COMMANDS, read_static
 from lbnode.config.keepalived.tree import Directive, parse
 from lbnode.config.keepalived.vrrp import Instances
 from lbnode.config.schema import vip_address
@@ -63,6 +64,7 @@ def _read(source: Source, include: Include) -> tuple[Draft, list[Problem], int]:
     # What others refer to comes first, wherever it stands.
     phases: Sequence[Mapping[str, Callable[[None, Directive], None]]] = (
         {"global_defs": lambda _, directive: definitions.read(directive)},
+        {name: lambda _, directive: read_static(directive, draft.ledger) for name in COMMANDS},
         {"virtual_server_group": lambda _, directive: services.read_group(directive)},
         {"virtual_server": lambda _, directive: services.read_service(directive)},
         {"vrrp_instance": lambda _, directive: instances.read_instance(directive)},

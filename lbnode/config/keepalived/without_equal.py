@@ -46,13 +46,11 @@ _WITH_SCRIPTS = "about scripts, which lbnode does not run"
 _GARP = "lbnode sends gratuitous ARP at take-over and after every contact with another active node by itself"
 _TRACK = "a node whose VRRP interface is down gives up by itself; for the rest use `lbctl handover GROUP`"
 _PROCESS = "about keepalived's own processes; lbnode's election has real-time priority and locked memory by itself"
-_STATIC = "put it into the machine's network configuration (systemd-networkd, /etc/network/interfaces)"
 _VMAC = "addresses have their interface's MAC address, and gratuitous ARP tells it; allow that on the switch"
 _SNMP = "use /metrics, or the JSON API"
 
 _LACKS: Mapping[Context, Mapping[str, Lack]] = MappingProxyType({
     "the file": dict([
-        *_lost("static_ipaddress static_routes static_rules", _STATIC),
         *_needless("static_track_group track_group", "goes with static addresses, routes and rules"),
         *_lost("vrrp_script vrrp_track_process track_file vrrp_track_file bfd_instance", _TRACK),
         *_needless("garp_group", _GARP),
