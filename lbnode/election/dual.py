@@ -58,8 +58,8 @@ class DualPath:
         for name, conversation in member.conversations.items():
             incarnation, sequence, echo = conversation.next(now)
             epoch = machine.epoch if member.active else 0
-            connected = member.connected_beside(name, now)
-            identity = (member.name, self._node, source, member.active, connected, member.priority, epoch)
+            reach = (member.connected_beside(name, now), member.reaches_gateway(now))
+            identity = (member.name, self._node, source, member.active, *reach, member.priority, epoch)
             data = encode(Beat(*identity, incarnation, sequence, echo, message), key_id, key)
             try:
                 self._socket.sendto(data, self._peers[name])

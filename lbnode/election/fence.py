@@ -23,6 +23,7 @@ class Evidence:
     peer: bool | None = None  # P
     gateway: bool | None = None  # G
     store: bool | None = None  # E
+    gateway_of: str = ""  # a member that the gateway still answers, long after it stopped to answer us
     active_peer: str = ""  # a member whose heartbeats say that it is Active, while its advertisements do not arrive
     owner: str = ""  # another node that the store names as owner, later than us
     owner_answers: bool = False  # and it has answered a question through the store just now
@@ -34,17 +35,19 @@ def refuses_takeover(policy: Policy, evidence: Evidence) -> str:
         return f"{evidence.active_peer} is active and heard, but its advertisements do not arrive"
     if evidence.owner_answers:
         return f"{evidence.owner} is active and answers through etcd, but its advertisements do not arrive"
-    return _alone(policy, evidence)
+    return _misplaced(policy, evidence)
 
 
 def refuses_to_hold(policy: Policy, evidence: Evidence) -> str:
     """Why an Active gives the group up; "" = it goes on."""
     if evidence.owner:
         return f"etcd names {evidence.owner} as the owner since then"
-    return _alone(policy, evidence)
+    return _misplaced(policy, evidence)
 
 
-def _alone(policy: Policy, evidence: Evidence) -> str:
+def _misplaced(policy: Policy, evidence: Evidence) -> str:
+    if evidence.gateway is False and evidence.gateway_of:
+        return f"the gateway answers {evidence.gateway_of}, but not this node"
     if evidence.peer is False and evidence.gateway is False:
         return "cut off: neither a peer nor the gateway is reachable"
     if policy is Policy.CONSISTENCY and evidence.store is False and not evidence.peer:

@@ -70,6 +70,13 @@ class Gateways:
         """Each of them has had the time to answer."""
         return all(now - since > self.patience for since in self._since.values())
 
+    def is_lost(self, now: int) -> bool:
+        """None has answered for so long that the other nodes, which ask at other times, would know by now as well."""
+        return bool(self._since) and all(2 * self._silence(a, now) > 9 * self._period for a in self._since)
+
+    def _silence(self, address: Address, now: int) -> int:
+        return now - max(self._since[address], self._heard.get(address, (0, b""))[0])
+
 
 class Prober:
     """Sends questions and hears answers on one interface. Needs CAP_NET_RAW."""

@@ -7,7 +7,8 @@ datagram for each group and peer, all fields big-endian:
     0  magic "LE"   2  version 1   3  key id
     4  incarnation u64: random, new at each start of the sender   12  sequence u64: grows by one
    20  echo of the addressee's incarnation u64 and newest sequence u64 that the sender heard; 0 0 = none
-   36  epoch u64 of the sender's ownership, 0 = none or not known   44  priority   45  flags: 1 active, 2 connected
+   36  epoch u64 of the sender's ownership, 0 = none or not known   44  priority
+   45  flags: 1 active, 2 connected, 4 gateway
    46  VRRP address of the sender: IP version, 16 bytes
    63  length of group name, of node name, of copied message u16   67  the three   ..  tag 16
 
@@ -41,6 +42,7 @@ class Beat:
     source: Address  # VRRP address of the sender, in the group's first family
     active: bool
     connected: bool  # the sender hears the gateway, or members beside the addressee
+    gateway: bool  # the sender hears the gateway
     priority: int
     epoch: int
     incarnation: int
@@ -62,7 +64,7 @@ def encode(beat: Beat, key_id: int, key: bytes) -> bytes:
         *beat.echo,
         beat.epoch,
         beat.priority,
-        beat.active | beat.connected << 1,
+        beat.active | beat.connected << 1 | beat.gateway << 2,
     )
     source = (beat.source.version, beat.source.packed.ljust(16, b"\0"))
     lengths = (len(group), len(node), len(beat.message))
@@ -91,7 +93,7 @@ def decode(data: bytes, keys: Mapping[int, bytes]) -> Beat:
         raise Rejected(Reason.LENGTH, "heartbeat with a name that is not UTF-8") from None
     source = IPv4Address(packed[:4]) if family == 4 else IPv6Address(packed)
     message = body[group_len + node_len :]
-    told = (flags & 1 != 0, flags & 2 != 0, priority, epoch)
+    told = (flags & 1 != 0, flags & 2 != 0, flags & 4 != 0, priority, epoch)
     return Beat(group, node, source, *told, incarnation, sequence, (echo[0], echo[1]), message)
 
 

@@ -73,9 +73,10 @@ class Member:
     def connected_beside(self, peer: str, now: int) -> bool:
         """We hear the gateway, or other members than this one."""
         others = (talk for name, talk in self.conversations.items() if name != peer)
-        return self.gateways.answers(now, self.gateways.patience) is True or any(
-            talk.hears(now, self.patience) for talk in others
-        )
+        return self.reaches_gateway(now) or any(talk.hears(now, self.patience) for talk in others)
+
+    def reaches_gateway(self, now: int) -> bool:
+        return self.gateways.answers(now, self.gateways.patience) is True
 
     def evidence(self, now: int) -> Evidence:
         """What is known beside VRRP.
@@ -95,7 +96,9 @@ class Member:
             everybody = False
         active_peer = next((n for n, t in talks.items() if t.hears(now, self.interval * 5 // 2) and t.heard_active), "")
         peer = True if heard else False if talks and everybody else None
-        return Evidence(peer, answers, active_peer=active_peer)
+        lost = self.gateways.is_lost(now)
+        reaching = (n for n, t in talks.items() if lost and t.hears(now, self.patience) and t.heard and t.heard.gateway)
+        return Evidence(peer, answers, gateway_of=next(reaching, ""), active_peer=active_peer)
 
     def refuses_takeover(self, now: int) -> str:
         """Why a Backup stays Backup; "" = it may take over. So may a sole member, always."""

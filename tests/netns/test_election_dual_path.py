@@ -26,15 +26,15 @@ def lab() -> Iterator[Lab]:
         yield Lab(net)
 
 
-def setup_of(name: str) -> Setup:
-    return Setup(KEYS, frozenset("ab"), HEARTBEATS[name], {n: at for n, at in HEARTBEATS.items() if n != name})
+def setup_of(name: str, heartbeats: dict[str, tuple[str, int]] = HEARTBEATS) -> Setup:
+    return Setup(KEYS, frozenset("ab"), heartbeats[name], {n: at for n, at in heartbeats.items() if n != name})
 
 
-def pair(lab: Lab, group: object = GROUP) -> tuple[Daemon, Daemon]:
+def pair(lab: Lab, group: object = GROUP, heartbeats: dict[str, tuple[str, int]] = HEARTBEATS) -> tuple[Daemon, Daemon]:
     """a Active, b Backup; each knows the other by name."""
-    a = lab.daemon("a", group, setup=setup_of("a"))  # type: ignore[arg-type]
+    a = lab.daemon("a", group, setup=setup_of("a", heartbeats))  # type: ignore[arg-type]
     until(lambda: lab.holds("a"), "a becomes active while alone")
-    b = lab.daemon("b", group, setup=setup_of("b"))  # type: ignore[arg-type]
+    b = lab.daemon("b", group, setup=setup_of("b", heartbeats))  # type: ignore[arg-type]
     until(lambda: b.state == "backup" and b.roles[-1]["active_address"] == "192.0.2.1", "b follows a")
     return a, b
 
@@ -72,6 +72,21 @@ def test_a_node_that_is_cut_off_from_peer_and_gateway_gives_up_and_does_not_take
     lab.isolate("a")  # a Backup this time
     until(lambda: "cut off" in a.problem, "it stays what it is and says why")
     assert not lab.holds("a") and a.state == "backup"
+
+
+def test_a_node_that_alone_has_lost_the_gateway_gives_up_although_its_peer_hears_it(lab: Lab) -> None:
+    """Its port on the LAN is dead without the link being down; heartbeats have a network of their own."""
+    for name, address in (("a", "198.51.100.1"), ("b", "198.51.100.2")):
+        lab.net.plug(name, "sync", f"{address}/24", "sw", f"to-{name}-sync")
+    a, b = pair(lab, WITH_GATEWAY, {"a": ("198.51.100.1", 8849), "b": ("198.51.100.2", 8849)})
+    with lab.never_both():
+        lab.isolate("a")
+        until(lambda: lab.holds("b"), "the one that reaches the gateway serves")
+    until(lambda: "the gateway answers b, but not this node" in a.reason + a.problem, "the other says why")
+    until(lambda: b.reason == "released by a", "and the one that serves why it does")
+    lab.heal("a")
+    until(lambda: a.problem == "" and lab.client_reaches("b"), "nothing moves at the heal")
+    assert a.state == "backup" and a.roles[-1]["active_address"] == "192.0.2.2"
 
 
 def test_a_backup_that_hears_nobody_does_not_take_over_without_the_gateway(lab: Lab) -> None:

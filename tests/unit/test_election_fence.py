@@ -24,6 +24,8 @@ ROWS = [
     ("LAN split, this side has no gateway", Evidence(False, False, True), False, False),
     ("LAN split, this side has the gateway but not etcd", Evidence(False, True, False), True, False),
     ("three nodes: a peer is heard, gateway and etcd are not", Evidence(True, False, False), True, True),
+    ("only this node's port on the LAN is dead", Evidence(True, False, True, gateway_of="gw2"), False, False),
+    ("the gateway itself is down", Evidence(True, False, True), True, True),
     ("no gateway configured, peer dead, etcd answers", Evidence(False, None, True), True, True),
     ("no gateway configured, peer dead, etcd does not answer", Evidence(False, None, False), True, False),
     ("foreign peers without heartbeats, etcd answers", Evidence(None, True, True), True, True),

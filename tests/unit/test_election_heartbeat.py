@@ -14,7 +14,7 @@ from lbnode.election.heartbeat import Beat, Conversation, decode, encode
 from lbnode.election.packet import Reason, Rejected
 
 KEY = bytes(range(32))
-BEAT = Beat("front", "gw1", ip_address("192.0.2.1"), True, False, 250, 7, 11, 1, (0, 0), b"message")
+BEAT = Beat("front", "gw1", ip_address("192.0.2.1"), True, False, False, 250, 7, 11, 1, (0, 0), b"message")
 I = 100_000_000  # noqa: E741 - an interval in ns, the RFC's symbol
 PATIENCE = 3 * I
 
@@ -25,6 +25,7 @@ beats = st.builds(
     source=st.ip_addresses(),
     active=st.booleans(),
     connected=st.booleans(),
+    gateway=st.booleans(),
     priority=st.integers(0, 255),
     epoch=st.integers(0, 2**64 - 1),
     incarnation=st.integers(0, 2**64 - 1),
