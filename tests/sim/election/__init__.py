@@ -1,6 +1,9 @@
 """The election, simulated: production machines on virtual time, a network and kernels that fail, and a judge.
 
-cluster  nodes, kernels and the network as one discrete-event simulation, replayable from a seed
+cluster  everything on virtual time: a discrete-event simulation, replayable from a seed
+process  what the production driver does around the production core, on the simulated network
+node     a gateway's power, clock, addresses and lease
+network  the LAN and the second path: what they lose, delay and cut
 judge    who serves the VIP when; overlaps, dark times, black holes (figures E1-E7, see figures)
 faults   what can go wrong, with a beginning and an end
 episode  one seeded cluster through a series of faults

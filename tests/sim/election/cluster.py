@@ -1,4 +1,4 @@
-"""N production state machines on virtual time, their kernels, and a network that loses, delays, duplicates and cuts.
+"""N gateways on virtual time: production elections, their kernels, and networks that fail.
 
 Everything random comes from one seeded generator and every time is an integer, so a seed replays a run bit by bit:
 `digest` is a hash over all that happened. True time is the simulation's own; each node reads its own clock, which
@@ -12,119 +12,39 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Callable, Sequence
-from enum import Enum, auto
-from ipaddress import IPv4Address
+from collections.abc import Callable
 from typing import Any
 
-from lbnode.election.machine import Announce, Changed, Claim, Lease, Machine, Send, VirtualRouter, Withdraw
-from lbnode.election.packet import Advert
 from lbnode.model import VrrpState
 from tests.sim.election.figures import mix
 from tests.sim.election.judge import Judge
-
-VIP = IPv4Address("192.0.2.10")
-FIRST_ADDRESS = IPv4Address("192.0.2.1")
-CLIENT = -1  # as an end of the network
-SOCKET_QUEUE = 256  # datagrams that wait for a process
-Link = tuple[int, int]  # (from, to), each a node's number or CLIENT
-ON_TIME = (0,)
-MILLION = 1_000_000
-
-
-class Process(Enum):
-    RUNS = auto()
-    PAUSED = auto()  # SIGSTOP, garbage collection, starvation: the kernel goes on, the process does not
-    DEAD = auto()
-
-
-class Node:
-    """A gateway: one process with the production machine, one kernel."""
-
-    def __init__(self, number: int, router: VirtualRouter, clock_ppm: int) -> None:
-        self.number = number
-        self.router = router
-        self.machine = Machine(router)
-        self.process = Process.DEAD
-        self.powered = True
-        self.stunned = False  # the hypervisor runs neither its kernel nor its clock
-        self.holds = False  # the addresses are on its interfaces
-        self.lease_until = 0  # on its own clock
-        self.lease_watched = False  # a look at the end of the lease is scheduled
-        self.inbox: list[tuple[int, Advert]] = []  # (sender, what it sent)
-        self.wake_at: int | None = None
-        self.wire_at = 0  # when its last frame was on the wire: frames of one sender keep their order
-        self.hears_after = 0  # ns from the wire to its process
-        self._rate = MILLION + clock_ppm  # own microseconds per true second
-        self._clock = (0, 1_000_000_000)  # (true, own) ns at the last start of the clock
-
-    def clock(self, now: int) -> int:
-        """The node's own time at true time `now`, ns."""
-        true, own = self._clock
-        return own if self.stunned else own + (now - true) * self._rate // MILLION
-
-    def true_time(self, own: int) -> int:
-        """The first true time at which a running clock shows `own`."""
-        since, base = self._clock
-        return since - (-(own - base) * MILLION // self._rate)
-
-    def stop_clock(self, now: int) -> None:
-        self._clock, self.stunned = (now, self.clock(now)), True
-
-    def start_clock(self, now: int) -> None:
-        self._clock, self.stunned = (now, self._clock[1]), False
-
-    @property
-    def active(self) -> bool:
-        return self.machine.state is VrrpState.ACTIVE
-
-    @property
-    def awake(self) -> bool:
-        return self.process is Process.RUNS and self.powered and not self.stunned
-
-    def serves(self, now: int) -> bool:
-        """Whether its kernel would answer for the VIP."""
-        return self.holds and self.powered and not self.stunned and self.clock(now) < self.lease_until
+from tests.sim.election.network import CLIENT, GATEWAY, Link, Network, Path
+from tests.sim.election.node import Node, Process
+from tests.sim.election.process import ElectionProcess, Settings
 
 
 class Cluster:
-    drains = True  # what was heard comes before the timer; a mutant does it the other way round
-
     def __init__(
-        self,
-        seed: int,
-        priorities: Sequence[int] = (250, 200, 150),
-        *,
-        interval_cs: int = 10,
-        preempt: bool = False,
-        max_clock_ppm: int = 1000,
-        max_delay: float = 0.01,
+        self, seed: int, settings: Settings | None = None, *, max_clock_ppm: int = 1000, max_delay: float = 0.01
     ) -> None:
-        """`max_delay`: of a datagram and of a process that is to wake, in intervals."""
+        """`max_delay`: of a datagram, and of a process that is to wake, in intervals."""
+        self.settings = settings or Settings()
         self.random = random.Random(seed)
         self.now = 0
         self.digest = seed
         self.events = 0
         self.takeovers = 0
-        self.loss = 0.0
-        self.duplicates = 0.0
-        self.reorder = 0.0  # share of datagrams that take up to half an interval longer
-        self.cut: frozenset[Link] = frozenset()  # links that deliver nothing
-        self._cuts: list[frozenset[Link]] = []
         self.trace: list[tuple[int, int, str]] = []  # (true ns, node, what): roles and faults
         self.arp: int | None = None  # whose gratuitous ARP the client heard last
-        self.interval = interval_cs * 10_000_000
-        self._max_delay = int(max_delay * self.interval)
+        self.interval = self.settings.interval_cs * 10_000_000
+        self.network = Network(self.random, self.interval, int(max_delay * self.interval))
         self._queue: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
         self._sequence = 0
-        self.nodes: list[Node] = []
-        for number, priority in enumerate(priorities):
-            peers = tuple(p for n, p in enumerate(priorities) if n != number)
-            router = VirtualRouter(51, priority, interval_cs, (VIP,), FIRST_ADDRESS + number, preempt, peers)
-            ppm = self.random.randint(-max_clock_ppm, max_clock_ppm)
-            self.nodes.append(Node(number, router, ppm))
-            self.nodes[-1].hears_after = self._delay()
+        self._lease_watched: set[int] = set()  # nodes whose lease's end is in the queue
+        numbers = range(len(self.settings.priorities))
+        self.nodes = [Node(number, self.random.randint(-max_clock_ppm, max_clock_ppm)) for number in numbers]
         self.judge = Judge(self)
+        self.processes = [ElectionProcess(self, node, self.settings) for node in self.nodes]
         for node in self.nodes:
             self.at(self.random.randrange(self.interval), self.start, node)
 
@@ -152,10 +72,10 @@ class Cluster:
     def start(self, node: Node) -> None:
         """A process starts, if none is there. What its predecessor left in the kernel is still there."""
         if node.process is Process.DEAD and node.powered and not node.stunned:
-            node.machine = Machine(node.router)
-            node.process, node.inbox = Process.RUNS, []
-            node.machine.start(node.clock(self.now))
-            self._perform(node)
+            node.process = Process.RUNS
+            process = self.processes[node.number]
+            process.start()
+            process.serve()
             self.judge.look()
 
     def pause(self, node: Node) -> None:
@@ -168,7 +88,7 @@ class Cluster:
         if node.process is Process.PAUSED:
             node.process = Process.RUNS
             self.note(node, "resumed")
-            self._serve(node)
+            self.processes[node.number].serve()
             self.judge.look()
 
     def kill_process(self, node: Node) -> None:
@@ -179,15 +99,15 @@ class Cluster:
         self.judge.look()
 
     def kill_daemon(self, node: Node) -> None:
-        """SIGKILL of lbnoded, or an orderly stop: the election process releases its role and leaves."""
+        """An orderly stop, or lbnoded is away for too long: the election process releases its role and leaves."""
         if node.awake:
-            node.machine.stop(node.clock(self.now), "lbnoded has died")
-            self._perform(node)
+            self.processes[node.number].stop()
         self._end_process(node, "daemon killed")
 
     def kill_everything(self, node: Node) -> None:
         """SIGKILL, out of memory: no process is left to clean up, the kernel keeps the addresses."""
         self._end_process(node, "everything killed")
+        self.judge.look()
 
     def power_off(self, node: Node) -> None:
         self._end_process(node, "power off")
@@ -212,130 +132,67 @@ class Cluster:
             if node.lease_until:
                 self._watch_lease(node)
             self.judge.look()
-            self.at(self._delay(), self._serve, node)
-
-    def cut_links(self, links: frozenset[Link]) -> None:
-        self._cuts.append(links)
-        self._apply_cuts()
-
-    def mend_links(self, links: frozenset[Link]) -> None:
-        if links in self._cuts:
-            self._cuts.remove(links)
-            self._apply_cuts()
-
-    def heal(self) -> None:
-        """End every fault."""
-        self.loss = self.duplicates = self.reorder = 0.0
-        self._cuts.clear()
-        self._apply_cuts()
-        for node in self.nodes:
-            self.wake_machine(node)
-            self.resume(node)
-            self.power_on(node)
-
-    def _apply_cuts(self) -> None:
-        self.cut = frozenset().union(*self._cuts)
-        self.judge.look()
+            self.at(self.network.delay(), self.processes[node.number].serve)
 
     def hand_over(self, node: Node) -> None:
         """The operator's `lbctl handover`."""
         if node.awake:
-            node.machine.handover(node.clock(self.now))
-            self._perform(node)
+            self.processes[node.number].hand_over()
+            self.processes[node.number].serve()
 
     def _end_process(self, node: Node, why: str) -> None:
         if node.process is not Process.DEAD:
             self.note(node, why)
-        node.process, node.inbox, node.wake_at = Process.DEAD, [], None
+        node.process = Process.DEAD
+        self.processes[node.number].end()
 
-    # --- mechanics --------------------------------------------------------------------------------------------
+    # --- networks -----------------------------------------------------------------------------------------------
 
-    def actives(self) -> list[int]:
-        """Running nodes whose machine is Active."""
-        return [node.number for node in self.nodes if node.awake and node.active]
+    def cut_links(self, links: frozenset[Link]) -> None:
+        self.network.cut_links(links)
+        self.judge.look()
 
-    def serving(self) -> list[int]:
-        return [node.number for node in self.nodes if node.serves(self.now)]
+    def mend_links(self, links: frozenset[Link]) -> None:
+        self.network.mend_links(links)
+        self.judge.look()
 
-    def note(self, node: Node, what: str) -> None:
-        self.trace.append((self.now, node.number, what))
+    def heal(self) -> None:
+        """End every fault."""
+        self.network.heal()
+        for node in self.nodes:
+            self.wake_machine(node)
+            self.resume(node)
+            self.power_on(node)
+        self.judge.look()
 
-    def _delay(self) -> int:
-        return 1 + int(self.random.random() * self._max_delay)
+    def send(self, path: Path, sender: int, to: ElectionProcess, after: int, message: tuple[Any, ...]) -> None:
+        """`after`: ns from the wire to the receiving process."""
+        for late in self.network.copies(path, sender, to.node.number):
+            at = self.network.wire(path, sender, self.now) + after + late
+            self.at(at - self.now, to.deliver, *message)
 
-    def _receive(self, node: Node, sender: int, advert: Advert) -> None:
-        if node.awake:
-            self._hear(node, sender, advert)
-            self._perform(node)
-        elif node.process is Process.PAUSED and not node.stunned and len(node.inbox) < SOCKET_QUEUE:
-            node.inbox.append((sender, advert))
+    def announce(self, sender: Node, count: int) -> None:
+        """Gratuitous ARPs: the client believes the last one that it hears."""
+        loss = self.network.loss[Path.LAN]
+        lost = loss and self.random.random() < loss**count
+        if (Path.LAN, sender.number, CLIENT) not in self.network.cut and not lost:
+            self.at(self.network.wire(Path.LAN, sender.number, self.now) - self.now, self._learn, sender.number)
 
-    def _hear(self, node: Node, sender: int, advert: Advert) -> None:
-        was_active = node.active
-        own = node.clock(self.now)
-        dark = own >= node.lease_until
-        node.machine.receive(advert, own)
-        if was_active and not dark and not node.active:
-            self.judge.yielded(node, self.nodes[sender])
+    def _learn(self, number: int) -> None:
+        self.arp = number
+        self.judge.look()
 
-    def _serve(self, node: Node) -> None:
-        """What the driver does in each round: what was heard first, then the timer."""
-        if not node.awake:
-            return
-        if self.drains:
-            self._drain(node)
-        timer = node.machine.get_timer()
-        own = node.clock(self.now)
-        if timer is not None and timer <= own:
-            node.machine.handle_timer(own)
-            self._perform(node)
-        self._drain(node)
-        self._arm(node)
+    def ask_gateway(self, node: Node) -> None:
+        """The gateway's kernel answers, if question and answer arrive."""
+        there, back = (self.network.copies(Path.LAN, *ends) for ends in _both(node.number, GATEWAY))
+        if there and back:
+            delay = self.network.delay() + self.network.delay()
+            process = self.processes[node.number]
+            self.at(delay, process.deliver, ElectionProcess.hear_gateway, GATEWAY)
 
-    def _drain(self, node: Node) -> None:
-        inbox, node.inbox = node.inbox, []
-        for sender, advert in inbox:
-            self._hear(node, sender, advert)
-            self._perform(node)
+    # --- kernels --------------------------------------------------------------------------------------------------
 
-    def _wake(self, node: Node, at: int) -> None:
-        if node.wake_at == at:
-            node.wake_at = None
-            self._serve(node)
-
-    def _arm(self, node: Node) -> None:
-        """Schedule the node's next timer. A later one than is scheduled already is looked at then."""
-        timer = node.machine.get_timer()
-        if timer is not None and node.awake:
-            due = max(self.now, node.true_time(timer)) + self._delay()
-            if node.wake_at is None or due < node.wake_at:
-                node.wake_at = due
-                self.at(due - self.now, self._wake, node, due)
-
-    def _perform(self, node: Node) -> None:
-        machine = node.machine
-        while (event := machine.next_event()) is not None:
-            match event:
-                case Send(advert=advert):
-                    self._send(node, advert)
-                case Lease(until):
-                    self._extend_lease(node, until)
-                case Claim():
-                    node.holds = True
-                    self.judge.look()
-                case Withdraw():
-                    node.holds = False
-                    self.judge.look()
-                case Announce(count):
-                    self._announce(node, count)
-                case Changed(state, reason):
-                    if state is VrrpState.ACTIVE:
-                        self.takeovers += 1
-                        self.judge.took_over(node)
-                    self.note(node, f"{state}: {reason}")
-        self._arm(node)
-
-    def _extend_lease(self, node: Node, until: int) -> None:
+    def extend_lease(self, node: Node, until: int) -> None:
         served = node.serves(self.now)
         node.lease_until = until
         if served != node.serves(self.now):
@@ -345,47 +202,35 @@ class Cluster:
 
     def _watch_lease(self, node: Node) -> None:
         """Tell the judge of the moment at which the lease ends, unless it has been extended by then."""
-        if not node.lease_watched and not node.stunned:
-            node.lease_watched = True
+        if node.number not in self._lease_watched and not node.stunned:
+            self._lease_watched.add(node.number)
             self.at(max(0, node.true_time(node.lease_until) - self.now), self._look_at_lease, node)
 
     def _look_at_lease(self, node: Node) -> None:
-        node.lease_watched = False
+        self._lease_watched.discard(node.number)
         if node.clock(self.now) < node.lease_until:
             self._watch_lease(node)
         else:
             self.judge.look()
 
-    # --- the network --------------------------------------------------------------------------------------------
+    # --- what is seen -------------------------------------------------------------------------------------------
 
-    def _send(self, sender: Node, advert: Advert) -> None:
-        """By multicast to every other node."""
-        wire = self._wire(sender)
-        for other in self.nodes:
-            if other is not sender and (sender.number, other.number) not in self.cut:
-                for late in self._copies():
-                    self.at(wire + other.hears_after + late, self._receive, other, sender.number, advert)
+    def changed(self, node: Node, state: VrrpState, reason: str) -> None:
+        if state is VrrpState.ACTIVE:
+            self.takeovers += 1
+            self.judge.took_over(node)
+        self.note(node, f"{state}: {reason}")
 
-    def _announce(self, sender: Node, count: int) -> None:
-        """Gratuitous ARPs: the client believes the last one that it hears."""
-        lost = self.loss and self.random.random() < self.loss**count
-        if (sender.number, CLIENT) not in self.cut and not lost:
-            self.at(self._wire(sender), self._learn, sender.number)
+    def actives(self) -> list[int]:
+        """Running nodes whose machine is Active."""
+        return [p.node.number for p in self.processes if p.node.awake and p.active]
 
-    def _learn(self, number: int) -> None:
-        self.arp = number
-        self.judge.look()
+    def serving(self) -> list[int]:
+        return [node.number for node in self.nodes if node.serves(self.now)]
 
-    def _wire(self, sender: Node) -> int:
-        """How long its next frame takes to everybody's end of the wire."""
-        sender.wire_at = max(sender.wire_at, self.now + self._delay())
-        return sender.wire_at - self.now
+    def note(self, node: Node, what: str) -> None:
+        self.trace.append((self.now, node.number, what))
 
-    def _copies(self) -> tuple[int, ...]:
-        """How late the copies of one datagram come: none when it is lost, two when it is doubled."""
-        if not (self.loss or self.duplicates or self.reorder):
-            return ON_TIME
-        chance, half = self.random.random, self.interval // 2
-        copies = 1 + (chance() < self.duplicates)
-        kept = [copy for copy in range(copies) if chance() >= self.loss]
-        return tuple(int(chance() * half) if chance() < self.reorder else 0 for _ in kept)
+
+def _both(a: int, b: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    return (a, b), (b, a)

@@ -11,6 +11,7 @@ from tests.sim.election import faults
 from tests.sim.election.cluster import Cluster
 from tests.sim.election.faults import Fault
 from tests.sim.election.figures import MS, Figures, Limits
+from tests.sim.election.process import Settings
 
 INTERVALS_CS = (1, 2, 3, 5, 10, 20, 50, 100)
 SETTLED = 5.0  # intervals after the last fault's end
@@ -27,6 +28,8 @@ class Profile:
     limits: Limits
     storm: bool = False
     preempt: bool = False
+    dual: bool = False  # with the second path and a gateway to ask
+    policy: str = "availability"
     rounds: int = 12
 
     @property
@@ -43,12 +46,9 @@ class Episode:
         count = chance.randint(2, 5)
         close = tuple(range(100, 100 + count)), (100,) * count
         self._priorities = chance.choice((SPACED[:count], SPACED[-count:], *close))
-        self.cluster = Cluster(
-            chance.getrandbits(63),
-            self._priorities,
-            interval_cs=chance.choice(INTERVALS_CS),
-            preempt=profile.preempt,
-        )
+        dual, preempt = profile.dual, profile.preempt
+        settings = Settings(self._priorities, chance.choice(INTERVALS_CS), preempt, dual, dual, profile.policy)
+        self.cluster = Cluster(chance.getrandbits(63), settings)
         self.figures = Figures()
 
     def run(self) -> Figures:
@@ -130,10 +130,13 @@ class Episode:
         figures.dark_total += judge.dark.total / interval
         if limits.double is not None and double > self._double_limit(limits.double):
             self._violation(f"two nodes served for {double:.3f} intervals")
-        skew = max((256 - node.router.priority) / 256 for node in cluster.nodes)
-        if limits.dark is not None and dark > limits.dark + skew + 50 * MS / interval:
+        skew = max(256 - priority for priority in self._priorities) / 256
+        if (
+            limits.dark is not None
+            and dark > limits.dark + (skew if limits.dark else 0) + limits.dark_ms * MS / interval
+        ):
             self._violation(f"dark for {dark:.2f} intervals")
-        if limits.heal is not None and not settled:
+        if not settled:
             self._violation(f"{len(cluster.serving())} nodes serve {self.profile.settled} intervals after the heal")
         if astray and not limits.astray:
             self._violation(
@@ -154,26 +157,46 @@ class Episode:
     def _violation(self, what: str) -> None:
         cluster = self.cluster
         recent = [f"{at / cluster.interval:10.3f} {node} {text}" for at, node, text in cluster.trace[-14:]]
-        setting = f"{cluster.interval // MS} ms, priorities {[n.router.priority for n in cluster.nodes]}"
+        setting = f"{cluster.interval // MS} ms, priorities {[*self._priorities]}"
         self.figures.violations.append("\n    ".join([f"{self.name} ({setting}): {what}", *recent]))
 
 
-PROFILES = {
-    profile.name: profile
-    for profile in (
-        Profile("local", faults.LOCAL, Limits(double=0.1, needless=False)),
-        Profile("preempt", faults.LOCAL, Limits(double=0.1), preempt=True),
-        Profile("local-storm", faults.LOCAL, Limits(double=0.1, dark=None, needless=False), storm=True),
-        Profile("preempt-storm", faults.LOCAL, Limits(double=0.1, dark=None), storm=True, preempt=True),
-        Profile("stun", {"stun": faults.stun}, Limits(double=1.05)),
-        *(
-            Profile(name, {name: faults.NETWORK[name]}, Limits(double=0.1, needless=False))
-            for name in ("duplication", "reordering")
-        ),
-        *(
-            Profile(name, {name: faults.NETWORK[name]}, Limits(double=None, astray=name == "loss"))
-            for name in ("isolation", "multicast", "partition", "one-way", "loss")
-        ),
-        Profile("storm", faults.ALL, Limits(double=None, dark=None, astray=True), storm=True),
-    )
-}
+EVERY = {**faults.ALL, **faults.SECOND_PATH}
+HARMLESS = Limits(double=0.1, needless=False)
+UNNOTICED = Limits(double=0.0, dark=0.0, dark_ms=0.0, needless=False)
+AT_HEAL = 1.05  # intervals in which two Actives that meet again find out
+# A node that alone has no gateway gives up after 4.5 questions, each 100 ms or an interval apart.
+WITHOUT_GATEWAY = Limits(double=AT_HEAL, dark=7.0, dark_ms=500.0)
+VRRP_ALONE = (
+    Profile("local", faults.LOCAL, HARMLESS),
+    Profile("preempt", faults.LOCAL, Limits(double=0.1), preempt=True),
+    Profile("local-storm", faults.LOCAL, Limits(double=0.1, dark=None, needless=False), storm=True),
+    Profile("preempt-storm", faults.LOCAL, Limits(double=0.1, dark=None), storm=True, preempt=True),
+    Profile("stun", {"stun": faults.stun}, Limits(double=AT_HEAL)),
+    Profile("duplication", {"duplication": faults.duplication}, UNNOTICED),
+    Profile("reordering", {"reordering": faults.reordering}, UNNOTICED),
+    Profile("isolation", {"isolation": faults.isolation}, Limits(double=AT_HEAL)),
+    Profile("partition", {"partition": faults.partition}, Limits(double=AT_HEAL)),
+    Profile("multicast", {"multicast": faults.multicast}, Limits(double=None)),
+    Profile("one-way", {"one-way": faults.one_way}, Limits(double=None)),
+    Profile("loss", {"loss": faults.loss}, Limits(double=None, astray=True)),
+    Profile("storm", faults.ALL, Limits(double=None, dark=None, astray=True), storm=True),
+)
+SECOND_PATH = (
+    Profile("2-local", faults.LOCAL, HARMLESS, dual=True),
+    Profile("2-local-storm", faults.LOCAL, Limits(double=0.1, dark=None, needless=False), storm=True, dual=True),
+    Profile("2-stun", {"stun": faults.stun}, Limits(double=AT_HEAL), dual=True),
+    Profile("2-duplication", {"duplication": faults.duplication}, UNNOTICED, dual=True),
+    Profile("2-reordering", {"reordering": faults.reordering}, UNNOTICED, dual=True),
+    Profile("2-multicast", {"multicast": faults.multicast}, UNNOTICED, dual=True),
+    Profile("2-one-way", {"one-way": faults.one_way}, UNNOTICED, dual=True),
+    Profile("2-sync", {"sync isolation": faults.sync_isolation}, UNNOTICED, dual=True),
+    Profile("2-isolation", {"isolation": faults.isolation}, Limits(double=AT_HEAL), dual=True),
+    Profile("2-one-way-both", {"one-way both": faults.one_way_both}, Limits(double=0.1), dual=True),
+    Profile("2-deafness", {"deafness": faults.deafness}, WITHOUT_GATEWAY, dual=True),
+    Profile("2-lan", {"LAN isolation": faults.lan_isolation}, WITHOUT_GATEWAY, dual=True),
+    Profile("2-partition", {"partition": faults.partition}, WITHOUT_GATEWAY, dual=True),
+    Profile("2-loss", {"loss": faults.loss}, Limits(double=None, dark=None, astray=True), dual=True),
+    Profile("2-storm", EVERY, Limits(double=None, dark=None, astray=True), storm=True, dual=True),
+)
+PROFILES = {profile.name: profile for profile in (*VRRP_ALONE, *SECOND_PATH)}

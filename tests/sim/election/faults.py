@@ -5,7 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping
 
-from tests.sim.election.cluster import CLIENT, Cluster, Link, Node
+from tests.sim.election.cluster import Cluster
+from tests.sim.election.network import CLIENT, GATEWAY, Link, Path
+from tests.sim.election.node import Node
 
 End = Callable[[], None]
 Fault = Callable[[Cluster, Node, random.Random], End]
@@ -48,60 +50,96 @@ def hand_over(cluster: Cluster, node: Node, _: random.Random) -> End:
 
 
 def isolation(cluster: Cluster, node: Node, _: random.Random) -> End:
-    """Nothing passes between the node and anybody, in either direction."""
-    return _cut(cluster, {node.number}, {CLIENT, *(n.number for n in cluster.nodes)} - {node.number})
+    """Nothing passes between the node and anybody, on either path."""
+    return _cut(cluster, {node.number}, _everybody(cluster) - {node.number}, *Path)
+
+
+def lan_isolation(cluster: Cluster, node: Node, _: random.Random) -> End:
+    """The node's port on the LAN forwards nothing, its link stays up; the second path works."""
+    return _cut(cluster, {node.number}, _everybody(cluster) - {node.number}, Path.LAN)
+
+
+def sync_isolation(cluster: Cluster, node: Node, _: random.Random) -> End:
+    """The second path of one node is broken."""
+    return _cut(cluster, {node.number}, _nodes(cluster) - {node.number}, Path.SYNC)
 
 
 def multicast(cluster: Cluster, node: Node, _: random.Random) -> End:
-    """The switch keeps the node's multicast and what is sent to it; clients reach everybody."""
-    return _cut(cluster, {node.number}, {n.number for n in cluster.nodes} - {node.number})
+    """The switch keeps the node's multicast and what is sent to it; client and gateway reach everybody."""
+    return _cut(cluster, {node.number}, _nodes(cluster) - {node.number}, Path.LAN)
 
 
 def partition(cluster: Cluster, _: Node, chance: random.Random) -> End:
-    """Two sides that do not hear each other; the client is on one of them."""
-    numbers = [node.number for node in cluster.nodes]
-    side = set(chance.sample(numbers, chance.randint(1, len(numbers) - 1)))
-    other = set(numbers) - side
-    chance.choice((side, other)).add(CLIENT)
-    return _cut(cluster, side, other)
+    """Two sides of the LAN that do not hear each other; client and gateway are on one. Perhaps on both paths."""
+    numbers = _nodes(cluster)
+    side = set(chance.sample(sorted(numbers), chance.randint(1, len(numbers) - 1)))
+    other = numbers - side
+    chance.choice((side, other)).update((CLIENT, GATEWAY))
+    return _cut(cluster, side, other, *chance.choice(((Path.LAN,), tuple(Path))))
 
 
 def one_way(cluster: Cluster, node: Node, chance: random.Random) -> End:
-    """What one node sends does not reach another."""
-    other = chance.choice([n.number for n in cluster.nodes if n is not node])
-    return _cut_links(cluster, frozenset({(node.number, other)}))
+    """What one node sends on the LAN does not reach another."""
+    other = chance.choice(sorted(_nodes(cluster) - {node.number}))
+    return _cut_links(cluster, frozenset({(Path.LAN, node.number, other)}))
+
+
+def deafness(cluster: Cluster, node: Node, _: random.Random) -> End:
+    """The node hears nobody, on either path; everybody hears it."""
+    others = _everybody(cluster) - {node.number}
+    return _cut_links(cluster, frozenset((path, other, node.number) for path in Path for other in others))
+
+
+def one_way_both(cluster: Cluster, node: Node, chance: random.Random) -> End:
+    """What one node sends does not reach another, whatever way it takes."""
+    other = chance.choice(sorted(_nodes(cluster) - {node.number}))
+    return _cut_links(cluster, frozenset((path, node.number, other) for path in Path))
 
 
 def loss(cluster: Cluster, _: Node, chance: random.Random) -> End:
-    cluster.loss = chance.uniform(0.01, 0.5)
+    """Of up to half of all datagrams, on one path or on both."""
+    network, share = cluster.network, chance.uniform(0.01, 0.5)
+    for path in chance.choice(((Path.LAN,), tuple(Path))):
+        network.loss[path] = share
 
     def end() -> None:
-        cluster.loss = 0.0
+        network.loss = [0.0, 0.0]
 
     return end
 
 
 def duplication(cluster: Cluster, _: Node, chance: random.Random) -> End:
-    cluster.duplicates = chance.uniform(0.01, 0.5)
+    network = cluster.network
+    network.duplicates = chance.uniform(0.01, 0.5)
 
     def end() -> None:
-        cluster.duplicates = 0.0
+        network.duplicates = 0.0
 
     return end
 
 
 def reordering(cluster: Cluster, _: Node, chance: random.Random) -> End:
-    cluster.reorder = chance.uniform(0.01, 0.5)
+    network = cluster.network
+    network.reorder = chance.uniform(0.01, 0.5)
 
     def end() -> None:
-        cluster.reorder = 0.0
+        network.reorder = 0.0
 
     return end
 
 
-def _cut(cluster: Cluster, side: set[int], other: set[int]) -> End:
+def _nodes(cluster: Cluster) -> set[int]:
+    return {node.number for node in cluster.nodes}
+
+
+def _everybody(cluster: Cluster) -> set[int]:
+    return {CLIENT, GATEWAY} | _nodes(cluster)
+
+
+def _cut(cluster: Cluster, side: set[int], other: set[int], *paths: Path) -> End:
     both = {(a, b) for a in side for b in other}
-    return _cut_links(cluster, frozenset(both | {(b, a) for a, b in both}))
+    both |= {(b, a) for a, b in both}
+    return _cut_links(cluster, frozenset((path, *ends) for path in paths for ends in both))
 
 
 def _cut_links(cluster: Cluster, links: frozenset[Link]) -> End:
@@ -125,5 +163,11 @@ NETWORK: Mapping[str, Fault] = {
     "loss": loss,
     "duplication": duplication,
     "reordering": reordering,
+}
+SECOND_PATH: Mapping[str, Fault] = {
+    "LAN isolation": lan_isolation,
+    "sync isolation": sync_isolation,
+    "one-way both": one_way_both,
+    "deafness": deafness,
 }
 ALL: Mapping[str, Fault] = {**LOCAL, "stun": stun, **NETWORK}

@@ -19,8 +19,8 @@ class Limits:
     """Goals of one profile, in intervals. None: measured only."""
 
     double: float | None
-    dark: float | None = 4.0  # more: the skew of the lowest priority, and 50 ms
-    heal: float | None = 5.0
+    dark: float | None = 4.0  # more: the skew of the lowest priority, and `dark_ms`
+    dark_ms: float = 50.0
     astray: bool = False  # a client may go on looking for the VIP at the wrong node
     needless: bool = True  # a node may take over from one that serves
 

@@ -11,10 +11,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from tests.sim.election.cluster import Cluster, Node
+from lbnode.election.machine import VirtualRouter
+from tests.sim.election.network import CLIENT, Path
+from tests.sim.election.node import Node
 
-CLIENT = -1  # as an end of the network
+if TYPE_CHECKING:
+    from tests.sim.election.cluster import Cluster
+
 SIMULTANEOUS = 0.1  # intervals
 
 
@@ -59,7 +62,7 @@ class Judge:
     def look(self) -> None:
         """To be called after whatever may change who serves or who can be reached."""
         cluster = self._cluster
-        now, cut = cluster.now, cluster.cut
+        now, cut = cluster.now, cluster.network.cut
         serving = healthy = total = 0
         right = False
         for node in cluster.nodes:
@@ -69,7 +72,8 @@ class Judge:
                 self._serves_since.pop(node.number, None)
             else:
                 self._serves_since.setdefault(node.number, now)
-            if not cut or ((node.number, CLIENT) not in cut and (CLIENT, node.number) not in cut):
+            there, back = (Path.LAN, CLIENT, node.number), (Path.LAN, node.number, CLIENT)
+            if not cut or (there not in cut and back not in cut):
                 healthy += node.awake
                 if serves:
                     serving += 1
@@ -98,8 +102,8 @@ class Judge:
             if number != node.number and now - since > SIMULTANEOUS * cluster.interval
         ]
 
-    def yielded(self, node: Node, sender: Node) -> None:
-        """`node`, Active and not late, heard `sender` and is not Active any more (RFC 9568 section 6.4.3)."""
-        ours, theirs = ((n.router.priority, n.router.source) for n in (node, sender))
+    def yielded(self, loser: VirtualRouter, winner: VirtualRouter) -> None:
+        """`loser`, Active and not late, heard `winner` and is not Active any more (RFC 9568 section 6.4.3)."""
+        ours, theirs = ((router.priority, router.source) for router in (loser, winner))
         if theirs < ours:
-            self.wrong.append(f"node {node.number} {ours} yielded to the lesser claim of node {sender.number} {theirs}")
+            self.wrong.append(f"{loser.source} {ours} yielded to the lesser claim of {winner.source} {theirs}")

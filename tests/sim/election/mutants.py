@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping
 import pytest
 
 from lbnode.election import machine
+from lbnode.election.heartbeat import Conversation
 from lbnode.election.machine import Input, Machine, VirtualRouter
+from lbnode.election.member import Member
 from lbnode.election.packet import RELEASE_PRIORITY, Advert
 from lbnode.model import VrrpState
-from tests.sim.election.cluster import Cluster
+from tests.sim.election.process import ElectionProcess
 
 Patch = pytest.MonkeyPatch
 
@@ -21,7 +23,7 @@ def lease_of_four_intervals(patch: Patch) -> None:
 
 def no_socket_drain(patch: Patch) -> None:
     """The timer first, then what was heard."""
-    patch.setattr(Cluster, "drains", False)
+    patch.setattr(ElectionProcess, "drains", False)
 
 
 def no_announcement_on_contact(patch: Patch) -> None:
@@ -58,6 +60,14 @@ def two_intervals_of_patience(patch: Patch) -> None:
     patch.setattr(Machine, "_down_interval", lambda self: 2 * self._active_interval + self._skew_time())
 
 
+def holds_on_without_gateway(patch: Patch) -> None:
+    patch.setattr(Member, "refuses_to_hold", lambda _member, _now: "")
+
+
+def does_not_care_who_hears_it(patch: Patch) -> None:
+    patch.setattr(Conversation, "is_deaf", lambda _conversation, _now, _within: False)
+
+
 # Each with the profile that is to catch it.
 MUTANTS: Mapping[str, tuple[Callable[[Patch], None], str]] = {
     "lease of 4 intervals": (lease_of_four_intervals, "local"),
@@ -66,4 +76,6 @@ MUTANTS: Mapping[str, tuple[Callable[[Patch], None], str]] = {
     "loser says nothing": (loser_says_nothing, "isolation"),
     "tie rule inverted": (inverted_tie_rule, "isolation"),
     "two intervals of patience": (two_intervals_of_patience, "local"),
+    "holds on without the gateway": (holds_on_without_gateway, "2-lan"),
+    "does not care who hears it": (does_not_care_who_hears_it, "2-one-way-both"),
 }

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import pytest
 
-from tests.sim.election.cluster import Cluster, Node
-from tests.sim.election.faults import isolation, multicast
+from tests.sim.election.cluster import Cluster
+from tests.sim.election.faults import Fault, isolation, lan_isolation, multicast, one_way, one_way_both, sync_isolation
+from tests.sim.election.network import GATEWAY, Path
+from tests.sim.election.node import Node
+from tests.sim.election.process import Settings
 
 SETTLED = 5.0  # intervals
 LEASE = 2.5  # intervals
 SEEDS = range(10)
 
 
-def settled(seed: int, priorities: tuple[int, ...] = (250, 200, 150), *, preempt: bool = False) -> tuple[Cluster, Node]:
-    """A cluster and its Active node."""
-    cluster = Cluster(seed, priorities, preempt=preempt)
+def settled(
+    seed: int, priorities: tuple[int, ...] = (250, 200, 150), *, preempt: bool = False, dual: bool = False
+) -> tuple[Cluster, Node]:
+    """A cluster and its Active node. `dual`: with the second path and a gateway to ask."""
+    cluster = Cluster(seed, Settings(priorities, preempt=preempt, dual=dual, gateway=dual))
     cluster.run(SETTLED + 1)
     (active,) = cluster.actives()
     assert cluster.serving() == [active] and cluster.arp == active
@@ -24,7 +29,7 @@ def settled(seed: int, priorities: tuple[int, ...] = (250, 200, 150), *, preempt
 
 def others(cluster: Cluster, node: Node) -> list[Node]:
     """Best first."""
-    return sorted((n for n in cluster.nodes if n is not node), key=lambda n: -n.router.priority)
+    return sorted((n for n in cluster.nodes if n is not node), key=lambda n: -cluster.settings.priorities[n.number])
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -37,7 +42,7 @@ def test_without_faults_the_role_never_moves(seed: int) -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_single_lost_and_doubled_datagrams_move_nothing(seed: int) -> None:
     cluster, _ = settled(seed)
-    cluster.loss, cluster.duplicates = 0.01, 0.3  # three lost in a row: one in a million
+    cluster.network.loss[Path.LAN], cluster.network.duplicates = 0.01, 0.3  # three lost in a row: one in a million
     before = len(cluster.trace)
     cluster.run(1000)
     assert cluster.trace[before:] == [] and cluster.judge.unsettled.total == 0
@@ -121,6 +126,50 @@ def test_an_active_whose_multicast_is_lost_meets_the_other_one_only_at_the_heal(
     end()
     cluster.run(2)
     assert cluster.serving() == [0] and cluster.arp == 0
+
+
+@pytest.mark.parametrize("fault", [multicast, one_way, sync_isolation])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_with_a_second_path_what_breaks_one_of_both_moves_nothing(seed: int, fault: Fault) -> None:
+    cluster, old = settled(seed, dual=True)
+    end = fault(cluster, old, cluster.random)
+    cluster.run(20)
+    end()
+    cluster.run(SETTLED)
+    assert cluster.takeovers == 1 and cluster.judge.unsettled.total == 0
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_an_active_that_alone_does_not_reach_the_gateway_gives_up(seed: int) -> None:
+    """Its peers hear it on the second path, so that they would not take over from it."""
+    cluster, old = settled(seed, dual=True)
+    end = lan_isolation(cluster, old, cluster.random)
+    cluster.run(8)
+    (new,) = cluster.serving()
+    assert new != old.number
+    assert "the gateway answers n" in next(what for _, node, what in reversed(cluster.trace) if node == old.number)
+    end()
+    cluster.run(20)
+    assert cluster.serving() == [new] and cluster.arp == new and cluster.judge.double.longest < 0.1 * cluster.interval
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_when_the_gateway_answers_nobody_the_role_stays(seed: int) -> None:
+    cluster, old = settled(seed, dual=True)
+    cluster.cut_links(frozenset((Path.LAN, GATEWAY, node.number) for node in cluster.nodes))
+    cluster.run(50)
+    assert cluster.takeovers == 1 and cluster.serving() == [old.number]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_an_active_that_is_not_heard_on_any_path_yields_to_the_one_that_took_over(seed: int) -> None:
+    cluster, old = settled(seed, (250, 150), dual=True)
+    end = one_way_both(cluster, old, cluster.random)
+    cluster.run(8)
+    assert cluster.serving() == [1 - old.number]
+    end()
+    cluster.run(SETTLED)
+    assert cluster.judge.double.longest < 0.1 * cluster.interval
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -14,6 +14,8 @@ CAUGHT_BY = {
     "loser says nothing": "clients look for the VIP at the wrong node",
     "tie rule inverted": "yielded to the lesser claim",
     "two intervals of patience": "two nodes served for",
+    "holds on without the gateway": "dark for",
+    "does not care who hears it": "two nodes served for",
 }
 EPISODES = 60
 
