@@ -14,7 +14,7 @@ from tests.conftest import NEEDS
 from tests.reference import cases
 from tests.reference.lbadm import OnNode, target
 
-CASES = cases.load()
+CASES = cases.load(*cases.CASES)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from tests.conftest import NEEDS
-from tests.reference import cases, schedulers
+from tests.reference import cases, schedulers, traffic
 from tests.reference.lbadm import target
 from tests.uml import run as uml
 
@@ -54,17 +54,24 @@ def _on_ip_vs() -> int:
 
 
 def _compare(plane: str) -> int:
-    outcomes = run_all(plane, cases.load())
+    failed = _report(plane, "cases", run_all(plane, cases.load(*cases.CASES)))
+    if plane != "fake" and traffic.TRAFFIC.exists():
+        failed += _report(plane, "cases under live traffic", traffic.run_all(plane))
+    return 1 if failed else 0
+
+
+def _report(plane: str, what: str, outcomes: Sequence[cases.Outcome]) -> int:
+    """Returns how many failed."""
     failed = [outcome for outcome in outcomes if outcome.differences]
     for outcome in failed:
         print(outcome.name)
         for line in outcome.differences:
             print(f"  {line}")
-    print(f"{plane}: {len(outcomes) - len(failed)}/{len(outcomes)} cases passed, of {cases.FOLDER / 'ipvsadm'}")
+    print(f"{plane}: {len(outcomes) - len(failed)}/{len(outcomes)} {what} passed, of {cases.FOLDER / 'ipvsadm'}")
     for reason, count in Counter(outcome.on_purpose for outcome in outcomes if outcome.on_purpose).items():
         print(f"{plane}: {count} of them differ on purpose from one step on: {reason}")
         print("  " + " ".join(outcome.name for outcome in outcomes if outcome.on_purpose == reason))
-    return 1 if failed else 0
+    return len(failed)
 
 
 def run_all(plane: str, found: cases.Cases) -> Sequence[cases.Outcome]:

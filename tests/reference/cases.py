@@ -54,9 +54,9 @@ Step = Mapping[str, Any]  # cmd, stdin, rc, stdout, stderr
 Run = Callable[[Step], Answer]
 
 
-def load() -> Cases:
+def load(*paths: Path) -> Cases:
     """Of the files that are there; the caller says which are not."""
-    return {name: case for path in CASES if path.exists() for name, case in json.loads(path.read_text()).items()}
+    return {name: case for path in paths if path.exists() for name, case in json.loads(path.read_text()).items()}
 
 
 def run_case(name: str, case: Mapping[str, Any], run: Run, *, transactions: bool) -> Outcome:
@@ -73,6 +73,13 @@ def run_case(name: str, case: Mapping[str, Any], run: Run, *, transactions: bool
         if found := list(differences(step["cmd"], expected, actual)):
             return Outcome(name, [f"step {number}: {step['cmd']}", *found])
     return Outcome(name, ())
+
+
+def check(outcomes: Sequence[Outcome], found: Cases) -> None:
+    """For tests: each of `found` was run, and none differs."""
+    assert [outcome.name for outcome in outcomes] == list(found)
+    wrong = [outcome for outcome in outcomes if outcome.differences]
+    assert not wrong, "\n".join("\n  ".join([outcome.name, *outcome.differences]) for outcome in wrong)
 
 
 def on_purpose(step: Step) -> str:

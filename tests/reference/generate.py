@@ -111,6 +111,8 @@ class Walk:
         lines = []
         for _ in range(self._random.randint(0, 6)):
             words = self.command(spaces=False)
+            if any("stop-daemon" in word for word in words):
+                continue  # ipvsadm waits for ever after stopping one that it has just started
             if self._chance(0.2):
                 words.insert(0, "ipvsadm")
             lines.append(self._pick((" ", " ", "  ", "\t")).join(words))

@@ -17,20 +17,28 @@ HOSTS = {
     "a-very-long-real-server-name.example": "198.51.100.7",
     "localhost": "127.0.0.1",
 }
+TRAFFIC_HOSTS = {
+    "client.example": "172.16.0.100",
+    "vip.example": "172.16.0.50",
+    "rs1.example": "10.1.0.11",
+    "rs2.example": "10.1.0.12",
+}
 # /etc/services, where this machine has none (Debian's netbase).
 SERVICES = {
     ("ssh", "tcp"): 22, ("smtp", "tcp"): 25, ("domain", "tcp"): 53, ("domain", "udp"): 53, ("tftp", "udp"): 69,
-    ("http", "tcp"): 80, ("https", "tcp"): 443, ("https", "udp"): 443,
+    ("http", "tcp"): 80, ("sip", "tcp"): 5060, ("sip", "udp"): 5060, ("https", "tcp"): 443, ("https", "udp"): 443,
 }  # fmt: skip
 MTU = {"lo": 65536, "dummy0": 1500}
 
 
 class ReferenceHost(SystemHost):
+    names = HOSTS
+
     def address_of(self, name: str) -> str | None:
-        return HOSTS.get(name)
+        return self.names.get(name)
 
     def name_of(self, address: str) -> str | None:
-        return next((name for name, known in HOSTS.items() if known == address), None)
+        return next((name for name, known in self.names.items() if known == address), None)
 
     def port_of(self, service: str, protocol: str) -> int | None:
         return super().port_of(service, protocol) or SERVICES.get((service, protocol))
@@ -41,6 +49,12 @@ class ReferenceHost(SystemHost):
 
     def mtu_of(self, interface: str) -> int | None:
         return MTU.get(interface)
+
+
+class TrafficHost(ReferenceHost):
+    """Of tests.reference.traffic."""
+
+    names = TRAFFIC_HOSTS
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ from tests.reference.host import ReferenceHost, reference_netns
 PROGRAMS = {"ipvsadm": lbadm.main, "ipvsadm-save": lbadm.save, "ipvsadm-restore": lbadm.restore}
 
 
-def answer(step: Step, environment: dict[str, str]) -> Answer:
+def answer(step: Step, environment: dict[str, str], host: type[ReferenceHost]) -> Answer:
     """In this process: 480 starts of Python would take minutes. What needs a shell gets one, and processes."""
     program, *arguments = shlex.split(step["cmd"])
     if program not in PROGRAMS or NEEDS_SHELL.search(step["cmd"]):
@@ -34,7 +34,7 @@ def answer(step: Step, environment: dict[str, str]) -> Answer:
         contextlib.redirect_stderr(stderr),
         mock.patch.object(sys, "stdin", stdin),
         mock.patch.object(sys, "argv", [program, *arguments]),
-        mock.patch.object(lbadm, "SystemHost", ReferenceHost),
+        mock.patch.object(lbadm, "SystemHost", host),
         mock.patch.dict(os.environ, environment),
     ):
         rc = PROGRAMS[program]()
@@ -64,8 +64,9 @@ class OnNode:
 
     transactions = True
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, host: type[ReferenceHost]) -> None:
         self._client = client
+        self._host = host
 
     @contextlib.contextmanager
     def case(self) -> Iterator[None]:
@@ -81,7 +82,7 @@ class OnNode:
         yield
 
     def run(self, step: Step) -> Answer:
-        return answer(step, {"LBNODE_SOCKET": self._client.socket_path})
+        return answer(step, {"LBNODE_SOCKET": self._client.socket_path}, self._host)
 
 
 class OnKernel:
@@ -89,27 +90,32 @@ class OnKernel:
 
     transactions = False
 
+    def __init__(self, host: type[ReferenceHost] = ReferenceHost) -> None:
+        self._host = host
+
     @contextlib.contextmanager
     def case(self) -> Iterator[None]:
         with reference_netns():
             yield
 
     def run(self, step: Step) -> Answer:
-        return answer(step, {"LBADM_DIRECT": "1"})
+        return answer(step, {"LBADM_DIRECT": "1"}, self._host)
 
 
 @contextlib.contextmanager
-def target(plane: str) -> Iterator[OnNode | OnKernel]:
-    """plane: of an lbnoded ("fake", "xdp", "ipvs"), or "direct"."""
+def target(
+    plane: str, host: type[ReferenceHost] = ReferenceHost, *, own_netns: bool = True
+) -> Iterator[OnNode | OnKernel]:
+    """plane: of an lbnoded ("fake", "xdp", "ipvs"), or "direct". own_netns: not in the caller's namespace."""
     if plane == "direct":
-        yield OnKernel()
+        yield OnKernel(host)
         return
     with tempfile.TemporaryDirectory(prefix="lbnode-reference-") as folder, contextlib.ExitStack() as stack:
-        if plane != "fake":
+        if plane != "fake" and own_netns:
             stack.enter_context(reference_netns())
         node = Daemon(Path(folder), plane=plane)
         try:
             node.start()
-            yield OnNode(node.client)
+            yield OnNode(node.client, host)
         finally:
             node.close(unload=plane != "fake")

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.reference import cases
+from tests.reference import cases, traffic
 from tests.reference.__main__ import run_all
 
 pytestmark = [pytest.mark.root, pytest.mark.ipvs]
@@ -19,12 +19,16 @@ WALKS = 10  # of about 15 commands
 @pytest.mark.parametrize("plane", ["direct", "ipvs"])
 def test_captured_cases(plane: str) -> None:
     """lbadm --direct, and lbadm of an lbnoded that drives ip_vs."""
-    if not (found := cases.load()):
+    if not (found := cases.load(*cases.CASES)):
         pytest.skip(f"no cases in {cases.FOLDER}")
-    outcomes = run_all(plane, found)
-    assert len(outcomes) == len(found)
-    wrong = [outcome for outcome in outcomes if outcome.differences]
-    assert not wrong, "\n".join("\n  ".join([outcome.name, *outcome.differences]) for outcome in wrong)
+    cases.check(run_all(plane, found), found)
+
+
+@pytest.mark.parametrize("plane", ["direct", "ipvs"])
+def test_captured_cases_under_live_traffic(plane: str) -> None:
+    if not (found := cases.load(traffic.TRAFFIC)):
+        pytest.skip(f"no {traffic.TRAFFIC}")
+    cases.check(traffic.run_all(plane), found)
 
 
 @pytest.mark.skipif(not shutil.which("ipvsadm"), reason="needs ipvsadm: apt-get install ipvsadm")
