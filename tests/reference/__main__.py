@@ -1,6 +1,8 @@
 """`make test-reference`: lbadm beside ipvsadm, the schedulers beside ip_vs's: passed and total, and what differs.
 
-python -m tests.reference [PLANE...]    fake, xdp, ipvs, direct; without one, all of them, each where it can run
+    python -m tests.reference [PLANE...]    fake, xdp, ipvs, direct; without one, all of them, each where it can run
+
+The cases under live traffic are run on all but the fake, which forwards nothing.
 """
 
 from __future__ import annotations
@@ -22,8 +24,10 @@ LIMIT_S = 600
 def main() -> int:
     if planes := sys.argv[1:]:
         return max(_compare(plane) for plane in planes)
-    if not cases.CASES.exists():
-        print(f"skipped: no {cases.CASES}")
+    missing = [path for path in (*cases.CASES, traffic.TRAFFIC) if not path.exists()]
+    for path in missing:
+        print(f"skipped: no {path}")
+    if len(missing) == len(cases.CASES) + 1:
         return _schedulers()
     return max(_compare("fake"), _on_xdp(), _on_ip_vs(), _schedulers())
 

@@ -107,7 +107,8 @@ def adopt(directory: Path) -> dict[int, Filter]:
     found = {}
     for ifindex, _ in socket.if_nameindex():
         for options in _filters(ifindex, _INGRESS):
-            if options.get(_Attribute.BPF_NAME, b"").rstrip(b"\0").decode() == _name(directory):
+            # As bytes: other kinds of filter have anything under this number.
+            if options.get(_Attribute.BPF_NAME, b"").rstrip(b"\0") == _name(directory).encode():
                 (prog_id,) = struct.unpack("=I", options[_Attribute.BPF_ID])
                 found[ifindex] = Filter(ifindex, _name(directory), prog_id)
     return found
