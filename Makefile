@@ -13,14 +13,16 @@ BUILD_PACKAGES := clang libbpf-dev libbpf1 python3-venv
 LAB_PACKAGES := iproute2 procps iputils-ping curl etcd-server etcd-client nginx-light
 TEST_PACKAGES := $(LAB_PACKAGES) keepalived ipvsadm frr chromium ethtool iputils-arping tcpdump bpftool user-mode-linux kmod
 BENCH_PACKAGES := $(LAB_PACKAGES) haproxy keepalived nftables wrk user-mode-linux kmod
+OLDEST_PACKAGES := qemu-system-x86 gcc libc6-dev libbpf-dev libelf-dev zlib1g-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help check test test-reference sim soak demo lab bench bench-failover clean packages-lab packages-test packages-bench
+.PHONY: help check test test-reference test-oldest-kernel sim soak demo lab bench bench-failover clean packages-lab packages-test packages-bench
 
 help:
 	@echo "make demo         the two-gateway lab, a failover under load, then the web UI (root); ONCE=1 exits afterwards"
 	@echo "make test         everything; without root it runs what needs none and names what it skipped"
 	@echo "make test-reference  lbadm and the schedulers beside captures of ipvsadm and IPVS (LBNODE_REFERENCE: another folder)"
+	@echo "make test-oldest-kernel  the BPF objects in the verifier of Debian 12's Linux 6.1, in a virtual machine"
 	@echo "make check        lint, format, types, import direction, unit and simulation tests (seconds, no root)"
 	@echo "make sim          elections under random faults, as figures: CLUSTER_SECONDS=200000 SEED=1; PROFILE= NUMBER= tell one"
 	@echo "make soak         the same for 50 million cluster-seconds (hours on all cores)"
@@ -84,6 +86,18 @@ test: packages-test built
 
 test-reference: built
 	$(BIN)/python -m tests.reference
+
+# The kernel's package is unpacked, not installed.
+OLDEST_KERNEL := .build/oldest-kernel/vmlinuz
+$(OLDEST_KERNEL):
+	mkdir -p $(@D)
+	cd $(@D) && apt-get download -qq $$(apt-cache depends linux-image-cloud-amd64 | awk '/Depends: linux-image/ {print $$2}')
+	cd $(@D) && dpkg-deb -x linux-image-*.deb . && rm linux-image-*.deb
+	cp $(@D)/boot/vmlinuz-6.1.* $@
+
+test-oldest-kernel: built $(OLDEST_KERNEL)
+	$(call install,$(OLDEST_PACKAGES))
+	$(BIN)/pytest -q tests/packets/test_oldest_kernel.py
 
 SEED ?= 1
 CLUSTER_SECONDS ?= 200000

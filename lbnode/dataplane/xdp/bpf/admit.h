@@ -82,7 +82,8 @@ INLINE struct scratch *get_scratch(void)
 
 INLINE bool is_vip(const struct addr *address)
 {
-	return bpf_map_lookup_elem(&vips, address) != NULL;
+	struct addr key = *address; /* Linux 6.1 takes a key from the stack, a map or the packet alone */
+	return bpf_map_lookup_elem(&vips, &key) != NULL;
 }
 
 /* Packets of a connection: its server knows the lease of its service's address. */

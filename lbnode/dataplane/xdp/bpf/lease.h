@@ -63,7 +63,8 @@ static __always_inline bool lease_runs(__u32 lease, __u64 now)
 /* Whether an address must not be served now. */
 static __always_inline bool is_dark(const struct addr *address, __u64 now)
 {
-	__u32 *lease = bpf_map_lookup_elem(&leased, address);
+	struct addr key = *address; /* Linux 6.1 takes a key from the stack, a map or the packet alone */
+	__u32 *lease = bpf_map_lookup_elem(&leased, &key);
 	return lease && !lease_runs(*lease, now);
 }
 

@@ -12,6 +12,14 @@
 
 #define AFFINITY_MS (24 * 3600 * 1000) /* net.ipv4.vs.lblc_expiration, lblcr_expiration */
 
+/* What is written to `affinity`: Linux 6.1 takes it from the memory of a map or the stack alone. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct affinity);
+} affinity_written SEC(".maps");
+
 /* The server that the target was sent to (lblc: also when its threshold is reached) becomes w->least. */
 static long affinity_step(__u32 i, struct walk **walk)
 {
@@ -115,10 +123,8 @@ GLOBAL int schedule_local(struct service *s, const struct tuple *t, struct walk 
 	struct clock *clock = get_clock();
 	if (!s || !t || !w || !clock)
 		return NO_SERVER;
-	w->target.target = t->target;
-	w->target.service = s->index;
-	w->target.reserved = 0;
-	struct affinity *known = bpf_map_lookup_elem(&affinity, &w->target);
+	struct affinity_key key = {.target = t->target, .service = s->index};
+	struct affinity *known = bpf_map_lookup_elem(&affinity, &key);
 	__u32 now = clock->now_ms, before = NO_SERVER;
 	w->affinity.count = 0;
 	w->scheduler = s->scheduler;
@@ -143,7 +149,12 @@ GLOBAL int schedule_local(struct service *s, const struct tuple *t, struct walk 
 		return NO_SERVER;
 	w->affinity.used_ms = now;
 	affinity_insert(w, now);
-	bpf_map_update_elem(&affinity, &w->target, &w->affinity, BPF_ANY);
+	__u32 zero = 0;
+	struct affinity *entry = bpf_map_lookup_elem(&affinity_written, &zero);
+	if (entry) {
+		*entry = w->affinity;
+		bpf_map_update_elem(&affinity, &key, entry, BPF_ANY);
+	}
 	return w->chosen;
 }
 

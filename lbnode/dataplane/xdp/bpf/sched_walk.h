@@ -54,8 +54,7 @@ struct walk {
 	__u32 spare;  /* lblc, lblcr: somebody has less than half as many active connections as its weight */
 	__u32 looked; /* by load: low byte of the group's `best` */
 	struct load load, best, least; /* of the server looked at, of the least loaded one of the group, of all */
-	struct affinity_key target; /* lblc, lblcr */
-	struct affinity affinity;   /* lblc, lblcr: what becomes of the target's entry */
+	struct affinity affinity; /* lblc, lblcr: what becomes of the target's entry */
 };
 
 /* One walk over the list, newest server first: the callback looks at `at`, and ends the walk by returning 1. */

@@ -23,6 +23,7 @@ INLINE long sum_step(struct sum_step *step, const int hook)
 		size = SUM_CHUNK;
 	if (!size)
 		return 1;
+	asm volatile("%0 += -1; %0 &= 63; %0 += 1" : "+r"(size)); /* Linux 6.1 does not conclude that it is not 0 */
 	if (load_bytes(step->ctx, hook, s->at, chunk, size))
 		return 1;
 	s->sum += bpf_csum_diff(NULL, 0, (void *)chunk, sizeof(chunk), 0);

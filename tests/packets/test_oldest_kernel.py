@@ -1,0 +1,51 @@
+"""The objects load on the oldest kernel that is supported, Debian 12's Linux 6.1, in a virtual machine (qemu, no KVM).
+
+`make test-oldest-kernel` gets what it needs. The verifier there refuses things that later ones take; what can be
+told without that kernel is in test_verifier.py.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from lbnode.dataplane.xdp.plane import OBJECT
+
+KERNEL = Path(os.environ.get("LBNODE_OLDEST_KERNEL", ".build/oldest-kernel/vmlinuz"))
+QEMU = "qemu-system-x86_64"
+LIMIT_S = 110
+OBJECTS = [OBJECT, OBJECT.with_name("lease.bpf.o")]
+
+pytestmark = [
+    pytest.mark.skipif(shutil.which(QEMU) is None, reason=f"needs {QEMU}: apt-get install qemu-system-x86"),
+    pytest.mark.skipif(not KERNEL.exists(), reason=f"needs Linux 6.1 at {KERNEL}: make test-oldest-kernel"),
+]
+
+
+def initramfs(files: dict[str, bytes]) -> bytes:
+    """In the format "newc" (Documentation/driver-api/early-userspace/buffer-format.rst)."""
+    parts = []
+    for inode, (name, content) in enumerate([*files.items(), ("TRAILER!!!", b"")], 1):
+        fields = (inode, 0o100755, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(name) + 1, 0)
+        head = b"070701" + "".join(f"{field:08x}" for field in fields).encode() + name.encode() + b"\0"
+        parts += [head, bytes(-len(head) % 4), content, bytes(-len(content) % 4)]
+    return b"".join(parts)
+
+
+def test_it_takes_the_objects(tmp_path: Path) -> None:
+    init, image = tmp_path / "init", tmp_path / "initramfs"
+    source = Path(__file__).with_name("oldest_kernel.c")
+    libraries = ["-lbpf", "-lelf", "-lz"]
+    subprocess.run(["cc", "-static", "-w", "-o", init, source, *libraries], check=True, stderr=subprocess.DEVNULL)
+    image.write_bytes(initramfs({one.name: one.read_bytes() for one in (init, *OBJECTS)}))
+    console = subprocess.run(
+        [QEMU, "-M", "pc", "-cpu", "max", "-m", "700", "-nographic", "-no-reboot", "-kernel", KERNEL, "-initrd", image,
+         "-append", "console=ttyS0 quiet panic=-1"],
+        capture_output=True, check=True, text=True, errors="replace", timeout=LIMIT_S, stdin=subprocess.DEVNULL,
+    ).stdout  # fmt: skip
+    for one in OBJECTS:
+        assert f"loaded /{one.name}: 0" in console, console[-4000:]
