@@ -1,4 +1,4 @@
-"""Interoperation with a live FRR vrrpd: VRRPv3, elected in both directions."""
+"""Interoperation with a live FRR vrrpd: VRRPv3 over IPv4 and IPv6, elected in both directions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lbnode.lab.netns import Net
-from tests.netns.election_lab import GROUP, Lab, until
+from tests.netns.election_lab import BOTH, GROUP, LINK_LOCAL_VIP, VIP6, Lab, until
 from tests.netns.frr import Frr
 
 pytestmark = [pytest.mark.root, pytest.mark.frr]
@@ -83,3 +83,24 @@ def test_we_preempt_frr_with_a_higher_priority_when_told_to(lab: Lab, directory:
     until(lambda: a.state == "active" and lab.holds("a"), "we preempt")
     until(lambda: frr.status() == "Backup", "FRR yields")
     until(lambda: lab.client_reaches("a"), "the client reaches us")
+
+
+def test_both_families_move_between_frr_and_us(lab: Lab, directory: Path) -> None:
+    frr = Frr(lab, "b", directory, 200, vips6=(LINK_LOCAL_VIP, VIP6))
+    until(lambda: frr.status("v4") == frr.status("v6") == "Master", "FRR becomes active in both")
+    a = lab.daemon("a", replace(BOTH, priorities={"a": 100, "b": 200}))
+    until(lambda: a.state == "backup" and a.roles[-1]["active_address"] == "192.0.2.2", "we follow")
+    assert a.problem == "" and not [event for event in a.events if "dropped" in event]
+    frr.stop()
+    until(lambda: lab.holds("a") and lab.holds("a", VIP6), "we take over both when it releases")
+    until(lambda: lab.client_reaches("a") and lab.client_reaches("a", VIP6), "the client reaches us by both")
+
+
+def test_frr_takes_both_families_over_from_us(lab: Lab, directory: Path) -> None:
+    a = lab.daemon("a", replace(BOTH, priorities={"a": 200, "b": 100}))
+    until(lambda: lab.holds("a") and lab.holds("a", VIP6), "we become active")
+    frr = Frr(lab, "b", directory, 100, vips6=(LINK_LOCAL_VIP, VIP6))
+    until(lambda: frr.status("v4") == frr.status("v6") == "Backup", "FRR is backup in both")
+    a.kill(signal.SIGTERM)
+    until(lambda: frr.status("v4") == frr.status("v6") == "Master", "FRR takes over both")
+    assert not lab.holds("a") and not lab.holds("a", VIP6)
