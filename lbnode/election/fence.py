@@ -23,10 +23,10 @@ class Evidence:
     peer: bool | None = None  # P
     gateway: bool | None = None  # G
     store: bool | None = None  # E
-    gateway_of: str = ""  # a member that the gateway still answers, long after it stopped to answer us
     active_peer: str = ""  # a member whose heartbeats say that it is Active, while its advertisements do not arrive
     owner: str = ""  # another node that the store names as owner, later than us
     owner_answers: bool = False  # and it has answered a question through the store just now
+    gateway_of: str = ""  # a member that the gateway still answers, long after it stopped to answer us
 
 
 def refuses_takeover(policy: Policy, evidence: Evidence) -> str:
