@@ -196,6 +196,12 @@ async def test_an_ipv6_service_beside_one_of_the_same_port(plane: DataPlane) -> 
     assert set(await services(plane)) == {web6}
 
 
+async def test_an_sctp_service(plane: DataPlane) -> None:
+    service = replace(WEB_SERVICE, id=ServiceId.of("sctp", "192.0.2.10", 80))
+    await apply(plane, PutService(service), PutServer(service.id, server(0)))
+    assert await services(plane) == {service.id: replace(service, servers={IDS[0]: server(0)})}
+
+
 TUNNELS = (
     Tunnel(),
     Tunnel(TunnelType.GUE, 6080),

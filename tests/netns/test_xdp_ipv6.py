@@ -6,7 +6,7 @@ import socket
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 
 import pytest
@@ -125,6 +125,25 @@ async def test_a_smaller_mtu_behind_the_gateway_is_reported_to_the_client(tcx_la
             sock.settimeout(10)
             assert upload(sock, 100_000) == "rs1"
         assert "mtu 1400" in tcx_lab.net.run("client", "ip", "-6", "route", "get", VIP6)
+
+
+@pytest.mark.parametrize("forward", ["direct", "masquerade"])
+@pytest.mark.parametrize("vip", [VIP, VIP6])
+async def test_a_server_that_is_the_gateway_itself(tcx_lab: Lab, tmp_path: Path, vip: str, forward: str) -> None:
+    """IPVS's "Local": the packet goes up the gateway's own network stack, the VIP is its address."""
+    family = 6 if vip == VIP6 else 4
+    tcx_lab.start_server(1, at="gw")
+    own = ServerId(ip_address("2001:db8:b::2" if family == 6 else "198.51.100.2"), PORT)
+    async with tcx_lab.plane(tmp_path) as plane:
+        await programmed(plane, "rr", replace(server(1, forward=forward), id=own), vip=vip)
+        await until(lambda: plane.is_own(own.address), "the address is known to be the gateway's own")
+        with tcx_lab.connect(vip) as sock:
+            assert upload(sock, 100_000) == "gw"
+            assert download(sock, 100_000) == 100_000
+        with tcx_lab.udp(vip) as sock:
+            sock.send(b"x")
+            assert sock.recv(100) == b"gw x"
+        assert (await plane.counters())[ServiceId.of("tcp", vip, PORT)].total.connections == 1
 
 
 async def test_direct_routing(lab: Lab, tmp_path: Path) -> None:

@@ -160,12 +160,13 @@ class Lab:
             with contextlib.suppress(RuntimeError):
                 self.net.run(name, "ip", "neigh", "flush", "all")
 
-    def start_server(self, number: int, port: int = PORT) -> None:
+    def start_server(self, number: int, port: int = PORT, *, at: str = "") -> None:
+        """In the namespace of the real server with this number, or in another one."""
         process = self.net.popen(
-            f"rs{number}",
+            at or f"rs{number}",
             sys.executable,
             str(Path(__file__).with_name("echo_server.py")),
-            f"rs{number}",
+            at or f"rs{number}",
             str(port),
             stdout=-1,
         )

@@ -138,6 +138,7 @@ class _Hops:
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
         self.unresolved: set[Address] = set()
+        self.own: set[Address] = set()
         self.mtu = MTU
 
     def watch(self, address: Address) -> None: ...
@@ -145,12 +146,14 @@ class _Hops:
     def unwatch(self, address: Address) -> None: ...
 
     def source(self, address: Address) -> Address | None:
+        if address in self.own:
+            return address
         if address in self.unresolved:
             return None
         return ip_address("2001:db8:b::1" if address.version == 6 else "198.51.100.1")
 
     def get(self, address: Address) -> Hop | None:
-        if address in self.unresolved:
+        if address in self.unresolved | self.own:
             return None
         source = bytes.fromhex(self._wire.mac("back").replace(":", ""))
         target = bytes.fromhex(SERVER_MAC.replace(":", ""))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 GUE_PORT = 6080
-_TCP, _UDP, _ICMP, _ICMP6, _IPIP, _SIT, _GRE = 6, 17, 1, 58, 4, 41, 47
+_TCP, _UDP, _ICMP, _ICMP6, _IPIP, _SIT, _GRE, _SCTP = 6, 17, 1, 58, 4, 41, 47, 132
 _EXTENSIONS = (0, 43, 60)  # hop-by-hop, routing, destination options (RFC 8200)
 _FRAGMENT = 44
 
@@ -17,6 +17,16 @@ def ones_complement(data: bytes) -> int:
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return total
+
+
+def crc32c(data: bytes) -> int:
+    """RFC 9260 appendix A, bit by bit."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
 
 
 def transport(packet: bytes) -> tuple[int, int, int, bool]:
@@ -65,6 +75,9 @@ def _wrong_inside(packet: bytes, protocol: int, payload: bytes, where: str) -> l
         size = 8 if payload[0] & 0x80 else 4
         problems = [f"{where}GRE checksum"] if size == 8 and ones_complement(payload) != 0xFFFF else []
         return problems + wrong_checksums(payload[size:], where=f"{where}inner ")
+    if protocol == _SCTP:
+        right = crc32c(payload[:8] + bytes(4) + payload[12:]).to_bytes(4, "little")
+        return [] if payload[8:12] == right else [f"{where}SCTP checksum"]
     names = {_TCP: "TCP", _UDP: "UDP", _ICMP: "ICMP", _ICMP6: "ICMPv6"}
     if protocol not in names:
         return []

@@ -59,7 +59,6 @@ def server(text: str, forward: str) -> PutServer:
 @pytest.mark.parametrize(
     ("op", "words"),
     [
-        (service("sctp:192.0.2.10:80"), "tcp and udp"),
         (service(scheduler="fifo"), "it has: dh fo lblc lblcr lc mh nq ovf rr sed sh twos wlc wrr"),
         (service("tcp:192.0.2.10:0"), "needs persistence"),
         (service(scheduler_flags=frozenset({"sh-port"})), "rr has no flag sh-port"),

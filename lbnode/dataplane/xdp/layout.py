@@ -104,6 +104,7 @@ class ServerFlag(IntFlag):
     KEEP_PORT = 4
     TUNNEL_CHECKSUM = 8
     TUNNEL_REMOTE = 16
+    LOCAL = 32
 
 
 class ConfigFlag(IntFlag):

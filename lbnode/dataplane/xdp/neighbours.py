@@ -37,7 +37,7 @@ _NTF_EXT_MANAGED = 1
 _NUD_PERMANENT = 0x80
 # REACHABLE STALE DELAY PROBE NOARP PERMANENT: the address in the entry may be used (include/net/neighbour.h NUD_VALID)
 _NUD_VALID = 0x02 | 0x04 | 0x08 | 0x10 | 0x40 | _NUD_PERMANENT
-_RTN_UNICAST = 1
+_RTN_UNICAST, _RTN_LOCAL = 1, 2
 _SETTLE_S = 0.05  # route and link changes come in bursts; one look-up of all routes per burst
 _RETRY_S = 1.0
 
@@ -68,6 +68,7 @@ class Neighbours:
         self._users: dict[Address, int] = {}
         self._hops: dict[Address, Hop | None] = {}  # as last published
         self._sources: dict[Address, Address | None] = {}
+        self._own: set[Address] = set()  # addresses of this node
         self._routes: dict[Address, _Route] = {}
         self._via: dict[tuple[int, Address], set[Address]] = {}  # (ifindex, neighbour) -> addresses behind it
         self._macs: dict[tuple[int, Address], bytes] = {}
@@ -123,7 +124,8 @@ class Neighbours:
         return self._hops.get(address)
 
     def source(self, address: Address) -> Address | None:
-        """The kernel's preferred source address towards it, also while its neighbour is unresolved."""
+        """The kernel's preferred source address towards it, also while its neighbour is unresolved; itself if it is
+        this node's own."""
         return self._sources.get(address)
 
     # --- following the kernel --------------------------------------------------------------------------------
@@ -206,7 +208,7 @@ class Neighbours:
             if mac is not None and link is not None and link.up and link.mac:
                 mtu = min(route.mtu, link.mtu) if route.mtu else link.mtu
                 hop = Hop(route.ifindex, link.mac, mac, mtu)
-        source = route.source if route is not None else None
+        source = route.source if route is not None else address if address in self._own else None
         if address in self._hops and (self._hops[address], self._sources[address]) == (hop, source):
             return
         self._hops[address], self._sources[address] = hop, source
@@ -256,7 +258,11 @@ class Neighbours:
         try:
             replies = list(await query.route("get", dst=str(address)))
         except NetlinkError:  # no route
-            return None
+            replies = []
+        if replies and replies[0]["type"] == _RTN_LOCAL:
+            self._own.add(address)
+        else:
+            self._own.discard(address)
         if not replies or replies[0]["type"] != _RTN_UNICAST or replies[0].get("oif") is None:
             return None
         reply = replies[0]

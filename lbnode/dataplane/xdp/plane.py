@@ -196,6 +196,10 @@ class XdpPlane:
         """Where packets to a real server's address go; None = not resolved now."""
         return self._opened()[0].get(address)
 
+    def is_own(self, address: Address) -> bool:
+        """Whether a real server's address is one of this node's: then its packets go up the network stack."""
+        return self._opened()[0].source(address) == address
+
     def _opened(self) -> tuple[Neighbours, Attachments]:
         if self._neighbours is None or self._attachments is None:
             raise DataPlaneError("the data plane is not open")

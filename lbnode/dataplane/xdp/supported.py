@@ -21,7 +21,7 @@ CAPABILITIES = Capabilities(
     kind="xdp",
     schedulers=frozenset(SCHEDULERS),
     forwarding=frozenset(FORWARDING),
-    protocols=frozenset({L4Protocol.TCP, L4Protocol.UDP}),
+    protocols=frozenset(L4Protocol),
     families=frozenset({4, 6}),
     persistence=True,
 )
@@ -56,7 +56,8 @@ def check_hooks(service_id: ServiceId, at_xdp: Sequence[str]) -> None:
 def _check_service(service: ProgrammedService) -> None:
     service_id = service.id
     if not service_id.fwmark and service_id.protocol not in CAPABILITIES.protocols:
-        raise Unsupported(f"{service_id}: {_PLANE} balances tcp and udp, not {service_id.protocol}")
+        known = " ".join(sorted(CAPABILITIES.protocols))
+        raise Unsupported(f"{service_id}: {_PLANE} has no protocol {service_id.protocol}; it has: {known}")
     if service_id.address is not None and service_id.address.is_multicast:
         raise Unsupported(f"{service_id}: {_PLANE} balances unicast addresses, not {service_id.address}")
     if service_id.port == 0 and not service_id.fwmark and not service.persistent_s:
@@ -71,7 +72,7 @@ def _check_service(service: ProgrammedService) -> None:
         )
     if service.persistence_engine:
         raise Unsupported(f"{service_id}: {_PLANE} has no persistence engine {service.persistence_engine}; IPVS has")
-    if service.one_packet and service_id.protocol is L4Protocol.TCP:
+    if service.one_packet and service_id.protocol in (L4Protocol.TCP, L4Protocol.SCTP):
         raise Unsupported(f"{service_id}: one-packet scheduling is for udp services and firewall marks")
 
 

@@ -23,7 +23,16 @@ from lbnode.dataplane.xdp.neighbours import Neighbours
 from lbnode.dataplane.xdp.trash import Trash
 from lbnode.dataplane.xdp.vips import Vips
 from lbnode.errors import DataPlaneError
-from lbnode.model import Address, Programmed, ProgrammedServer, ProgrammedService, ServerId, ServiceId, Timeouts
+from lbnode.model import (
+    Address,
+    ForwardingMethod,
+    Programmed,
+    ProgrammedServer,
+    ProgrammedService,
+    ServerId,
+    ServiceId,
+    Timeouts,
+)
 
 _GRACE_S = 0.1  # packets that began with the old value of a service are long through when its slots are used again
 _CHUNK = 1024  # elements read between two turns of the event loop
@@ -257,10 +266,14 @@ class Tables:
 
     def _write_server(self, service: Service, server: Server, *, gone: bool = False) -> None:
         one = server.programmed
-        hop = self._neighbours.get(one.id.address)
+        hop, source = self._neighbours.get(one.id.address), self._neighbours.source(one.id.address)
         flags = layout.ServerFlag.GONE if gone else layout.ServerFlag(0)
+        same_port = service.keep_port(one) or one.id.port == service.programmed.id.port
         if service.keep_port(one):
             flags |= layout.ServerFlag.KEEP_PORT
+        # What this node itself answers does not pass the programs, so nothing may have been translated.
+        if source == one.id.address and (same_port or one.forward is not ForwardingMethod.MASQUERADE):
+            flags |= layout.ServerFlag.LOCAL
         entry = layout.Server(
             one.id.address,
             one.id.port,
@@ -271,7 +284,7 @@ class Tables:
             one.upper_threshold,
             one.lower_threshold,
             hop,
-            self._neighbours.source(one.id.address),
+            source,
             one.tunnel,
             self.leases.of(service.programmed.id.address),
             flags,

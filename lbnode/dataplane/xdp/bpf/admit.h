@@ -94,14 +94,15 @@ INLINE bool served(const struct server *server, const struct packet *p)
 	return lease_runs(server->lease, p->now);
 }
 
-INLINE bool is_tcp(const struct packet *p)
+/* TCP and SCTP, whose connections have a beginning; UDP's begin with any packet. */
+INLINE bool is_stateful(const struct packet *p)
 {
-	return p->tuple.protocol == IPPROTO_TCP;
+	return p->tuple.protocol != IPPROTO_UDP;
 }
 
 INLINE __u32 event_of(const struct packet *p)
 {
-	return is_tcp(p) ? tcp_event_of(p->tcp_flags) : TCP_NOTHING;
+	return is_stateful(p) ? tcp_event_of(p->tcp_flags) : TCP_NOTHING;
 }
 
 INLINE int drop_counted(__u32 event)
@@ -129,7 +130,7 @@ INLINE int enter(const struct packet *p, const struct server *server, __u32 inde
 	c->forward = server->forward;
 	c->control = control;
 	new->state = STATE_UDP;
-	if (is_tcp(p))
+	if (is_stateful(p))
 		new->state = tcp_next(masquerade ? DIRECTION_IN : DIRECTION_IN_ONLY, event_of(p), STATE_NONE);
 	if (new->state == STATE_NONE)
 		new->state = STATE_CLOSE;
@@ -161,7 +162,7 @@ INLINE __u32 choose(struct scratch *memory, struct service *service, __u64 *cont
 }
 
 /*
- * TCP begins with SYN. Hash schedulers also take other segments (not RST): the hash leads them to the server that they
+ * TCP begins with SYN, SCTP with INIT. Hash schedulers also take other segments (not RST): the hash leads them to the server that they
  * belong to, if the entry was lost. Returns enum action.
  */
 GLOBAL int admit(struct scratch *memory)
@@ -176,7 +177,7 @@ GLOBAL int admit(struct scratch *memory)
 		return drop_counted(EVENT_DROP_NO_LEASE);
 	if (!service)
 		return ACTION_PASS;
-	if (is_tcp(p) && (p->tcp_flags & TCP_FLAG_RST || !(p->tcp_flags & TCP_FLAG_SYN || found_again(service)))) {
+	if (is_stateful(p) && (p->tcp_flags & TCP_FLAG_RST || !(p->tcp_flags & TCP_FLAG_SYN || found_again(service)))) {
 		count(EVENT_NO_CONNECTION);
 		return ACTION_PASS;
 	}
@@ -189,7 +190,7 @@ GLOBAL int admit(struct scratch *memory)
 	}
 	if (service->persistent_s && !control)
 		return drop_counted(EVENT_DROP_TABLE_FULL);
-	bool one_packet = service->flags & SERVICE_ONE_PACKET && !is_tcp(p);
+	bool one_packet = service->flags & SERVICE_ONE_PACKET && !is_stateful(p);
 	if (!one_packet && enter(p, server, index, clock->now_ms, d->hash, control, &memory->new)) {
 		if (!found_again(service) || server->forward == FORWARD_MASQUERADE)
 			return drop_counted(EVENT_DROP_TABLE_FULL);

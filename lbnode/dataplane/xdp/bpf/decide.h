@@ -14,7 +14,7 @@ GLOBAL int decide(const struct packet *p, struct decision *d)
 		return ACTION_PASS;
 	__u64 hash = tuple_hash(&p->tuple, config->seed);
 	__u32 now = clock->now_ms;
-	bool syn = is_tcp(p) && p->tcp_flags & TCP_FLAG_SYN;
+	bool syn = is_stateful(p) && p->tcp_flags & TCP_FLAG_SYN;
 	struct place place = {};
 	if (likely(conn_find(&p->tuple, hash, &place))) {
 		struct server *server = get_live_server(place.server, place.generation);
@@ -30,7 +30,7 @@ GLOBAL int decide(const struct packet *p, struct decision *d)
 			return ACTION_TO_SERVER;
 		}
 		conn_remove(&place);
-		if (!server && is_tcp(p) && !syn)
+		if (!server && is_stateful(p) && !syn)
 			return drop_counted(EVENT_DROP_SERVER_GONE);
 	} else if (conn_find_reply(&p->tuple, hash, &place)) {
 		struct server *server = get_live_server(place.server, place.generation);

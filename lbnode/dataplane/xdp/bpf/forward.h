@@ -5,6 +5,7 @@
 
 #include "decide.h"
 #include "icmp.h"
+#include "sctp.h"
 #include "tunnel.h"
 
 /*
@@ -83,8 +84,8 @@ INLINE void server_hop(void *ctx, const int hook, struct scratch *memory, const 
 	find_hop(ctx, hook, &memory->route, hop, source, &server->address, p->tos, length, family);
 }
 
-/* A later fragment has no ports, and no checksum over its addresses but the IPv4 header's. */
-INLINE int translate_fragment(void *ctx, const int hook, const struct packet *p, const struct rewrite *to)
+/* The address alone: of a later fragment, which has no ports; no checksum covers it but the IPv4 header's. */
+INLINE int translate_address(void *ctx, const int hook, const struct packet *p, const struct rewrite *to)
 {
 	struct ipv6hdr *ip6 = frame(ctx, hook) + ETH_HLEN;
 	struct iphdr *ip = (void *)ip6;
@@ -106,7 +107,10 @@ INLINE int translate_rare(void *ctx, const int hook, struct scratch *memory)
 {
 	const struct packet *p = &memory->packet;
 	if (p->kind == KIND_FRAGMENT)
-		return translate_fragment(ctx, hook, p, &memory->rewrite);
+		return translate_address(ctx, hook, p, &memory->rewrite);
+	if (p->kind != KIND_ICMP_ERROR)
+		return translate_sctp_port(ctx, hook, p, &memory->rewrite) ||
+		       translate_address(ctx, hook, p, &memory->rewrite);
 	return p->family == 6 ? translate_error6(ctx, hook, p, &memory->rewrite)
 			      : translate_error4(ctx, hook, p, &memory->rewrite);
 }
@@ -122,7 +126,7 @@ INLINE int masquerade(void *ctx, const int hook, struct scratch *memory, const s
 	bool ports = p->kind == KIND_L4 || p->kind == KIND_FIRST_FRAGMENT;
 	__be16 old_port = likely(ports) ? p->tuple.target_port : p->quoted.source_port;
 	__be16 new_port = server ? server_port(server, old_port) : d->vip_port;
-	if (likely(ports))
+	if (likely(ports && p->tuple.protocol != IPPROTO_SCTP))
 		return translate(ctx, hook, p, !server, new, new_port, family);
 	memory->rewrite.address = *new;
 	memory->rewrite.port = new_port;
@@ -146,6 +150,8 @@ INLINE int forward(void *ctx, const int hook, struct scratch *memory, const int 
 			return drop(hook, EVENT_DROP_SERVER_GONE);
 	}
 	asm volatile("" : "+r"(server)); /* or the compiler asks for the action again, which tells the verifier nothing */
+	if (unlikely(server && server->flags & SERVER_LOCAL))
+		return pass(hook);
 	__u32 method = server ? server->forward : FORWARD_MASQUERADE;
 	__u32 overhead = server ? server->overhead : 0, length = wire_length(ctx, hook, p) + overhead;
 	const struct addr *vip = server ? &p->tuple.target : &d->vip;

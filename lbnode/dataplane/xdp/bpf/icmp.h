@@ -35,7 +35,7 @@ INLINE int echo_reply(void *ctx, const int hook, struct scratch *memory)
 RARE(echo_reply)
 
 /*
- * The quoted header of an ICMP error; only ports of TCP and UDP are needed, which are within the first 8 bytes. Options in
+ * The quoted header of an ICMP error; only ports are needed, which are within the first 8 bytes. Options in
  * the quoted header are passed over.
  */
 INLINE bool read_quote(struct icmp_header *icmp, void *end, struct packet *p)
@@ -43,7 +43,7 @@ INLINE bool read_quote(struct icmp_header *icmp, void *end, struct packet *p)
 	struct iphdr *ip = (void *)(icmp + 1);
 	if ((void *)(ip + 1) > end || ip->version != 4 || ip->ihl < 5)
 		return false;
-	if (ip->protocol != IPPROTO_TCP && ip->protocol != IPPROTO_UDP)
+	if (!balanced_protocol(ip->protocol))
 		return false;
 	if (ip->frag_off & bpf_htons(IP_OFFSET))
 		return false;
@@ -93,7 +93,7 @@ INLINE int translate_error4(void *ctx, const int hook, const struct packet *p, c
 	__u16 *check = NULL;
 	if (t->protocol == IPPROTO_UDP)
 		check = l4[3] ? (__u16 *)&l4[3] : NULL;
-	else if ((void *)(l4 + 9) <= end &&
+	else if (t->protocol == IPPROTO_TCP && (void *)(l4 + 9) <= end &&
 		 p->length >= p->header + ICMP_HEADER + p->quoted_header + 18) /* the checksum is the ninth word */
 		check = (__u16 *)&l4[8];
 	if (check) {

@@ -40,7 +40,7 @@ INLINE int translate_error6(void *ctx, const int hook, const struct packet *p, c
 	__u16 *check = NULL;
 	if (t->protocol == IPPROTO_UDP)
 		check = l4[3] ? (__u16 *)&l4[3] : NULL;
-	else if ((void *)(l4 + 9) <= end &&
+	else if (t->protocol == IPPROTO_TCP && (void *)(l4 + 9) <= end &&
 		 p->length >= p->header + ICMP_HEADER + p->quoted_header + 18) /* the checksum is the ninth word */
 		check = (__u16 *)&l4[8];
 	__u64 whole = change + addr_delta(source ? &p->tuple.target : &p->tuple.source, &to->address, 6);

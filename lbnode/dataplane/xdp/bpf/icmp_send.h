@@ -26,6 +26,11 @@
 #define ICMP6_PORT_UNREACH 4
 
 #define ICMP_HEADER 8
+
+INLINE bool balanced_protocol(__u8 protocol)
+{
+	return protocol == IPPROTO_TCP || protocol == IPPROTO_UDP || protocol == IPPROTO_SCTP;
+}
 #define QUOTED_L4 8
 
 /* At most `icmp_rate` per second: the sweeper's tick refills. */
@@ -64,6 +69,8 @@ INLINE int quote_tc(struct __sk_buff *skb, const struct packet *p, __u32 l4_at, 
 			return -1;
 		return bpf_skb_store_bytes(skb, l4_at + QUOTED_L4 - 1, &last, 1, 0);
 	}
+	if (p->tuple.protocol == IPPROTO_SCTP)
+		return -1;
 	*quoted = tcp ? sizeof(struct tcphdr) : QUOTED_L4;
 	if (bpf_skb_load_bytes(skb, l4_at + (tcp ? 16 : 6), pending, sizeof(*pending)))
 		return -1;

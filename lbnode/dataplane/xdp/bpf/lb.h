@@ -44,7 +44,7 @@ struct tuple {
 	struct addr target;
 	__u16 source_port;
 	__u16 target_port;
-	__u8 protocol; /* IPPROTO_TCP, IPPROTO_UDP; 0: template of a firewall mark's service */
+	__u8 protocol; /* IPPROTO_TCP, IPPROTO_UDP, IPPROTO_SCTP; 0: template of a firewall mark's service */
 	__u8 template; /* 1: of a template, which no packet's tuple equals */
 	__u8 reserved[2];
 };
@@ -212,6 +212,7 @@ enum tunnel {
 #define SERVER_GONE 2 /* deleted; the index stays while connections to it are tracked, as IPVS's trash */
 #define SERVER_KEEP_PORT 4 /* masquerade: the target port stays as the client wrote it */
 #define SERVER_TUNNEL_CHECKSUM 8 /* the outer header of GUE or GRE carries a checksum over the whole packet */
+#define SERVER_LOCAL 32 /* its address is this node's own: what the client sent goes up the network stack as it is */
 #define SERVER_TUNNEL_REMOTE 16 /* GUE's remote checksum offload: for partial checksums, which leave here complete */
 
 /*

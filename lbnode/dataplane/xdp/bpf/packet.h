@@ -16,11 +16,11 @@
 
 enum kind {
 	KIND_OTHER,	/* nothing for us */
-	KIND_L4,	/* whole TCP or UDP packet: `tuple` is filled */
+	KIND_L4,	/* whole TCP, UDP or SCTP packet: `tuple` is filled */
 	KIND_FIRST_FRAGMENT, /* of one */
 	KIND_ICMP,	/* whole ICMP or ICMPv6 packet: addresses of `tuple` are filled */
 	KIND_ICMP_ECHO,	/* ... an echo request */
-	KIND_ICMP_ERROR, /* ... an error about a TCP or UDP packet: `quoted` is filled */
+	KIND_ICMP_ERROR, /* ... an error about a TCP, UDP or SCTP packet: `quoted` is filled */
 	KIND_FRAGMENT,	/* a later one: the ports of `tuple` are not known */
 	KIND_MALFORMED,
 };
@@ -34,7 +34,7 @@ struct packet {
 	__u32 mark;	   /* firewall mark; frames have none */
 	__u32 fragment_id; /* identification of a fragment */
 	__u8 kind;
-	__u8 tcp_flags;
+	__u8 tcp_flags; /* SCTP: those that mean the same */
 	__u8 ttl; /* IPv6: hop limit */
 	__u8 tos; /* IPv6: traffic class */
 	bool dont_fragment;
@@ -43,6 +43,18 @@ struct packet {
 	__u8 reserved[5];
 	struct tuple quoted;
 };
+
+/* RFC 9260 3.1, and of the first chunk what is looked at. */
+struct sctp_header {
+	__be16 source;
+	__be16 dest;
+	__be32 tag;
+	__le32 checksum; /* CRC32c (appendix A), without pseudo header */
+	__u8 chunk;
+	__u8 chunk_flags;
+	__be16 chunk_length;
+};
+#define SCTP_HEADER 12
 
 /* ICMP and ICMPv6; what the second half means depends on the type. */
 struct icmp_header {
@@ -175,14 +187,36 @@ INLINE int parse_ip(struct iphdr *ip, void *end, __u32 available, struct packet 
  * A length of IP headers, as an offset that is safe to use. Read anew: where the compiler remembers it, Linux 6.1 has
  * drawn conclusions from comparisons that contradict each other, and gives up the pointer that it is added to.
  */
-INLINE __u32 safe_length(const __u32 *length, const int family)
+INLINE __u32 safe_length(const __u32 *length, int family)
 {
 	return *(const volatile __u32 *)length & (family == 6 ? HEADERS_MAX : 0x3c);
 }
 
-INLINE __u32 header_length(const struct packet *p, const int family)
+INLINE __u32 header_length(const struct packet *p, int family)
 {
 	return safe_length(&p->header, family);
+}
+
+/*
+ * SCTP's chunks in TCP's flags, so that one state machine serves both: it opens with INIT and INIT ACK, closes with SHUTDOWN
+ * and its answers, and ends with ABORT (RFC 9260 section 4; ip_vs_proto_sctp.c has a machine of its own with the same outcome).
+ */
+INLINE __u8 sctp_flags(__u8 chunk)
+{
+	switch (chunk) {
+	case 1: /* INIT */
+		return TCP_FLAG_SYN;
+	case 2: /* INIT ACK */
+		return TCP_FLAG_SYN | TCP_FLAG_ACK;
+	case 6:	 /* ABORT */
+	case 14: /* SHUTDOWN COMPLETE */
+		return TCP_FLAG_RST;
+	case 7: /* SHUTDOWN */
+	case 8: /* SHUTDOWN ACK */
+		return TCP_FLAG_FIN;
+	default:
+		return TCP_FLAG_ACK;
+	}
 }
 
 /*
@@ -222,6 +256,18 @@ INLINE int parse_l4(void *ip, void *end, struct packet *p, const int family, int
 		p->l4_header = sizeof(*udp);
 		p->tuple.source_port = udp->source;
 		p->tuple.target_port = udp->dest;
+		return kind;
+	}
+	if (p->tuple.protocol == IPPROTO_SCTP) {
+		struct sctp_header *sctp = l4;
+		if (payload < sizeof(*sctp))
+			return KIND_MALFORMED;
+		if ((void *)(sctp + 1) > end)
+			return KIND_OTHER;
+		p->l4_header = SCTP_HEADER;
+		p->tcp_flags = sctp_flags(sctp->chunk);
+		p->tuple.source_port = sctp->source;
+		p->tuple.target_port = sctp->dest;
 		return kind;
 	}
 	if (kind == KIND_FIRST_FRAGMENT)

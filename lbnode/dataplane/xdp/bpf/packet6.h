@@ -57,7 +57,8 @@ INLINE bool walk_extensions(void *ctx, const int hook, __u32 at, __u32 available
 
 INLINE bool has_extensions(__u8 protocol)
 {
-	return protocol != IPPROTO_TCP && protocol != IPPROTO_UDP && protocol != IPPROTO_ICMPV6;
+	return protocol != IPPROTO_TCP && protocol != IPPROTO_UDP && protocol != IPPROTO_ICMPV6 &&
+	       protocol != IPPROTO_SCTP;
 }
 
 /* The packet that an ICMPv6 error quotes: its addresses and ports, which run against the error. */
@@ -78,7 +79,7 @@ INLINE bool read_quote6(void *ctx, const int hook, struct packet *p)
 		p->quoted_header += e.length;
 		t->protocol = e.protocol;
 	}
-	if (ip.version != 6 || (t->protocol != IPPROTO_TCP && t->protocol != IPPROTO_UDP))
+	if (ip.version != 6 || !balanced_protocol(t->protocol))
 		return false;
 	if (available < p->quoted_header + QUOTED_L4 || load_bytes(ctx, hook, at + p->quoted_header, ports, sizeof(ports)))
 		return false;

@@ -146,7 +146,7 @@ static long search_step(__u32 i, struct search *s)
 INLINE bool record_valid(const struct record *r)
 {
 	bool udp = r->in.protocol == IPPROTO_UDP;
-	if (!udp && r->in.protocol != IPPROTO_TCP && (r->in.protocol || !r->mark || !r->in.template))
+	if (!udp && r->in.protocol != IPPROTO_TCP && r->in.protocol != IPPROTO_SCTP && (r->in.protocol || !r->mark || !r->in.template))
 		return false;
 	if (r->in.template != (r->state == STATE_TEMPLATE) || r->in.reserved[0] || r->in.reserved[1])
 		return false;

@@ -134,6 +134,7 @@ INLINE bool inner_sum(void *ctx, const int hook, struct scratch *memory)
 	struct sum *s = &memory->sum;
 	__be16 check = 1;
 	bool v6 = p->family == 6, protected = p->kind == KIND_L4 || p->kind == KIND_ICMP_ERROR;
+	protected &= p->tuple.protocol != IPPROTO_SCTP; /* its CRC is no sum */
 	if (p->kind == KIND_L4 && p->tuple.protocol == IPPROTO_UDP &&
 	    load_bytes(ctx, hook, ETH_HLEN + p->header + UDP_CHECK_AT, &check, sizeof(check)))
 		return false;

@@ -1,0 +1,35 @@
+"""Servers that are the gateway itself: what the client sent goes up the network stack as it is (IPVS: "Local")."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+import pytest
+
+from tests.packets.bench import DIRECT, GATEWAY, MASQUERADE, TUNNEL, VIP, VIP6, Bench, tcp, udp
+
+pytestmark = pytest.mark.root
+
+
+@pytest.mark.parametrize("forward", [DIRECT, TUNNEL, MASQUERADE])
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_local_server_gets_the_packet_untouched(bench: Bench, family: int, forward: str) -> None:
+    vip, own = (f"[{VIP6}]", "[2001:db8::1]") if family == 6 else (VIP, GATEWAY)
+    bench.hops.own.add(ip_address(own.strip("[]")))
+    service = bench.service(f"udp:{vip}:53")
+    server = bench.server(service, f"{own}:53", forward)
+    packet = udp(vip=vip.strip("[]"), data=b"question")
+    for _ in range(2):
+        out = bench.send(packet)
+        assert (out.verdict, bytes(out.ip)) == ("pass", bytes(packet))
+    assert bench.events() == {} and len(bench.records()) == 1
+    assert bench.counters(service, server).packets_in == 2
+
+
+def test_local_and_far_servers_share(bench: Bench) -> None:
+    bench.hops.own.add(ip_address(GATEWAY))
+    service = bench.service()
+    bench.server(service, f"{GATEWAY}:80", DIRECT)
+    bench.server(service, "198.51.100.11:80", DIRECT)
+    verdicts = [bench.send(tcp(port)).verdict for port in range(40000, 40006)]
+    assert sorted(verdicts) == ["pass"] * 3 + ["send"] * 3
