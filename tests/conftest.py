@@ -7,9 +7,14 @@ import os
 import shutil
 from contextlib import closing
 
+import hypothesis
 import pytest
 
 from lbnode.dataplane.ipvs.netlink import GenericNetlink
+
+# A machine that is busy is no failure: nothing here asserts how long an example takes.
+hypothesis.settings.register_profile("lbnode", deadline=None)
+hypothesis.settings.load_profile("lbnode")
 
 
 @functools.cache

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,8 +13,6 @@ from healthcheck.probes.ping import checksum
 from healthcheck.spec import CheckType
 from tests.health.servers import target
 from tests.uml.own_netns import own_netns
-
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root (raw ICMP sockets)")
 
 
 def test_checksum() -> None:
@@ -35,7 +32,6 @@ def namespace(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
-@needs_root
 @pytest.mark.root
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
 async def test_an_echo_is_healthy(namespace: None, address: str) -> None:
@@ -43,14 +39,12 @@ async def test_an_echo_is_healthy(namespace: None, address: str) -> None:
     assert result.ok and result.reason == "" and 0 < result.latency_s < 5
 
 
-@needs_root
 @pytest.mark.root
 async def test_many_at_once_do_not_take_each_others_answers(namespace: None) -> None:
     started = [probes.start(target(0, CheckType.PING, f"127.0.0.{number}")) for number in range(1, 200)]
     assert all([(await probe).ok for probe in started])
 
 
-@needs_root
 @pytest.mark.root
 async def test_silence_is_a_timeout(namespace: None) -> None:
     (SYSCTL / "icmp_echo_ignore_all").write_text("1")
@@ -58,7 +52,6 @@ async def test_silence_is_a_timeout(namespace: None) -> None:
     assert not result.ok and result.reason == "timeout after 0.2 s waiting for the answer"
 
 
-@needs_root
 @pytest.mark.root
 async def test_no_way_to_the_server(namespace: None) -> None:
     result = await probes.start(target(0, CheckType.PING, "192.0.2.1"))

@@ -438,7 +438,7 @@ LINES = st.tuples(st.lists(WORDS, max_size=4), st.sampled_from(["\n", " {\n", "\
 TEXTS = st.lists(LINES, max_size=60).map(lambda lines: "".join(f"{' '.join(words)}{end}" for words, end in lines))
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(TEXTS)
 def test_the_document_is_valid_and_every_line_is_accounted_for(text: str) -> None:
     imported = load(text)
@@ -460,7 +460,7 @@ BLOCKS = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(BLOCKS)
 def test_nested_blocks_too(text: str) -> None:
     assert "not looked at" not in str(load(text).problems)
