@@ -42,3 +42,10 @@ def test_changes_name_each_field() -> None:
     assert text == (
         "+ services/a\n    scheduler: 'rr'\n~ services/b\n    weight: 1 → 2\n- services/c\n    weight: 1 → (removed)\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("remaining_s", "text"), [(0.1844, "184 ms"), (None, "dark"), (0.0, "dark for 0s"), (-75.0, "dark for 1m15s")]
+)
+def test_a_lease_says_how_long_or_since_when(remaining_s: float | None, text: str) -> None:
+    assert render.lease(remaining_s) == text

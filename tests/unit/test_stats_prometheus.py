@@ -9,7 +9,7 @@ from typing import cast
 from prometheus_client.parser import text_string_to_metric_families
 
 from lbnode.control import NodeStatus, ServerInfo, ServiceInfo
-from lbnode.dataplane.base import PlaneStatus
+from lbnode.dataplane.base import LeaseStatus, PlaneStatus
 from lbnode.model import Counters, Problem, Rates, Role, Severity, VrrpState
 from lbnode.stats.prometheus import CONTENT_TYPE, Source, render
 from lbnode.store.base import StoreHealth
@@ -57,7 +57,15 @@ STATUS = NodeStatus(
     store=StoreHealth("etcd", connected=False, endpoint="", since=0.0, problem="no answer"),
     revision=12,
     programmed_revision=11,
-    dataplane=PlaneStatus("xdp", (), 30, 1000, {"table_full": 9, "no_route": 0}, adopted=False),
+    dataplane=PlaneStatus(
+        "xdp",
+        (),
+        30,
+        1000,
+        {"table_full": 9, "no_route": 0},
+        adopted=False,
+        leases=(LeaseStatus("front", 0.18), LeaseStatus("back", -3.0), LeaseStatus("broken", None)),
+    ),
     roles=(
         Role("front", VrrpState.ACTIVE, 250, 0.0, ""),
         Role("back", VrrpState.BACKUP, 150, 0.0, ""),
@@ -96,6 +104,9 @@ def test_every_figure_comes_back() -> None:
         ("lbnode_start_time_seconds",): 1000,
         ("lbnode_status_time_seconds",): 2000,
         ("lbnode_config_revision", "latest"): 12,
+        ("lbnode_vip_lease_seconds", "front"): 0.18,
+        ("lbnode_vip_lease_seconds", "back"): -3,
+        ("lbnode_vip_lease_seconds", "broken"): 0,
         ("lbnode_config_revision", "programmed"): 11,
         ("lbnode_store_connected", "etcd"): 0,
         ("lbnode_problems", "error"): 1,

@@ -23,7 +23,7 @@ from lbnode.control import (
     ServerInfo,
     ServiceInfo,
 )
-from lbnode.dataplane.base import InterfaceStatus, PlaneStatus
+from lbnode.dataplane.base import InterfaceStatus, LeaseStatus, PlaneStatus
 from lbnode.errors import ConfigError, StoreConflict, StoreUnavailable
 from lbnode.journal import Event, Journal, Kind
 from lbnode.model import Connection, Counters, L4Protocol, Problem, Rates, Role, VrrpState
@@ -136,6 +136,7 @@ def sample_status(node: str = "gw1") -> NodeStatus:
             connections_max=1_048_576,
             drops={"no-server": 0, "bad-checksum": 2},
             adopted=False,
+            leases=(LeaseStatus("front", 0.18),),
         ),
         roles=(here,),
         sync=(SyncPeerInfo("gw2", "198.51.100.3:8848", "in-sync", 81_220, 417, 0.004),),

@@ -63,6 +63,7 @@ async def test_status_is_node_status_field_for_field(api: Client) -> None:
     }
     assert body["nodes"][1]["roles"][0]["active_address"] == "192.0.2.2"
     assert body["dataplane"]["drops"] == {"no-server": 0, "bad-checksum": 2}
+    assert body["dataplane"]["leases"] == [{"group": "front", "remaining_s": 0.18}]
 
 
 async def test_services_and_one_service(api: Client, control: FakeControl) -> None:
