@@ -13,7 +13,8 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Self
 
@@ -21,6 +22,7 @@ import pytest
 
 from lbnode.election.packet import checksum
 from lbnode.lab.netns import Net, ip
+from lbnode.model import VipAddress
 from tests.netns.election_lab import ALONE, GROUP, VIP, Daemon, Lab, until
 
 pytestmark = [pytest.mark.root]
@@ -209,6 +211,30 @@ def test_what_was_left_behind_is_dark_and_removed_at_the_return(lab: Lab, pair: 
         assert [
             one for kind in (asker.arp, asker.echo) for one in kind if one.asked > since and "a" in one.answers
         ] == []
+
+
+def test_a_dead_nodes_kernel_does_not_speak_in_the_name_of_the_vip(lab: Lab) -> None:
+    """Where the VIP is its only address on a network, what its kernel asks there would redirect everybody to it."""
+    inside = "198.51.100.1"
+    both = replace(GROUP, addresses=(*GROUP.addresses, VipAddress(ip_address(inside), 24, "back")))
+    for name, address in (("a", None), ("b", None), ("client", "198.51.100.100/24")):
+        lab.net.plug(name, "back", address, "sw", f"to-{name}-back")
+    lab.daemon("a", both)
+    until(lambda: lab.holds("a", inside), "a is active")
+    lab.daemon("b", both)
+    lab.net.run("client", "ping", "-c1", "-W5", inside)
+    signal_everything(lab, "a", signal.SIGSTOP, signal.SIGKILL)
+
+    def known() -> str:
+        return lab.net.run("client", "ip", "neigh", "show", inside, "dev", "back")
+
+    until(lambda: lab.holds("b", inside) and lab.mac("b", "back") in known(), "the client knows b")
+    assert lab.holds("a", inside)
+    for _ in range(3):  # the client's kernel believes nobody within a second after the last one (locktime)
+        lab.net.run("a", "ip", "neigh", "flush", "dev", "back")
+        with pytest.raises(RuntimeError):
+            lab.net.run("a", "ping", "-c1", "-W1", "198.51.100.100")
+        assert lab.mac("b", "back") in known()
 
 
 def test_a_clean_stop_ends_the_lease_before_it_releases(lab: Lab, pair: tuple[Daemon, Daemon]) -> None:

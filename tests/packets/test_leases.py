@@ -237,6 +237,37 @@ def test_more_groups_than_leases_are_refused_by_number(guarded: Guarded) -> None
     assert guarded.verdict(arp(VIP)) == "drop"
 
 
+@pytest.mark.parametrize(
+    ("packet", "claims"),
+    [
+        pytest.param(arp(OTHER, VIP), True, id="asks in its name"),
+        pytest.param(arp(VIP, VIP), True, id="announces it"),
+        pytest.param(arp(CLIENT, VIP, operation=2), True, id="answers for it"),
+        pytest.param(IPv6(src=VIP6, dst="ff02::1:ff00:5") / ICMPv6ND_NS(tgt=CLIENT6), True, id="asks, IPv6"),
+        pytest.param(IPv6(src="fe80::1", dst=CLIENT6) / ICMPv6ND_NA(tgt=VIP6), True, id="answers, IPv6"),
+        pytest.param(arp(VIP, OTHER), False, id="asks for it"),
+        pytest.param(IPv6(src="fe80::1", dst="ff02::1:ff00:10") / ICMPv6ND_NS(tgt=VIP6), False, id="asks for it, IPv6"),
+        pytest.param(IPv6(src="fe80::1", dst=CLIENT6) / ICMPv6ND_NA(tgt="fe80::1"), False, id="another answer, IPv6"),
+        pytest.param(IP(src=VIP, dst=CLIENT) / ICMP(), False, id="packet from it"),
+        pytest.param(IPv6(src=VIP6, dst=CLIENT6) / ICMPv6EchoRequest(), False, id="packet from it, IPv6"),
+    ],
+)
+def test_the_network_stack_does_not_speak_in_the_name_of_the_address(
+    machine: Machine, wire: Wire, packet: Packet, claims: bool
+) -> None:
+    guarded = Guarded(Bench(machine, wire, "tc"))
+
+    def verdict() -> int:
+        with wire.inside():
+            context = bytes(36) + wire.index("front").to_bytes(4, "little") * 2
+            return syscall.prog_test_run(machine.programs["tc_lease_out"], ether(packet), context=context).retval
+
+    assert verdict() == (2 if claims else 0xFFFFFFFF)
+    assert guarded.drops() == ({Event.DROP_CLAIM: 1} if claims else {})
+    guarded.serve()
+    assert verdict() == 0xFFFFFFFF
+
+
 # --- the leases alone, before a data plane that knows none -----------------------------------------------------------
 
 

@@ -15,6 +15,8 @@ from lbnode.dataplane.xdp.interfaces import Attach, Interface, choose, wanted
 from lbnode.dataplane.xdp.links import Kind, Link, adopt, attach, has_tcx
 from lbnode.errors import DataPlaneError
 
+_OUT: Mapping[Kind, Kind] = {"tcx": "tcx-out", "tc": "tc-out"}
+
 _log = logging.getLogger(__name__)
 
 
@@ -22,7 +24,8 @@ class Attachments:
     """Links of one data plane in the current network namespace.
 
     `programs`: descriptors by use: "xdp"; "xdp-frags", for interfaces whose MTU needs multi-buffer frames; "tcx";
-    "xdp+tcx", what runs at tcx behind an XDP program for packets that only the network stack can send.
+    "xdp+tcx", what runs at tcx behind an XDP program for packets that only the network stack can send; "out", at tcx
+    egress, on every interface.
     """
 
     def __init__(self, directory: Path, names: Sequence[str], mode: Attach, programs: Mapping[str, int]) -> None:
@@ -44,7 +47,7 @@ class Attachments:
         self._links = adopt(self._directory)
         for kind, ifindex in self._links:
             at_tc = "xdp+tcx" if ("xdp", ifindex) in self._links else "tcx"
-            self._ensure(kind, ifindex, "xdp" if kind == "xdp" else at_tc)
+            self._ensure(kind, ifindex, "out" if kind in _OUT.values() else "xdp" if kind == "xdp" else at_tc)
 
     def update(self, interfaces: Iterable[Interface]) -> None:
         """Attach to what is wanted and not attached yet, let go of what is not wanted or not there any more."""
@@ -86,7 +89,10 @@ class Attachments:
             else:
                 self._ensure(self._tc, interface.index, "tcx")
                 self._drop("xdp", interface.index)
-            self._drop("tc" if self._tc == "tcx" else "tcx", interface.index)  # of a process that chose the other
+            self._ensure_out(interface)
+            other: Kind = "tc" if self._tc == "tcx" else "tcx"
+            for kind in (other, _OUT[other]):  # of a process that chose the other
+                self._drop(kind, interface.index)
         except DataPlaneError as error:
             if mode == "tcx":
                 return InterfaceStatus(interface.name, "-", reason + self._no_tcx, str(error))
@@ -107,6 +113,13 @@ class Attachments:
             if kind != "xdp" or error.errno != errno.ERANGE:
                 raise
             self._put(kind, ifindex, self._programs["xdp-frags"])
+
+    def _ensure_out(self, interface: Interface) -> None:
+        """Not worth doing without the interface: somebody's ingress qdisc takes filters for ingress alone."""
+        try:
+            self._ensure(_OUT[self._tc], interface.index, "out")
+        except DataPlaneError as error:
+            _log.warning("%s: VIPs without lease are not kept from its ARP requests: %s", interface.name, error)
 
     def _put(self, kind: Kind, ifindex: int, program: int) -> None:
         link = self._links.get((kind, ifindex))

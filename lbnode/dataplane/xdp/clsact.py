@@ -23,8 +23,8 @@ PRIORITY = 1000  # filters in front of it have a smaller number; those that name
 HANDLE = 0x6C62  # "lb"; at one priority several cls_bpf filters may stand
 
 _ETH_P_ALL = 3
-_INGRESS = 0xFFFFFFF2  # TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS)
-_EGRESS = 0xFFFFFFF3
+INGRESS = 0xFFFFFFF2  # TC_H_MAKE(TC_H_CLSACT, TC_H_MININGRESS)
+EGRESS = 0xFFFFFFF3
 _QDISC_PARENT, _QDISC_HANDLE = 0xFFFFFFF1, 0xFFFF0000  # TC_H_CLSACT
 _ACT_DIRECT = 1  # TCA_BPF_FLAG_ACT_DIRECT: the program's result is the verdict
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequence, port
@@ -69,17 +69,18 @@ class Filter:
     ifindex: int
     name: str
     prog_id: int
+    parent: int  # INGRESS or EGRESS
 
     def swap(self, prog_fd: int) -> None:
         """Replace the program atomically: cls_bpf exchanges the filter of this handle under RCU."""
-        _put(self.ifindex, self.name, prog_fd, 0)
+        _put(self.ifindex, self.parent, self.name, prog_fd, 0)
         self.prog_id = syscall.prog_info(prog_fd).id
 
     def detach(self) -> None:
         """Remove the filter, and the qdisc if nobody else has filters there."""
         try:
-            _request(_Type.DELTFILTER, 0, _filter(self.ifindex), _string(_Attribute.KIND, "bpf"))
-            if not any(_filters(self.ifindex, parent) for parent in (_INGRESS, _EGRESS)):
+            _request(_Type.DELTFILTER, 0, _filter(self.ifindex, self.parent), _string(_Attribute.KIND, "bpf"))
+            if not any(_filters(self.ifindex, parent) for parent in (INGRESS, EGRESS)):
                 _request(_Type.DELQDISC, 0, _qdisc(self.ifindex), _string(_Attribute.KIND, "clsact"))
         except DataPlaneError as error:
             # ENODEV: the interface is gone, and the filter with it; EINVAL, ENOENT: somebody removed qdisc or filter
@@ -90,27 +91,28 @@ class Filter:
         """The filter needs no descriptor."""
 
 
-def attach(prog_fd: int, ifindex: int, directory: Path) -> Filter:
-    """Put the program on the interface. `directory`: the data plane that the filter belongs to."""
+def attach(prog_fd: int, ifindex: int, directory: Path, parent: int) -> Filter:
+    """Put the program on the interface, at INGRESS or EGRESS. `directory`: of the data plane that it belongs to."""
     name = _name(directory)
     try:
         _request(_Type.NEWQDISC, _Flag.CREATE | _Flag.EXCL, _qdisc(ifindex), _string(_Attribute.KIND, "clsact"))
     except DataPlaneError as error:
         if error.errno != errno.EEXIST:  # clsact, or the older ingress qdisc: both take our filter
             raise
-    _put(ifindex, name, prog_fd, _Flag.EXCL)
-    return Filter(ifindex, name, syscall.prog_info(prog_fd).id)
+    _put(ifindex, parent, name, prog_fd, _Flag.EXCL)
+    return Filter(ifindex, name, syscall.prog_info(prog_fd).id, parent)
 
 
-def adopt(directory: Path) -> dict[int, Filter]:
-    """The filters of this data plane in the current network namespace, by interface."""
-    found = {}
+def adopt(directory: Path) -> list[Filter]:
+    """The filters of this data plane in the current network namespace."""
+    found = []
     for ifindex, _ in socket.if_nameindex():
-        for options in _filters(ifindex, _INGRESS):
-            # As bytes: other kinds of filter have anything under this number.
-            if options.get(_Attribute.BPF_NAME, b"").rstrip(b"\0") == _name(directory).encode():
-                (prog_id,) = struct.unpack("=I", options[_Attribute.BPF_ID])
-                found[ifindex] = Filter(ifindex, _name(directory), prog_id)
+        for parent in (INGRESS, EGRESS):
+            for options in _filters(ifindex, parent):
+                # As bytes: other kinds of filter have anything under this number.
+                if options.get(_Attribute.BPF_NAME, b"").rstrip(b"\0") == _name(directory).encode():
+                    (prog_id,) = struct.unpack("=I", options[_Attribute.BPF_ID])
+                    found.append(Filter(ifindex, _name(directory), prog_id, parent))
     return found
 
 
@@ -118,14 +120,14 @@ def _name(directory: Path) -> str:
     return f"lbnode:{directory}"[:255]  # CLS_BPF_NAME_LEN, with the final zero
 
 
-def _put(ifindex: int, name: str, prog_fd: int, flags: int) -> None:
+def _put(ifindex: int, parent: int, name: str, prog_fd: int, flags: int) -> None:
     options = (
         _number(_Attribute.BPF_FD, prog_fd)
         + _string(_Attribute.BPF_NAME, name)
         + _number(_Attribute.BPF_FLAGS, _ACT_DIRECT)
     )
     attributes = _string(_Attribute.KIND, "bpf") + _attribute(_Attribute.OPTIONS | _NESTED, options)
-    _request(_Type.NEWTFILTER, _Flag.CREATE | flags, _filter(ifindex), attributes)
+    _request(_Type.NEWTFILTER, _Flag.CREATE | flags, _filter(ifindex, parent), attributes)
 
 
 def _filters(ifindex: int, parent: int) -> list[Mapping[int, bytes]]:
@@ -146,8 +148,8 @@ def _qdisc(ifindex: int) -> bytes:
     return _TCMSG.pack(0, ifindex, _QDISC_HANDLE, _QDISC_PARENT, 0)
 
 
-def _filter(ifindex: int) -> bytes:
-    return _TCMSG.pack(0, ifindex, HANDLE, _INGRESS, PRIORITY << 16 | socket.htons(_ETH_P_ALL))
+def _filter(ifindex: int, parent: int) -> bytes:
+    return _TCMSG.pack(0, ifindex, HANDLE, parent, PRIORITY << 16 | socket.htons(_ETH_P_ALL))
 
 
 def _attribute(kind: int, value: bytes) -> bytes:

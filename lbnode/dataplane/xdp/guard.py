@@ -1,7 +1,7 @@
 """The VIP leases alone (bpf/lease.bpf.c), for a data plane that has none of its own: the kernel's ip_vs.
 
-A small program at tc ingress of the same interfaces that the XDP plane would serve. Like that one's, its maps and links
-are pinned, in `<run_dir>/lease`: the leases hold, and end, whoever has died.
+A small program at tc ingress, and one at egress, of the same interfaces that the XDP plane would serve. Like its own,
+their maps and links are pinned, in `<run_dir>/lease`: the leases hold, and end, whoever has died.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class LeaseGuard:
             self._object = await asyncio.to_thread(LoadedObject, OBJECT, pins=lambda name: self._pins / name)
             self._maps = {name: Map(fd) for name, fd in self._object.maps.items()}
             self._leases = Leases(self._maps)
-            programs = {"tcx": self._object.programs["tc_lease"]}
+            programs = {"tcx": self._object.programs["tc_lease"], "out": self._object.programs["tc_lease_out"]}
             self._attachments = Attachments(self._pins, self._names, "tcx", programs)
             self._attachments.adopt()
             self._kernel = Neighbours(lambda *_: None, self._attachments.update)  # for the links alone
@@ -77,7 +77,7 @@ class LeaseGuard:
         assert self._kernel is not None
         self._kernel.check()
         events = self._maps["events"]
-        reasons = {"no-lease": Event.DROP_NO_LEASE, "solicitation": Event.DROP_SOLICITATION}
+        reasons = {"no-lease": Event.DROP_NO_LEASE, "solicitation": Event.DROP_SOLICITATION, "claim": Event.DROP_CLAIM}
         drops = {reason: layout.unpack_event(events.get_index(event)) for reason, event in reasons.items()}
         interfaces = [replace(one, reason="holds the VIP leases") for one in self._attachments.status()]
         return interfaces, drops, self._leases.status()

@@ -136,7 +136,8 @@ class Event(IntEnum):
     DROP_ERROR = 23
     DROP_NO_LEASE = 24
     DROP_SOLICITATION = 25
-    DROP_BUNDLE = 26
+    DROP_CLAIM = 26
+    DROP_BUNDLE = 27
 
 
 FIRST_DROP = 16

@@ -1,7 +1,8 @@
 """A program attached to an interface so that it outlives this process: a pinned BPF link, or a clsact filter.
 
 Both keep their program attached whoever dies; `swap` replaces the program without a gap. There are three kinds: "xdp";
-"tcx"; "tc", the filter, which stands in for tcx on kernels that have none.
+"tcx"; "tc", the filter, which stands in for tcx on kernels that have none. The latter two also at egress, "tcx-out" and
+"tc-out".
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ class AttachType(IntEnum):
 
     XDP = 37
     TCX_INGRESS = 46
+    TCX_EGRESS = 47
 
 
 class LinkType(IntEnum):
@@ -34,7 +36,9 @@ class LinkType(IntEnum):
 XDP_FLAGS_DRV_MODE = 1 << 2  # native: the driver runs the program, or the attach fails
 
 
-Kind = Literal["xdp", "tcx", "tc"]
+Kind = Literal["xdp", "tcx", "tc", "tcx-out", "tc-out"]
+_ATTACH_TYPE = {"xdp": AttachType.XDP, "tcx": AttachType.TCX_INGRESS, "tcx-out": AttachType.TCX_EGRESS}
+_CLSACT = {"tc": clsact.INGRESS, "tc-out": clsact.EGRESS}
 
 
 class Link(Protocol):
@@ -94,16 +98,15 @@ def has_tcx(prog_fd: int) -> bool:
 def attach(kind: Kind, prog_fd: int, ifindex: int, directory: Path) -> Link:
     """Attach a program to an interface; links are pinned in `directory`. DataPlaneError says what to do."""
     try:
-        if kind == "tc":
-            return clsact.attach(prog_fd, ifindex, directory)
+        if kind in _CLSACT:
+            return clsact.attach(prog_fd, ifindex, directory, _CLSACT[kind])
         return _attach_pinned(kind, prog_fd, ifindex, directory)
     except DataPlaneError as error:
         raise DataPlaneError(_why(kind, error), error.errno) from error
 
 
 def _attach_pinned(kind: Kind, prog_fd: int, ifindex: int, directory: Path) -> PinnedLink:
-    attach_type, flags = (AttachType.XDP, XDP_FLAGS_DRV_MODE) if kind == "xdp" else (AttachType.TCX_INGRESS, 0)
-    fd = syscall.link_create(prog_fd, ifindex, attach_type, flags)
+    fd = syscall.link_create(prog_fd, ifindex, _ATTACH_TYPE[kind], XDP_FLAGS_DRV_MODE if kind == "xdp" else 0)
     pin = directory / f"link-{kind}-{ifindex}"
     try:
         pin.unlink(missing_ok=True)
@@ -117,12 +120,12 @@ def _attach_pinned(kind: Kind, prog_fd: int, ifindex: int, directory: Path) -> P
 def _why(kind: Kind, error: DataPlaneError) -> str:
     if error.errno == errno.ENODEV:
         return "the interface is gone"
-    if kind == "tc" and error.errno == errno.EEXIST:
+    if kind in _CLSACT and error.errno == errno.EEXIST:
         return (
             f"another filter has handle {clsact.HANDLE:#x} at priority {clsact.PRIORITY}; "
             "`tc filter show dev INTERFACE ingress` names its owner"
         )
-    if kind == "tc" and error.errno in (errno.ENOENT, errno.EOPNOTSUPP):
+    if kind in _CLSACT and error.errno in (errno.ENOENT, errno.EOPNOTSUPP):
         return f"the kernel lacks the clsact qdisc or cls_bpf (CONFIG_NET_SCH_INGRESS, CONFIG_NET_CLS_BPF): {error}"
     if error.errno == errno.EBUSY:
         return f"another {kind} program is attached to the interface; detach it first (`bpftool net`)"
@@ -135,7 +138,9 @@ def _why(kind: Kind, error: DataPlaneError) -> str:
 
 def adopt(directory: Path) -> dict[tuple[Kind, int], Link]:
     """What is attached for this data plane, by (kind, ifindex). Links whose interface is gone are removed."""
-    found: dict[tuple[Kind, int], Link] = {("tc", index): one for index, one in clsact.adopt(directory).items()}
+    found: dict[tuple[Kind, int], Link] = {}
+    for one in clsact.adopt(directory):
+        found["tc" if one.parent == clsact.INGRESS else "tc-out", one.ifindex] = one
     for pin in sorted(directory.glob("link-*")):
         fd = syscall.obj_get(str(pin))
         info = syscall.link_info(fd)
@@ -143,7 +148,7 @@ def adopt(directory: Path) -> dict[tuple[Kind, int], Link]:
             os.close(fd)
             pin.unlink()
             continue
-        found["tcx" if info.type == LinkType.TCX else "xdp", info.ifindex] = PinnedLink(
-            fd, pin, info.ifindex, info.prog_id
-        )
+        at_tcx: Kind = "tcx-out" if info.attach_type == AttachType.TCX_EGRESS else "tcx"
+        kind: Kind = at_tcx if info.type == LinkType.TCX else "xdp"
+        found[kind, info.ifindex] = PinnedLink(fd, pin, info.ifindex, info.prog_id)
     return found

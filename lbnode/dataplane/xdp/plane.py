@@ -42,7 +42,13 @@ from lbnode.model import Address, Connection, Programmed, ServiceCounters, Servi
 _log = logging.getLogger(__name__)
 
 OBJECT = Path(__file__).parent / "bpf" / "lb.bpf.o"
-PROGRAMS = {"xdp": "xdp_lb", "xdp-frags": "xdp_lb_frags", "tcx": "tc_lb", "xdp+tcx": "tc_behind_xdp"}
+PROGRAMS = {
+    "xdp": "xdp_lb",
+    "xdp-frags": "xdp_lb_frags",
+    "tcx": "tc_lb",
+    "xdp+tcx": "tc_behind_xdp",
+    "out": "tc_lease_out",
+}
 _SIZED_BY_CONNECTIONS = ("conns", "replies")
 _SLOTS = 1 << 22  # 16 MB: 1000 services with Maglev tables, or a million servers in lists
 _CHUNK = 2048  # elements read between two turns of the event loop

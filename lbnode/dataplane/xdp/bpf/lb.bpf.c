@@ -2,6 +2,7 @@
 /* The balancer: one core, entered from XDP and from tcx. Maps, programs and their arguments: lb.h. */
 #include "forward.h"
 #include "fragment.h"
+#include "lease_out.h"
 #include "packet6.h"
 #include "sweep.h"
 #include "sync.h"

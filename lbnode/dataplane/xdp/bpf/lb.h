@@ -9,6 +9,7 @@
  *   xdp_lb        SEC("xdp")        the balancer on frames            -> attach at the hook "xdp"
  *   xdp_lb_frags  SEC("xdp.frags")  the same for multi-buffer frames (MTU above a page)
  *   tc_lb         SEC("tc")         the balancer on socket buffers    -> attach at the hook "tcx" (ingress)
+ *   tc_lease_out  SEC("tc")         keeps the stack from naming VIPs without lease -> tc egress of the same interfaces
  *   tc_behind_xdp SEC("tc")         sends what xdp_lb could not (no neighbour yet) -> "xdp+tcx" (ingress)
  *   start         SEC("syscall")    no argument: starts the sweeping timer with this program's code. Run it after every
  *                                   load, also when maps were adopted. Without it time stands still.
@@ -317,6 +318,7 @@ enum event {
 	EVENT_DROP_ERROR,	 /* a helper failed: out of memory, headroom missing */
 	EVENT_DROP_NO_LEASE,	 /* to a VIP whose lease has ended: another node may serve it now */
 	EVENT_DROP_SOLICITATION, /* ARP request or neighbour solicitation for such a VIP */
+	EVENT_DROP_CLAIM,	 /* ARP or neighbour message of this node's own in the name of such a VIP */
 	EVENT_DROP_BUNDLE,	 /* tc: segments in one buffer to a tunnel with checksums, which the kernel cannot cut */
 	EVENT_MAX = 32,
 };

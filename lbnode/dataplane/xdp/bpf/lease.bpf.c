@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /* The VIP leases alone, at tc ingress before a data plane that knows none (the kernel's ip_vs). */
-#include "events.h"
-#include "lease.h"
+#include "lease_out.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
