@@ -135,7 +135,7 @@ def test_names_are_looked_up_for_the_protocol() -> None:
         ("--start-daemon master --mcast-group fe80::1", 2, "invalid IPv6 mcast-group `fe80::1'"),
         ("--set 1 2", 2, "--set option requires 3 timeout values"),
         ("-L --stats -c", 2, "options conflicts in the list command"),
-        ("-L --full", 2, "Illegal 'full' option with the 'list' command"),
+        ("-L --full", 255, "--full: unknown option"),
         ("-L foo", 2, "unexpected argument foo"),
         (
             "-L -c -t 192.0.2.1:80", 2,

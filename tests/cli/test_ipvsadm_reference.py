@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import NEEDS
 from tests.reference import cases
-from tests.reference.lbadm import OnNode, target
+from tests.reference.lbadm import OnNode, needs_root, target
 
 CASES = cases.load(*cases.CASES)
 
@@ -28,6 +28,8 @@ def node() -> Iterator[OnNode]:
     "name", CASES or [pytest.param("", marks=pytest.mark.skip(reason=f"no cases in {cases.FOLDER}"))]
 )
 def test_case(node: OnNode, name: str) -> None:
+    if needs_root(CASES[name]) and (missing := NEEDS["root"]()):
+        pytest.skip(missing)
     with node.case():
         outcome = cases.run_case(name, CASES[name], node.run, transactions=True)
     assert not outcome.differences, "\n".join(outcome.differences)

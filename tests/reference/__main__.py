@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from tests.conftest import NEEDS
 from tests.reference import cases, schedulers, traffic
-from tests.reference.lbadm import target
+from tests.reference.lbadm import needs_root, target
 from tests.uml import run as uml
 
 KERNEL_PLANES = ("ipvs", "direct")  # need a kernel with ip_vs
@@ -82,6 +82,9 @@ def run_all(plane: str, found: cases.Cases) -> Sequence[cases.Outcome]:
     outcomes = []
     with target(plane) as lbadm:
         for name, case in found.items():
+            if needs_root(case) and (missing := NEEDS["root"]()):
+                print(f"{plane}: {name}: skipped: {missing}")
+                continue
             with lbadm.case():
                 outcomes.append(cases.run_case(name, case, lbadm.run, transactions=lbadm.transactions))
     return outcomes

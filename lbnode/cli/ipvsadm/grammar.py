@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from lbnode.cli.ipvsadm import values as values
 from lbnode.cli.ipvsadm.legal import OPTION_NAMES, check_legal, check_tunnel
 from lbnode.cli.ipvsadm.values import GrammarError, Host, OptionError
-from lbnode.cli.ipvsadm.words import COMMANDS, WordError, Words
+from lbnode.cli.ipvsadm.words import COMMANDS, UNKNOWN, WordError, Words
 from lbnode.model import (
     Address,
     L4Protocol,
@@ -77,6 +77,8 @@ def parse(argv: Sequence[str], host: Host) -> Command:
         reading.daemon_state(name, value or "")
     try:
         for option, value in options:
+            if option == "full" and name != "save":
+                raise WordError(UNKNOWN)  # ipvsadm has none
             if option in COMMANDS:
                 raise GrammarError(f"invalid option `{words.word}'")
             reading.option(option, value)

@@ -3,7 +3,8 @@
 VERSION = "ipvsadm v1.31 2019/12/24 (compiled with popt and IPVS v1.2.1)"
 NO_IP_VS = "Can't initialize ipvs: {}\nAre you sure that IP Virtual Server is built in the kernel or as module?"
 NOT_ROOT = "Permission denied (you must be root)"
-HELP = """lbadm takes the commands of ipvsadm(8). SERVICE is one of
+HELP = f"""{VERSION}
+Usage: the commands of ipvsadm(8). SERVICE is one of
   -t|-u|--sctp-service ADDRESS[:PORT]    -f MARK [-6]
 
   lbadm -A|-E SERVICE [-s scheduler] [-b flags] [-p [seconds]] [-M netmask] [-o]    add or change a service

@@ -15,7 +15,7 @@ CHECKED = (
     "forwarding-method", "weight", "u-threshold", "l-threshold", "mcast-interface", "timeout", "daemon", "stats",
     "rate", "thresholds", "persistent-conn", "nosort", "syncid", "exact", "ops", "pe", "sched-flags", "mcast-group",
     "mcast-port", "mcast-ttl", "sync-maxlen", "tun-info", "tun-type", "tun-port", "tun-nocsum", "tun-csum",
-    "tun-remcsum", "full",
+    "tun-remcsum",
 )  # fmt: skip
 # Options that have another name in complaints; "" are looked at by no check and may be repeated.
 OPTION_NAMES: Mapping[str, str] = MappingProxyType({
@@ -45,7 +45,7 @@ ALLOWED: Mapping[str, frozenset[str]] = MappingProxyType({
     }),
     "start-daemon": frozenset({"mcast-interface", "syncid", "mcast-group", "mcast-port", "mcast-ttl", "sync-maxlen"}),
     "stop-daemon": frozenset({"syncid"}),
-    "save": frozenset({"numeric", "full"}),
+    "save": frozenset({"numeric"}),
     "zero": _SERVICE,
 })  # fmt: skip
 EXCLUSIVE: Mapping[str, frozenset[str]] = MappingProxyType(
