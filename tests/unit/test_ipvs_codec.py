@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lbnode.dataplane.base import DeleteService, PutServer, PutService
+from lbnode.dataplane.base import DeleteServer, DeleteService, PutServer, PutService, SetTimeouts
 from lbnode.dataplane.ipvs import codec, genl
 from lbnode.dataplane.ipvs.codec import Daemon, DaemonState, Destination, Flags, Method, Service, Stats
 from lbnode.dataplane.ipvs.connections import parse_connection, parse_lines
@@ -268,6 +268,16 @@ def test_errors_name_the_object_and_what_to_do(
     error = explain(op, code)
     assert str(error).startswith("tcp:192.0.2.10:80") and message in str(error)
     assert type(error) is kind and error.errno == code
+
+
+@pytest.mark.parametrize("code", [errno.EEXIST, errno.ENOENT, errno.ESRCH, errno.ERANGE, errno.ENODEV, errno.EPERM])
+def test_every_operation_names_its_object(code: int) -> None:
+    ops = (PutService(ProgrammedService(WEB, "rr")), put_server(), DeleteService(WEB), DeleteServer(WEB, REAL))
+    for op in ops:
+        assert str(explain(op, code)).startswith("tcp:192.0.2.10:80: ")
+    assert str(explain(SetTimeouts(Timeouts(1, 2, 3)), code)).startswith("time-outs 1 2 3: ")
+    known = {errno.EEXIST: 2, errno.ENOENT: 2, errno.ESRCH: 2, errno.ERANGE: 1, errno.ENODEV: 0, errno.EPERM: 4}
+    assert sum("the kernel says" not in str(explain(op, code)) for op in ops) == known[code]
 
 
 def test_a_daemon_without_its_interface() -> None:

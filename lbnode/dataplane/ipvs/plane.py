@@ -90,6 +90,7 @@ class IpvsPlane:
         self._netlink: GenericNetlink | None = None
         self._turn = 0.0
         self._adopted = False
+        self._connections = 0
         self._schedulers = available_schedulers(())
         self._used_schedulers: set[str] = set()
 
@@ -152,11 +153,10 @@ class IpvsPlane:
         )
 
     async def status(self) -> PlaneStatus:
-        """connections_max is 0: ip_vs knows no limit but memory."""
-        connections = sum(item.active + item.inactive for _, items in await self._table() for item in items)
+        """connections: when services or counters were last read; connections_max is 0: ip_vs knows no limit."""
         daemons = from_daemons(await self.daemons())
         interfaces, drops, leases = self._guard.status() if self._guard is not None else ((), {}, ())
-        return PlaneStatus("ipvs", interfaces, connections, 0, drops, self._adopted, daemons, leases)
+        return PlaneStatus("ipvs", interfaces, self._connections, 0, drops, self._adopted, daemons, leases)
 
     async def info(self) -> Info:
         return codec.decode_info(self._get("reading ip_vs's version", Command.GET_INFO))
@@ -218,6 +218,7 @@ class IpvsPlane:
             for service in services:
                 decode = partial(codec.decode_destination, service_family=service.id.family)
                 table.append((service, await self._dump(sock, Command.GET_DEST, decode, codec.encode_key(service.id))))
+        self._connections = sum(item.active + item.inactive for _, items in table for item in items)
         return table
 
     def _dump_socket(self) -> closing[GenericNetlink]:
