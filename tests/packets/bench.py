@@ -27,9 +27,10 @@ from scapy.layers.inet6 import IPv6, IPv6ExtHdrFragment
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 
-from lbnode.dataplane.xdp import layout, syscall
+from lbnode.dataplane.xdp import counts, layout, settings, syscall
+from lbnode.dataplane.xdp.counts import Gauge
 from lbnode.dataplane.xdp.exchange import Exchange
-from lbnode.dataplane.xdp.layout import Event, Gauge, Hop
+from lbnode.dataplane.xdp.layout import Event, Hop
 from lbnode.dataplane.xdp.libbpf import LoadedObject
 from lbnode.dataplane.xdp.maps import Map
 from lbnode.dataplane.xdp.neighbours import Neighbours
@@ -279,7 +280,7 @@ class Bench:
         self.machine = machine
         self.maps = machine.maps
         self.hops = _Hops(wire)
-        self.config = layout.Config(Timeouts(), seed)
+        self.config = settings.Config(Timeouts(), seed)
         self._write_config()
         self._clock = 0.0
         self.tables = Tables(self.maps, self._seconds, cast(Neighbours, self.hops))
@@ -296,7 +297,7 @@ class Bench:
     # --- configuration ---
 
     def configure(self, **changes: Any) -> None:
-        """Of layout.Config: timeouts, seed, sync, icmp_rate."""
+        """Of settings.Config: timeouts, seed, sync, icmp_rate."""
         self.config = replace(self.config, **changes)
         self._write_config()
 
@@ -380,7 +381,7 @@ class Bench:
         return int(struct.unpack("=II", result)[1])
 
     def event(self, event: Event) -> int:
-        return layout.unpack_event(self.maps["events"].get_index(event))
+        return counts.unpack_event(self.maps["events"].get_index(event))
 
     def events(self) -> dict[Event, int]:
         """All but the fill, those that are not 0."""
@@ -415,9 +416,9 @@ class Bench:
     def counters(self, service_id: ServiceId, server_id: ServerId | None = None) -> Counters:
         service = self.tables.services[service_id]
         if server_id is None:
-            return layout.unpack_counters(self.maps["service_stats"].get_index(service.entry.index))
+            return counts.unpack_counters(self.maps["service_stats"].get_index(service.entry.index))
         index = service.servers[server_id].index
-        return layout.unpack_counters(self.maps["server_stats"].get_index(index), self.gauge(service_id, server_id))
+        return counts.unpack_counters(self.maps["server_stats"].get_index(index), self.gauge(service_id, server_id))
 
     def gauge(self, service_id: ServiceId, server_id: ServerId) -> Gauge:
         index = self.tables.services[service_id].servers[server_id].index

@@ -13,7 +13,8 @@ from scapy.layers.l2 import ARP
 from scapy.packet import Packet
 
 from lbnode.dataplane.xdp import syscall
-from lbnode.dataplane.xdp.layout import LEASE_OF_TARGET, LEASES_MAX, Event, Server, unpack_event
+from lbnode.dataplane.xdp.counts import unpack_event
+from lbnode.dataplane.xdp.layout import LEASE_OF_TARGET, LEASES_MAX, Event, Server
 from lbnode.dataplane.xdp.leases import Leases
 from lbnode.dataplane.xdp.libbpf import LoadedObject
 from lbnode.dataplane.xdp.maps import Map

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from scapy.layers.inet6 import IPv6
 
-from lbnode.dataplane.xdp.layout import Event, State, timeouts_by_state
+from lbnode.dataplane.xdp.layout import Event, State
 from lbnode.dataplane.xdp.records import Record
+from lbnode.dataplane.xdp.settings import timeouts_by_state
 from lbnode.model import Connection, ServerId, ServiceId, Timeouts
 from tests.packets.bench import CLIENT, DIRECT, VIP, VIP6, Bench, answer, tcp, udp
 

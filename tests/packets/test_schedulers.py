@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from lbnode.dataplane.xdp.layout import Event, Gauge
+from lbnode.dataplane.xdp.counts import Gauge
+from lbnode.dataplane.xdp.layout import Event
 from lbnode.model import ServerId
 from tests.packets.bench import CLIENT, VIP, Bench, answer, segment, tcp, udp
 from tests.reference.schedulers import RUNS, Run, load, name_of, needs_mark

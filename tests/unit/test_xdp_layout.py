@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lbnode.dataplane.xdp import layout, records
+from lbnode.dataplane.xdp import counts, layout, records, settings
 from lbnode.dataplane.xdp.plane import OBJECT
 from lbnode.model import (
     Address,
@@ -231,28 +231,28 @@ seconds = st.integers(1, 2678400)  # what ipvsadm --set takes: up to 31 days
 
 @given(
     st.builds(
-        layout.Config, st.builds(Timeouts, seconds, seconds, seconds), st.integers(0, 2**64 - 1), st.booleans(), u32
+        settings.Config, st.builds(Timeouts, seconds, seconds, seconds), st.integers(0, 2**64 - 1), st.booleans(), u32
     )
 )
-def test_the_configuration_survives(config: layout.Config) -> None:
-    assert layout.Config.unpack(config.pack()) == config
+def test_the_configuration_survives(config: settings.Config) -> None:
+    assert settings.Config.unpack(config.pack()) == config
 
 
 def test_timeouts_are_those_of_ipvs() -> None:
     """ipvsadm --set tcp tcpfin udp; the others as ip_vs_proto_tcp.c has them."""
-    by_state = layout.timeouts_by_state(Timeouts(tcp_s=1, tcp_fin_s=2, udp_s=3))
+    by_state = settings.timeouts_by_state(Timeouts(tcp_s=1, tcp_fin_s=2, udp_s=3))
     assert {state.name: value for state, value in by_state.items()} == {
         "NONE": 0, "ESTABLISHED": 1, "SYN_SENT": 120, "SYN_RECV": 60, "FIN_WAIT": 2, "TIME_WAIT": 120, "CLOSE": 10,
         "CLOSE_WAIT": 60, "LAST_ACK": 30, "LISTEN": 120, "SYNACK": 120, "UDP": 3,
         "TEMPLATE": 0,
     }  # fmt: skip
-    milliseconds = struct.unpack_from("=16I", layout.Config(Timeouts(), 0).pack())
+    milliseconds = struct.unpack_from("=16I", settings.Config(Timeouts(), 0).pack())
     assert milliseconds[layout.State.ESTABLISHED] == 900_000 and milliseconds[layout.State.UDP] == 300_000
 
 
 def test_counters_are_summed_over_cpus() -> None:
     per_cpu = struct.pack("=5Q", 1, 2, 3, 4, 5) + struct.pack("=5Q", 10, 20, 30, 40, 50)
-    total = layout.unpack_counters(per_cpu, layout.Gauge.unpack(struct.pack("=iiII", 7, 8, 0, 0)))
+    total = counts.unpack_counters(per_cpu, counts.Gauge.unpack(struct.pack("=iiII", 7, 8, 0, 0)))
     assert (total.connections, total.packets_in, total.packets_out, total.bytes_in, total.bytes_out) == (
         11,
         22,
@@ -261,7 +261,7 @@ def test_counters_are_summed_over_cpus() -> None:
         55,
     )
     assert (total.active, total.inactive) == (7, 8)
-    assert layout.unpack_event(struct.pack("=qq", 5, -3)) == 2  # entered on one CPU, removed on another
+    assert counts.unpack_event(struct.pack("=qq", 5, -3)) == 2  # entered on one CPU, removed on another
 
 
 tuples = st.builds(

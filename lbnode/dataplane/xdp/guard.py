@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lbnode.dataplane.base import InterfaceStatus, LeaseStatus
-from lbnode.dataplane.xdp import layout, links
+from lbnode.dataplane.xdp import counts, links
 from lbnode.dataplane.xdp.attachments import Attachments
 from lbnode.dataplane.xdp.layout import Event
 from lbnode.dataplane.xdp.leases import Leases
@@ -78,6 +78,6 @@ class LeaseGuard:
         self._kernel.check()
         events = self._maps["events"]
         reasons = {"no-lease": Event.DROP_NO_LEASE, "solicitation": Event.DROP_SOLICITATION, "claim": Event.DROP_CLAIM}
-        drops = {reason: layout.unpack_event(events.get_index(event)) for reason, event in reasons.items()}
+        drops = {reason: counts.unpack_event(events.get_index(event)) for reason, event in reasons.items()}
         interfaces = [replace(one, reason="holds the VIP leases") for one in self._attachments.status()]
         return interfaces, drops, self._leases.status()

@@ -1,7 +1,7 @@
 """Mirror of bpf/lb.h: what lies in the maps, as frozen values with `pack()` and `unpack()`. Pure.
 
 Byte layouts are those of the C structures in host order ("=": no padding but what stands there). What each field means
-is documented in lb.h. Connection records are in records.py.
+is documented in lb.h. Connection records are in records.py, time-outs in settings.py, counters in counts.py.
 """
 
 from __future__ import annotations
@@ -16,11 +16,9 @@ from typing import Self
 from lbnode.model import (
     IPIP,
     Address,
-    Counters,
     ForwardingMethod,
     L4Protocol,
     ServiceId,
-    Timeouts,
     Tunnel,
     TunnelChecksum,
     TunnelType,
@@ -372,54 +370,6 @@ def unpack_vip(data: bytes) -> int:
     return int(struct.unpack("=I12x", data)[0])
 
 
-# IPVS's defaults in seconds (net/netfilter/ipvs/ip_vs_proto_tcp.c, _udp.c); three of them can be set.
-_FIXED_S = {
-    State.SYN_SENT: 120,
-    State.SYN_RECV: 60,
-    State.TIME_WAIT: 120,
-    State.CLOSE: 10,
-    State.CLOSE_WAIT: 60,
-    State.LAST_ACK: 30,
-    State.LISTEN: 120,
-    State.SYNACK: 120,
-}
-
-
-def timeouts_by_state(timeouts: Timeouts) -> Mapping[State, int]:
-    """Seconds; `ipvsadm --set tcp tcpfin udp` sets ESTABLISHED, FIN_WAIT and UDP."""
-    return _FIXED_S | {
-        State.NONE: 0,
-        State.ESTABLISHED: timeouts.tcp_s,
-        State.FIN_WAIT: timeouts.tcp_fin_s,
-        State.UDP: timeouts.udp_s,
-        State.TEMPLATE: 0,  # each its own
-    }
-
-
-@dataclass(frozen=True, slots=True)
-class Config:
-    """Value of map `config`."""
-
-    timeouts: Timeouts
-    seed: int  # 64 bits, random, chosen once
-    sync: bool = False
-    icmp_rate: int = 1000  # ICMP errors per second
-
-    _FORMAT = struct.Struct("=16IQII")
-
-    def pack(self) -> bytes:
-        by_state = timeouts_by_state(self.timeouts)
-        seconds = [by_state[state] for state in State] + [0] * (16 - len(State))
-        flags = ConfigFlag.SYNC if self.sync else 0
-        return self._FORMAT.pack(*(second * 1000 for second in seconds), self.seed, flags, self.icmp_rate)
-
-    @classmethod
-    def unpack(cls, data: bytes) -> Self:
-        *timeouts, seed, flags, icmp_rate = cls._FORMAT.unpack(data)
-        tcp, fin, udp = (timeouts[state] // 1000 for state in (State.ESTABLISHED, State.FIN_WAIT, State.UDP))
-        return cls(Timeouts(tcp, fin, udp), seed, bool(flags & ConfigFlag.SYNC), icmp_rate)
-
-
 def pack_meta() -> bytes:
     return struct.pack("=II", LAYOUT_VERSION, 0)
 
@@ -427,38 +377,3 @@ def pack_meta() -> bytes:
 def unpack_meta(data: bytes) -> int:
     """The layout version; 0 = the maps are new."""
     return int(struct.unpack("=II", data)[0])
-
-
-# --- counters ----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Gauge:
-    active: int
-    inactive: int
-    overloaded: int = 0  # the upper threshold that was reached
-    persistent: int = 0
-
-    @classmethod
-    def unpack(cls, data: bytes) -> Self:
-        return cls(*struct.unpack("=iiIi", data))
-
-    @property
-    def idle(self) -> bool:
-        """Nothing is tracked."""
-        return not (self.active or self.inactive or self.persistent)
-
-
-def unpack_counters(per_cpu: bytes, gauge: Gauge | None = None) -> Counters:
-    """Of map `server_stats` or `service_stats`: the values of all CPUs one after the other."""
-    columns = zip(*struct.iter_unpack("=5Q", per_cpu), strict=True)
-    connections, packets_in, packets_out, bytes_in, bytes_out = (sum(column) for column in columns)
-    gauge = gauge or Gauge(0, 0)
-    return Counters(
-        connections, packets_in, packets_out, bytes_in, bytes_out, gauge.active, gauge.inactive, gauge.persistent
-    )
-
-
-def unpack_event(per_cpu: bytes) -> int:
-    """One element of map `events` over all CPUs. ENTRIES counts up and down, so the values are signed."""
-    return sum(value for (value,) in struct.iter_unpack("=q", per_cpu))

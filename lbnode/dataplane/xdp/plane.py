@@ -27,7 +27,7 @@ from lbnode.dataplane.base import (
     PutService,
     SetTimeouts,
 )
-from lbnode.dataplane.xdp import layout, links, supported, syscall
+from lbnode.dataplane.xdp import counts, layout, links, settings, supported, syscall
 from lbnode.dataplane.xdp.attachments import Attachments
 from lbnode.dataplane.xdp.exchange import Exchange, aged
 from lbnode.dataplane.xdp.interfaces import Attach, Interface
@@ -130,9 +130,9 @@ class XdpPlane:
         )
         self._maps = {name: Map(fd) for name, fd in self._object.maps.items() if "." not in name}
         if self._adopted:
-            config = replace(layout.Config.unpack(self._maps["config"].get_index(0)), sync=False)
+            config = replace(settings.Config.unpack(self._maps["config"].get_index(0)), sync=False)
         else:
-            config = layout.Config(Timeouts(), secrets.randbits(64))
+            config = settings.Config(Timeouts(), secrets.randbits(64))
         self._write_config(config)
         if not self._adopted:
             # Last: from here on the maps count as a data plane that can be adopted.
@@ -241,7 +241,7 @@ class XdpPlane:
             case SetTimeouts(timeouts):
                 self._write_config(replace(self._config, timeouts=timeouts))
 
-    def _write_config(self, config: layout.Config) -> None:
+    def _write_config(self, config: settings.Config) -> None:
         self._maps["config"].put_index(0, config.pack())
         self._config = config
 
@@ -249,14 +249,14 @@ class XdpPlane:
         _, attachments = self._opened()
         events = self._maps["events"]
         drops = {
-            event.name.removeprefix("DROP_").lower().replace("_", "-"): layout.unpack_event(events.get_index(event))
+            event.name.removeprefix("DROP_").lower().replace("_", "-"): counts.unpack_event(events.get_index(event))
             for event in layout.Event
             if event >= layout.FIRST_DROP
         }
         return PlaneStatus(
             kind="xdp",
             interfaces=[self._with_marks(one) for one in attachments.status()],
-            connections=layout.unpack_event(events.get_index(layout.Event.ENTRIES)),
+            connections=counts.unpack_event(events.get_index(layout.Event.ENTRIES)),
             connections_max=self._maps["conns"].info.max_entries * layout.BUCKET_WAYS,
             drops=drops,
             adopted=self._adopted,
@@ -295,10 +295,10 @@ class XdpPlane:
         result: dict[ServiceId, ServiceCounters] = {}
         for turn, (key, index) in enumerate(services.items(), 1):
             each = {
-                server_id: layout.unpack_counters(server_stats[at], layout.Gauge.unpack(gauges[at]))
+                server_id: counts.unpack_counters(server_stats[at], counts.Gauge.unpack(gauges[at]))
                 for server_id, at in servers[key].items()
             }
-            total = layout.unpack_counters(service_stats[index])
+            total = counts.unpack_counters(service_stats[index])
             result[key] = ServiceCounters(
                 replace(
                     total,
@@ -333,7 +333,7 @@ class XdpPlane:
 
     async def connections(self) -> AsyncIterator[Sequence[Connection]]:
         self._opened()
-        timeouts = layout.timeouts_by_state(self._config.timeouts)
+        timeouts = settings.timeouts_by_state(self._config.timeouts)
         async for chunk in self._exchange.walk(sync_only=False):
             records = list(unpack_records(chunk))
             for start in range(0, len(records), 512):

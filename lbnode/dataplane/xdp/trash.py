@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import islice
 
-from lbnode.dataplane.xdp import layout
+from lbnode.dataplane.xdp import counts, layout
 from lbnode.dataplane.xdp.allocate import IndexPool
 from lbnode.dataplane.xdp.maps import Map
 from lbnode.dataplane.xdp.mirror import Server
@@ -28,7 +28,7 @@ class Trash:
 
     def tracked(self, server: Server) -> bool:
         """Whether connections to it are in the table."""
-        return not layout.Gauge.unpack(self._gauges.get_index(server.index)).idle
+        return not counts.Gauge.unpack(self._gauges.get_index(server.index)).idle
 
     def keep(self, service_id: ServiceId, server: Server) -> None:
         self._kept[service_id, server.programmed.id] = server

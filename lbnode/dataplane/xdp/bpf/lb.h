@@ -222,8 +222,8 @@ enum tunnel {
  * Life of an index: take one whose generation is 0; zero `gauges` and the per-CPU `server_stats` of that index; write the
  * server with a generation that this index never had (e.g. a counter over all servers, never 0); put it into the list.
  * To delete: take it out of the list, set SERVER_GONE, and write generation 0 when its gauges are 0. Connections name index
- * and generation: those of a server that is gone are removed at their next packet, or expire; those of another
- * generation the sweeper removes, too. A server that is added again while it is only gone gets its index and its
+ * and generation: those of a server that is gone are removed at their next packet (as with IPVS's expire_nodest_conn = 1),
+ * or expire; those of another generation the sweeper removes, too. A server that is added again while it is only gone gets its index and its
  * connections back. A change of weight, thresholds or next hop keeps the generation.
  */
 struct server {

@@ -1,0 +1,41 @@
+"""What the programs count, as user space reads it: maps `gauges`, `server_stats`, `service_stats`, `events`. Pure."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Self
+
+from lbnode.model import Counters
+
+
+@dataclass(frozen=True, slots=True)
+class Gauge:
+    active: int
+    inactive: int
+    overloaded: int = 0  # the upper threshold that was reached
+    persistent: int = 0
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Self:
+        return cls(*struct.unpack("=iiIi", data))
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is tracked."""
+        return not (self.active or self.inactive or self.persistent)
+
+
+def unpack_counters(per_cpu: bytes, gauge: Gauge | None = None) -> Counters:
+    """Of map `server_stats` or `service_stats`: the values of all CPUs one after the other."""
+    columns = zip(*struct.iter_unpack("=5Q", per_cpu), strict=True)
+    connections, packets_in, packets_out, bytes_in, bytes_out = (sum(column) for column in columns)
+    gauge = gauge or Gauge(0, 0)
+    return Counters(
+        connections, packets_in, packets_out, bytes_in, bytes_out, gauge.active, gauge.inactive, gauge.persistent
+    )
+
+
+def unpack_event(per_cpu: bytes) -> int:
+    """One element of map `events` over all CPUs. ENTRIES counts up and down, so the values are signed."""
+    return sum(value for (value,) in struct.iter_unpack("=q", per_cpu))
