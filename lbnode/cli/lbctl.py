@@ -35,7 +35,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lbctl",
         description="Look at an lbnode gateway and change its cluster's configuration.",
-        epilog="Exit: 0 ok, 1 failed (diff: differences), 2 usage, 3 not found, 4 conflict, 5 node unreachable.",
+        epilog="Exit: 0 ok, 1 failed (diff: differences; import: something was left out), 2 usage, 3 not found, "
+        "4 conflict, 5 node unreachable.",
     )
     parser.add_argument("--socket", help="the node's API socket (default: $LBNODE_SOCKET or /run/lbnode/api.sock)")
     verbs = parser.add_subparsers(metavar="VERB", required=True)

@@ -95,4 +95,7 @@ def matches_of(directive: Directive, groups: Mapping[str, Group], used: set[str]
             raise NoEqual(f"there is no virtual_server_group {words[1]}")
         used.add(words[1])
         return list(groups[words[1]].matches)
-    return [(directive, match) for match in match_of(directive, words)]
+    matches = [(directive, match) for match in match_of(directive, words)]
+    if len(matches) > 1:
+        raise NoEqual("a range of addresses stands in a virtual_server_group only")
+    return matches
