@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from lbnode.config.keys import is_config_key
 from lbnode.config.resolve import Resolution, resolve
 from lbnode.delta import changed_keys
 from lbnode.journal import Journal, Kind
@@ -17,7 +18,6 @@ from lbnode.watched import Watched
 
 # How long a start waits for the store before it takes the configuration from the disk cache.
 CACHE_AFTER_S = 2.0
-NODES = "nodes/"
 
 log = logging.getLogger(__name__)
 
@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 class ConfigFeed:
     """`resolution` is None until a configuration is known, from the store or from the cache.
 
-    A configuration's revision is the store revision at which its keys last changed: keys of nodes/ do not count, so
-    that publishing "programmed at revision N" is no new revision to program.
+    A configuration's revision is the store revision at which its keys last changed: keys of nodes/ and owners/ do not
+    count, so that publishing "programmed at revision N" is no new revision to program.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class ConfigFeed:
                 await self._resolve(view)
 
     async def _resolve(self, view: View) -> None:
-        entries = {key: entry for key, entry in view.entries.items() if not key.startswith(NODES)}
+        entries = {key: entry for key, entry in view.entries.items() if is_config_key(key)}
         known = self.resolution.value
         if not entries and known is None and self._cached is not None and view.revision < self._cached.revision:
             await self._resolve(self._cached)

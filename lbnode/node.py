@@ -40,12 +40,13 @@ from lbnode.membership import Membership
 from lbnode.model import Config, Problem, Settings, Severity, SyncDaemon, VipGroup, VrrpState, parse_endpoint
 from lbnode.node_control import NodeControl
 from lbnode.overview import Facts, overview
+from lbnode.ownership import Ownership
 from lbnode.plan import Desired, Targets, leased, plan, sync_daemons, targets
 from lbnode.planes import unload
 from lbnode.reconcile.loop import Reconciler
 from lbnode.stats.collector import Collector
 from lbnode.stats.prometheus import CONTENT_TYPE, render
-from lbnode.store.base import Store
+from lbnode.store.base import Store, View
 from lbnode.store.cache import ConfigCache
 from lbnode.store.embedded import EmbeddedStore
 from lbnode.store.etcd import EtcdStore
@@ -87,11 +88,13 @@ class Node:
         self._me = Watched(NodeInfo(config.node, VERSION, self._started, (), 0, 0))
         self._membership = Membership(self._store, self._me)
         self._feed = ConfigFeed(
-            self._store, ConfigCache(config.state_dir / "config.cache"), self.journal, self._membership.observe
+            self._store, ConfigCache(config.state_dir / "config.cache"), self.journal, self._observe
         )
         self._runner = Runner(self._verdicts_changed)
         self._verdicts: Watched[Mapping[str, Verdict]] = Watched({})
         self._election = Election(config.node, self.journal, config.run_dir, self._election_setup())
+        # A store of one node knows no more than the node itself.
+        self._ownership = Ownership(config.node, self._store, self._election) if config.store.etcd else None
         self._desired: Watched[Desired | None] = Watched(None)
         self._reconciler = Reconciler(self._plane, self.journal)
         self._collector = Collector(self._plane)
@@ -101,6 +104,11 @@ class Node:
         self._sync_interface_missing = False
         self._services: Watched[tuple[ServiceInfo, ...]] = Watched(())
         self._status: Watched[NodeStatus | None] = Watched(None)
+
+    def _observe(self, view: View) -> None:
+        self._membership.observe(view)
+        if self._ownership is not None:
+            self._ownership.observe(view)
 
     def _election_setup(self) -> Setup:
         """The nodes that synchronise connections with each other are those that share a key."""
@@ -145,6 +153,8 @@ class Node:
             "report": self._report(),
             "web": self._serve(),
         }
+        if self._ownership is not None:
+            parts["ownership"] = self._ownership.run()
         if self._sync is not None:
             parts["connection sync"] = self._sync.run()
         async with asyncio.TaskGroup() as tasks:

@@ -12,11 +12,12 @@ from typing import Any
 
 from lbnode.config.change import Transaction, patch_server, plan_apply, plan_request
 from lbnode.config.document import documents, entries_to_document
+from lbnode.config.keys import is_config_key
 from lbnode.config.resolve import Resolution, resolve
 from lbnode.control import ChangeRequest, ChangeResult, NodeStatus, ServiceInfo
 from lbnode.dataplane.base import DataPlane
 from lbnode.errors import StoreConflict
-from lbnode.feed import NODES, ConfigFeed
+from lbnode.feed import ConfigFeed
 from lbnode.journal import Event, Journal, Kind
 from lbnode.model import Connection, ServiceId
 from lbnode.store.base import Entry, Store
@@ -109,7 +110,7 @@ class NodeControl:
 
     async def _read(self) -> tuple[int, Entries]:
         view = await self._store.snapshot()
-        return view.revision, {key: entry for key, entry in view.entries.items() if not key.startswith(NODES)}
+        return view.revision, {key: entry for key, entry in view.entries.items() if is_config_key(key)}
 
     def _in_force(self, entries: Entries) -> Resolution:
         """What `entries` resolve to, starting from what this node has resolved last: only what differs is work."""

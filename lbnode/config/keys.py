@@ -9,6 +9,7 @@ from lbnode.config.schema import SCHEMAS
 from lbnode.model import ServerId, ServiceId
 
 NODES = "nodes/"  # written by the nodes about themselves; not configuration
+OWNERS = "owners/"  # of the VIP groups, see lbnode.ownership; not configuration either
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ def server_key(service_id: ServiceId | str, server_id: ServerId | str) -> str:
 
 
 def is_config_key(key: str) -> bool:
-    return not key.startswith(NODES)
+    return not key.startswith((NODES, OWNERS))
 
 
 def parse_key(key: str) -> Key:

@@ -33,7 +33,7 @@ from lbnode.election.placement import Placement, place
 from lbnode.election.realtime import become_realtime
 from lbnode.election.succession import Succession
 from lbnode.errors import DataPlaneError
-from lbnode.model import VipGroup
+from lbnode.model import VipGroup, VrrpState
 
 SCAN_PAUSE = 50_000_000  # ns between two listings of interfaces, however many notifications come
 AWAY = 10_000_000_000  # ns that it serves without a daemon: nobody checks servers or follows the configuration
@@ -51,6 +51,7 @@ class Driver:
         self._node = node
         self._members: dict[str, Member] = {}
         self._setup = Setup()
+        self._store: bool | None = None  # whether the shared store answers; None: there is none
         self._leases = leases
         self._actions = Actions(leases)
         self._vips = self._actions.vips
@@ -109,6 +110,9 @@ class Driver:
             return
         if (ahead := machine.ask_at) is not None and ahead <= now and member.asked_for != ahead:
             member.asked_for, member.gateways.ask_at = ahead, 0
+            if member.ownership.wants_to_ask(ahead, now):
+                within = member.interval * 3 / 4 / 1e9  # before the timer fires
+                self._parent.tell({"ask": {"group": member.name, "within": within}})
         timer = machine.get_timer()
         if timer is not None and timer <= now:
             if member.active and (reason := member.refuses_to_hold(now)):
@@ -254,7 +258,8 @@ class Driver:
         for name, group in wanted.items():
             member = self._members.get(name)
             if member is None:
-                self._members[name] = Member(group, self._node, self._setup)
+                self._members[name] = member = Member(group, self._node, self._setup)
+                member.ownership.store = self._store
                 continue
             if member.group.vrid != group.vrid:
                 self._stop(member, f"the VRID changed to {group.vrid}")
@@ -281,6 +286,8 @@ class Driver:
         for message in self._parent.read():
             if "setup" in message:
                 self._setup = messages.setup_from(message["setup"])
+            elif self._told_by_store(message):
+                continue
             elif "leave" in message:
                 self._leave_reason = "lbnoded stops"
             elif "groups" in message:
@@ -293,6 +300,28 @@ class Driver:
                 if member is not None and member.machine is not None:
                     member.machine.handover(now_ns())
                     self._actions.perform(member)
+
+    def _told_by_store(self, message: dict[str, Any]) -> bool:
+        """False if the message is about something else."""
+        match message:
+            case {"store": bool(answers)}:
+                self._store = answers
+                for member in self._members.values():
+                    member.ownership.store = answers
+            case {"owner": {"group": group, "node": node, "epoch": epoch}} if group in self._members:
+                member = self._members[group]
+                member.ownership.node, member.ownership.epoch = node, epoch
+                if member.active and member.machine is not None and node == self._node:
+                    member.machine.epoch = epoch
+            case {"answer": {"group": group, "node": node, "alive": alive}} if group in self._members:
+                self._members[group].ownership.answer(node, alive, now_ns())
+            case {"question": {"group": group, "question": question}} if group in self._members:
+                member = self._members[group]
+                if member.active and not member.refuses_to_hold(now_ns()):
+                    self._parent.tell({"alive": {"group": group, "question": question}})
+            case _:
+                return not message.keys().isdisjoint({"store", "owner", "answer", "question"})
+        return True
 
     def _be_found(self) -> None:
         """By the next daemon, from when on there is something to take over."""
@@ -307,8 +336,11 @@ class Driver:
         for member in self._members.values():
             role = member.role(self._vips.problems_of(member.addresses))
             if role != member.reported or everything:
+                took_over = role.state is VrrpState.ACTIVE and getattr(member.reported, "state", None) is not role.state
                 member.reported = role
                 self._parent.tell(messages.role_message(role))
+                if took_over and member.ownership.store is not None:
+                    self._parent.tell({"claim": member.name})
         for report in self._ears.drops.reports(now_ns()):
             self._parent.tell(report)
         self._parent.flush()

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from lbnode.election.actions import Actions, now_ns
 from lbnode.election.drops import Drops
 from lbnode.election.member import Member
-from lbnode.election.packet import Datagram, Reason, Rejected, vrid_of
+from lbnode.election.packet import RELEASE_PRIORITY, Datagram, Reason, Rejected, vrid_of
 from lbnode.model import Address
 
 HEARTBEATS = "heartbeats"  # where an interface's name stands for other drops
@@ -53,6 +53,8 @@ class Ears:
         if advert is None:
             return
         known = member.conversation_with(advert.source)
+        if known and advert.priority == RELEASE_PRIORITY:
+            known[1].released()
         beat = known[1].heard if known and known[1].hears(now, member.patience) else None
         epoch = beat.epoch if beat else 0
         deaf = beat is not None and beat.connected and known is not None and known[1].is_deaf(now, member.patience)

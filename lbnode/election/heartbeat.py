@@ -23,7 +23,7 @@ import hmac
 import struct
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 
 from lbnode.election.packet import TTL, Datagram, Reason, Rejected, group_of
@@ -144,6 +144,11 @@ class Conversation:
         self._echo, self.heard, self._heard_at = (beat.incarnation, beat.sequence), beat, now
         if sent_at is not None:
             self._heard_us_at = max(self._heard_us_at, sent_at)
+
+    def released(self) -> None:
+        """The peer has said by VRRP that it is not Active any more; its heartbeat that says so is on its way."""
+        if self.heard is not None:
+            self.heard = replace(self.heard, active=False)
 
     @property
     def heard_active(self) -> bool:

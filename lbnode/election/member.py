@@ -13,6 +13,7 @@ from lbnode.election.gateway import Gateways
 from lbnode.election.heartbeat import Conversation
 from lbnode.election.machine import CENTISECOND, Machine, VirtualRouter
 from lbnode.election.messages import Setup
+from lbnode.election.owner import Ownership
 from lbnode.election.packet import ChecksumForm
 from lbnode.election.placement import NOWHERE
 from lbnode.model import Address, Role, VipGroup, VrrpState
@@ -36,7 +37,8 @@ class Member:
         self.conversations: dict[str, Conversation] = {}  # on the second path, by node
         self.beat_at = 0  # when a heartbeat is due, ns
         self.gateways = Gateways()
-        self.asked_for = 0  # the timer for which gateways were asked ahead of their turn
+        self.asked_for = 0  # the timer for which gateways and the store were asked, see Machine.ask_at
+        self.ownership = Ownership()
 
     def reconfigure(self, group: VipGroup, node: str, setup: Setup) -> None:
         self.group = group
@@ -98,7 +100,14 @@ class Member:
         peer = True if heard else False if talks and everybody else None
         lost = self.gateways.is_lost(now)
         reaching = (n for n, t in talks.items() if lost and t.hears(now, self.patience) and t.heard and t.heard.gateway)
-        return Evidence(peer, answers, gateway_of=next(reaching, ""), active_peer=active_peer)
+        own = self.ownership
+        epoch = self.machine.epoch if self.machine is not None else 0
+        if about_to_take_over:
+            store, owner = own.answered(self.asked_for), own.answer_of
+        else:
+            store, owner = own.store, own.node if 0 < epoch < own.epoch else ""
+        alive = about_to_take_over and store is True and own.alive
+        return Evidence(peer, answers, store, active_peer, owner, alive, next(reaching, ""))
 
     def refuses_takeover(self, now: int) -> str:
         """Why a Backup stays Backup; "" = it may take over. So may a sole member, always."""

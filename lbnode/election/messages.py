@@ -5,6 +5,10 @@ changes (the first time also "held": {NAME: {"since", "reason"}}, what the proce
 LEAVE at the end.
 From the process: {"ready": true} when it can serve, {"role": {...}} on each change, {"dropped": {...}} for invalid
 packets, {"warning": TEXT}.
+
+About owners in the shared store (see lbnode.ownership), to the process: {"store": BOOL} whether it answers, {"owner":
+{"group", "node", "epoch"}}, {"question": {"group", "question"}}, {"answer": {"group", "node", "alive"}}. From it:
+{"claim": NAME} after a takeover, {"ask": {"group", "within"}} before one, {"alive": {"group", "question"}}.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,9 @@ class Election:
         self._journal = journal
         self._socket_path = run_dir / "election.sock"
         self._setup = setup or Setup()
+        self.on_request: Callable[[Mapping[str, Any]], None] = lambda _: (
+            None
+        )  # hears what the process asks of the store
         self._before: Predecessor | None = None
         self._burial: asyncio.Task[None] | None = None
         self._keep = False
@@ -228,7 +231,13 @@ class Election:
 
     # --- what it says -----------------------------------------------------------------------------------------
 
+    def tell(self, message: dict[str, Any]) -> None:
+        """Pass on what the store says; nobody listens while the process is being started anew."""
+        if self._writer is not None:
+            self._writer.write(encode_line(message))
+
     def _receive(self, message: dict[str, Any]) -> None:
+        self.on_request(message)
         if "role" in message:
             self._take_role(role_from(message["role"]))
         elif "dropped" in message:

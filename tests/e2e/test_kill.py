@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lbnode.lab import observe
-from lbnode.lab.demo import GATEWAYS, VIP, WEB
+from lbnode.lab.demo import CLUSTER, GATEWAYS, VIP, WEB
 from lbnode.lab.lab import Lab
 from tests.e2e.cluster import HolderWatch, configure, daemon, probing, shipped_lab, until
 
@@ -46,6 +46,13 @@ services:
 """
 
 
+def owner(lab: Lab) -> tuple[str, int] | None:
+    """Of the VIP group in etcd: node and epoch."""
+    text = lab.run("etcd1", ["etcdctl", "get", "--print-value-only", f"{CLUSTER}/owners/front"]).stdout
+    document = json.loads(text) if text.strip() else None
+    return (document["node"], document["epoch"]) if document else None
+
+
 def test_beside_a_peer_a_restart_moves_nothing_and_a_kill_moves_the_vip_and_both_never_hold_it() -> None:
     with shipped_lab("kl", commands=dict.fromkeys(GATEWAYS, IDLE)) as lab:
         lab.up()
@@ -54,6 +61,7 @@ def test_beside_a_peer_a_restart_moves_nothing_and_a_kill_moves_the_vip_and_both
             with probing(lab) as probe:
                 assert probe.ask("sessions")["lost"] == 0
                 until(lambda: observe.in_sync(lab, "gw2"), "gw2 is in sync")
+                until(lambda: owner(lab) == ("gw1", 1), "gw1 owns the group in etcd")
                 watch = HolderWatch(lab, VIP)
                 started = observe.api(lab, "gw1", "status")["started"]
                 probe.ask("window")
@@ -81,6 +89,7 @@ def test_beside_a_peer_a_restart_moves_nothing_and_a_kill_moves_the_vip_and_both
                 watch.close()
                 assert watch.most == 1, "both gateways held the VIP at one time"
                 assert observe.holders(lab, VIP) == ("gw2",)
+                until(lambda: owner(lab) == ("gw2", 2), "gw2 owns the group in etcd, the restart changed nothing")
                 assert probe.ask("sessions")["lost"] == 0
 
 

@@ -124,6 +124,14 @@ class Daemon:
     def handover(self, group: str) -> None:
         self._write({"handover": group})
 
+    def tell(self, message: dict[str, Any]) -> None:
+        """What the shared store says."""
+        self._write(message)
+
+    def asked(self, what: str) -> list[Any]:
+        """What the election process has asked of the shared store."""
+        return [m["asked"][what] for m in self.messages if "asked" in m and what in m["asked"]]
+
     @property
     def roles(self) -> list[dict[str, Any]]:
         return [message["role"] for message in self.messages if "role" in message]

@@ -3,8 +3,8 @@
 SETUP is what the election process takes as {"setup": ...}, as JSON. Its data plane is the guard of the leases, on every
 interface: what answers for the addresses is the network stack.
 
-stdin: JSON lines as the election process takes them ({"groups": ...}, {"handover": NAME}).
-stdout: JSON lines: every role change, and the journal's entries.
+stdin: JSON lines as the election process takes them ({"groups": ...}, {"handover": NAME}, or what a store would tell).
+stdout: JSON lines: every role change, the journal's entries, and what the process asks of the store ({"asked": ...}).
 """
 
 from __future__ import annotations
@@ -49,8 +49,10 @@ async def obey(election: Election, guard: LeaseGuard, node: str) -> None:
         if "groups" in message:
             groups = {group.name: group for group in map(group_from, message["groups"])}
             election.set_groups(groups, guard.set_groups(leased(groups, node)))
-        else:
+        elif "handover" in message:
             await election.handover(message["handover"])
+        else:
+            election.tell(message)
 
 
 async def main(node: str, run_dir: Path, setup: str | None = None) -> None:
@@ -59,6 +61,9 @@ async def main(node: str, run_dir: Path, setup: str | None = None) -> None:
     await guard.open()
     election = Election(node, journal, run_dir, setup_from(json.loads(setup)) if setup else None)
     election.use_leases(guard.map_fd)
+    election.on_request = lambda message: (
+        None if message.keys() & {"role", "dropped"} else say({"asked": dict(message)})
+    )
     tasks = [asyncio.create_task(job) for job in (tell_roles(election), tell_journal(journal))]
     tasks.append(asyncio.create_task(obey(election, guard, node)))
     run = asyncio.create_task(election.run())

@@ -1,0 +1,166 @@
+"""Who owns each VIP group, in the shared store: a tie-break with an epoch, never a lock.
+
+`owners/GROUP` names the node that became Active last and counts the changes of owner; it is written by compare-and-swap
+after the takeover, which waits for nothing here. `owners/GROUP/question` and `.../answer` let a Backup that hears
+nobody ask the owner whether it lives, in the time that VRRP makes it wait anyhow. Nothing is written while all is well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lbnode.config.keys import OWNERS
+from lbnode.election.supervisor import Election
+from lbnode.errors import LbError, StoreConflict
+from lbnode.model import VrrpState
+from lbnode.store.base import Expect, Store, View
+
+WRITE_TIMEOUT_S = 2.0
+RETRY_S = 1.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    node: str
+    epoch: int
+    revision: int  # of the store, for the compare-and-swap
+
+
+class Ownership:
+    """Between the store and the election process, which has no store client of its own."""
+
+    def __init__(self, node: str, store: Store, election: Election) -> None:
+        self._node = node
+        self._store = store
+        self._election = election
+        self._owners: Mapping[str, Owner] = {}
+        self._told: dict[str, Any] = {}  # what the process knows: questions and owners by key
+        self._answers: dict[str, asyncio.Event] = {}  # by question
+        self._seen = asyncio.Event()  # a view has come
+        self._tasks: asyncio.TaskGroup | None = None
+        election.on_request = self._request
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with asyncio.TaskGroup() as self._tasks:
+            async for health in self._store.health.changes():
+                self._election.tell({"store": health.connected})
+
+    def observe(self, view: View) -> None:
+        """Take in the newest view of the store."""
+        owners: dict[str, Owner] = {}
+        for key, entry in view.entries.items():
+            if not key.startswith(OWNERS):
+                continue
+            group, _, what = key.removeprefix(OWNERS).partition("/")
+            try:
+                document = json.loads(entry.value)
+                if what == "":
+                    owners[group] = Owner(str(document["node"]), int(document["epoch"]), entry.revision)
+                elif what == "question" and document["by"] != self._node:
+                    self._tell_once(key, {"question": {"group": group, "question": str(document["id"])}})
+                elif what == "answer" and (waiting := self._answers.get(document["id"])) is not None:
+                    waiting.set()
+            except (ValueError, KeyError, TypeError):
+                log.warning("%s is not understood (another version of lbnode?)", key)
+        self._owners = owners
+        for group, owner in owners.items():
+            self._tell_once(OWNERS + group, _owner_message(group, owner))
+        self._seen.set()
+        self._seen = asyncio.Event()
+
+    def _tell_once(self, key: str, message: dict[str, Any]) -> None:
+        if self._told.get(key) != message:
+            self._told[key] = message
+            self._election.tell(message)
+
+    # --- what the election process wants -----------------------------------------------------------------------
+
+    def _request(self, message: Mapping[str, Any]) -> None:
+        if self._tasks is None:
+            return
+        match message:
+            case {"ready": _}:  # a new process knows nothing yet
+                self._election.tell({"store": self._store.health.value.connected})
+            case {"claim": str(group)}:
+                self._tasks.create_task(self._claim(group))
+            case {"ask": {"group": str(group), "within": float(within)}}:
+                self._tasks.create_task(self._ask(group, within))
+            case {"alive": {"group": str(group), "question": str(question)}}:
+                self._tasks.create_task(self._put(f"{OWNERS}{group}/answer", {"id": question, "node": self._node}))
+
+    async def _claim(self, group: str) -> None:
+        """Write that this node is the owner, for as long as it is Active and another one is named."""
+
+        def active() -> bool:
+            role = self._election.roles.value.get(group)
+            return role is not None and role.state is VrrpState.ACTIVE
+
+        while active():
+            owner, seen = self._owners.get(group), self._seen
+            if owner is not None and owner.node == self._node:  # as before a restart
+                self._election.tell(_owner_message(group, owner))
+                return
+            try:
+                async with asyncio.timeout(WRITE_TIMEOUT_S):
+                    await self._write(group, owner)
+            except StoreConflict:  # what it found is on its way to us
+                pass
+            except (LbError, TimeoutError):
+                await asyncio.sleep(RETRY_S)
+                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RETRY_S):
+                    await seen.wait()
+
+    async def _write(self, group: str, before: Owner | None) -> None:
+        document = {"node": self._node, "epoch": before.epoch + 1 if before else 1, "since": round(time.time(), 3)}
+        guard = Expect(OWNERS + group, before.revision if before else 0)
+        await self._store.txn({OWNERS + group: json.dumps(document)}, expect=[guard])
+
+    async def _ask(self, group: str, within: float) -> None:
+        """Ask the owner whether it lives, and tell the process; nothing if the store does not answer in time."""
+        owner = self._owners.get(group)
+        if owner is None or owner.node == self._node:
+            self._answer(group, "", alive=False)
+            return
+        question, answered = secrets.token_hex(8), asyncio.Event()
+        self._answers[question] = answered
+        asked = False
+        try:
+            async with asyncio.timeout(within):
+                asked = await self._put(f"{OWNERS}{group}/question", {"id": question, "by": self._node})
+                if asked:
+                    await answered.wait()
+        except TimeoutError:
+            pass
+        finally:
+            del self._answers[question]
+        if asked:
+            self._answer(group, owner.node, alive=answered.is_set())
+
+    def _answer(self, group: str, node: str, *, alive: bool) -> None:
+        self._election.tell({"answer": {"group": group, "node": node, "alive": alive}})
+
+    async def _put(self, key: str, document: Mapping[str, str]) -> bool:
+        try:
+            async with asyncio.timeout(WRITE_TIMEOUT_S):
+                await self._store.txn({key: json.dumps(document)})
+        except (LbError, TimeoutError) as error:
+            log.info("%s could not be written: %s", key, error)
+            return False
+        return True
+
+
+def _owner_message(group: str, owner: Owner) -> dict[str, Any]:
+    return {"owner": {"group": group, "node": owner.node, "epoch": owner.epoch}}
