@@ -38,6 +38,11 @@ async def number_in(path: Path) -> int:
     return int(path.read_text())
 
 
+def children() -> set[str]:
+    """Of this process, zombies too."""
+    return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+
+
 async def gone(pid: int) -> None:
     async with asyncio.timeout(10):
         while Path(f"/proc/{pid}").exists() and " Z " not in Path(f"/proc/{pid}/stat").read_text():
@@ -74,10 +79,11 @@ async def test_much_output_does_not_hold_it_up(folder: Path) -> None:
     assert (await run(folder, "head -c 1000000 /dev/zero")).ok
 
 
-async def test_time_up_kills_the_whole_group(folder: Path) -> None:
-    result = await run(folder, f"sleep 1000 & echo $! >{folder}/child; wait", timeout_s=0.3)
+async def test_time_up_ends_it(folder: Path) -> None:
+    before = children()
+    result = await run(folder, "exec sleep 1000", timeout_s=0.3)
     assert not result.ok and result.reason == "timeout after 0.3 s running the script"
-    await gone(await number_in(folder / "child"))
+    assert children() <= before  # killed and reaped
 
 
 async def test_what_a_script_leaves_running_ends_with_it(folder: Path) -> None:
@@ -92,22 +98,22 @@ async def test_a_child_that_left_the_group_does_not_hold_it_up(folder: Path) -> 
     os.kill(await number_in(folder / "child"), 9)
 
 
-async def test_cancelling_ends_it(folder: Path) -> None:
-    probe = probes.start(check(folder, f"echo $$ >{folder}/self; sleep 1000"))
-    pid = await number_in(folder / "self")
+async def test_cancelling_ends_the_whole_group(folder: Path) -> None:
+    probe = probes.start(check(folder, f"echo $$ >{folder}/self; sleep 1000 & echo $! >{folder}/child; wait"))
+    pid, child = await number_in(folder / "self"), await number_in(folder / "child")
     probe.cancel()
     with pytest.raises(asyncio.CancelledError):
         await probe
     assert not Path(f"/proc/{pid}").exists()  # reaped
+    await gone(child)
 
 
 async def test_no_descriptor_and_no_zombie_is_left(folder: Path) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before, others = len(os.listdir("/proc/self/fd")), children()
     for _ in range(20):
         await run(folder, "exit 1")
     assert len(os.listdir("/proc/self/fd")) == before
-    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    assert all(" Z " not in Path(f"/proc/{pid}/stat").read_text() for pid in children)
+    assert children() <= others
 
 
 async def test_no_such_script_tells_nothing_of_the_server(folder: Path) -> None:
