@@ -96,6 +96,13 @@ def test_refusals(line: str, message: str) -> None:
     assert table.changes() == ({}, [])
 
 
+def test_daemons_that_follow_the_roles_go_on_doing_so() -> None:
+    document = {"settings": {"sync_daemons": {"by_role": True, "master": {"interface": "lo"}}}}
+    assert list(running(after(document=document).daemons, ReferenceHost())) == ["master"]
+    table = after("--start-daemon backup --mcast-interface lo", "--stop-daemon master", document=document)
+    assert table.settings["sync_daemons"]["by_role"] is True and list(table.daemons) == ["backup"]
+
+
 def test_a_daemon_runs_once() -> None:
     with pytest.raises(Refused, match="Daemon has already run"):
         after("--start-daemon master --mcast-interface lo", "--start-daemon master --mcast-interface lo")

@@ -71,7 +71,7 @@ class Table:
             case "stop-daemon":
                 if self.daemons.get(command.daemon_state) is None:
                     raise Refused(DAEMON_UNKNOWN)
-                self.settings["sync_daemons"] = _without(self.daemons, {command.daemon_state})
+                self.settings["sync_daemons"] = _without(self.settings["sync_daemons"], {command.daemon_state})
             case _:
                 raise AssertionError(command.name)
 
@@ -93,7 +93,7 @@ class Table:
     @property
     def daemons(self) -> Json:
         daemons: Json = self.settings.get("sync_daemons") or {}
-        return {state: daemon for state, daemon in daemons.items() if daemon is not None}
+        return {state: daemons[state] for state in ("master", "backup") if daemons.get(state) is not None}
 
     def require(self, service: ServiceId | None) -> None:
         if str(service) not in self.services:
@@ -167,7 +167,7 @@ class Table:
         if command.daemon_state in self.daemons:
             raise Refused(DAEMON_EXISTS)
         daemon = asdict(command.daemon) | {"group": str(command.daemon.group)}
-        self.settings["sync_daemons"] = {**self.daemons, command.daemon_state: daemon}
+        self.settings["sync_daemons"] = {**(self.settings.get("sync_daemons") or {}), command.daemon_state: daemon}
 
 
 def _netmask(command: Command) -> int | str | None:
