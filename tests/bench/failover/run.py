@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lbnode.lab.netns import Net, ip
-from tests.bench.failover.gateways import KINDS, Gateway, signal_all
+from tests.bench.failover.gateways import KINDS, SYNC, Gateway, signal_all
 from tests.netns.election_lab import ROOT, VIP, Lab, until
 
 PORT = 7
@@ -43,12 +43,15 @@ class Scene:
     def __init__(self, net: Net, kinds: tuple[str, str], interval_s: float, directory: Path) -> None:
         self.lab = Lab(net)
         self.interval_s = interval_s
+        net.bridge("sw", "br1")
         for name in ("a", "b"):
             (directory / name).mkdir()
+            net.plug(name, "sync", f"{SYNC[name]}/24", "sw", f"to-{name}-sync", "br1")
             net.popen(name, sys.executable, "-m", "tests.bench.failover.echo", name, str(PORT), cwd=ROOT)
-        self.a: Gateway = KINDS[kinds[0]](self.lab, "a", directory / "a", interval_s)
+        peer = kinds == ("lbnode", "lbnode")
+        self.a: Gateway = KINDS[kinds[0]](self.lab, "a", directory / "a", interval_s, peer=peer)
         until(lambda: self.lab.holds("a"), "a becomes active")
-        self.b: Gateway = KINDS[kinds[1]](self.lab, "b", directory / "b", interval_s)
+        self.b: Gateway = KINDS[kinds[1]](self.lab, "b", directory / "b", interval_s, peer=peer)
         until(lambda: self.b.follows("192.0.2.1"), "b follows a")
         time.sleep(LISTEN * interval_s)
         macs = [self.lab.mac(name) for name in ("a", "b")]
@@ -57,6 +60,15 @@ class Scene:
         self.probe = net.popen("client", *command, cwd=ROOT, **pipes)
         assert self.probe.stdout is not None and self.probe.stdout.readline() == "answered\n"
         time.sleep(0.1)
+
+    def isolate(self) -> None:
+        """Nothing reaches a, and nothing of a anybody; its links stay up."""
+        self.lab.isolate("a")
+        ip("-n", self.lab.net.ns("sw"), "link", "set", "to-a-sync", "nomaster")
+
+    def heal(self) -> None:
+        self.lab.heal("a")
+        ip("-n", self.lab.net.ns("sw"), "link", "set", "to-a-sync", "master", "br1")
 
     def taken_over(self) -> None:
         until(lambda: self.lab.holds("b"), "b takes over")
@@ -72,8 +84,8 @@ Fault = Callable[[Scene], int | None]
 
 
 def power_loss(scene: Scene) -> None:
-    """What others see of it: the switch forwards nothing from and to a."""
-    scene.lab.isolate("a")
+    """What others see of it."""
+    scene.isolate()
     scene.taken_over()
 
 
@@ -103,11 +115,21 @@ def stop_and_continue(scene: Scene) -> int:
 
 
 def partition(scene: Scene) -> int:
+    scene.isolate()
+    return _heal(scene)
+
+
+def lan_port(scene: Scene) -> int:
+    """The port of a on the clients' network forwards nothing any more; its link, and the other network, are up."""
     scene.lab.isolate("a")
+    return _heal(scene)
+
+
+def _heal(scene: Scene) -> int:
     scene.taken_over()
     time.sleep(STOPPED * scene.interval_s)
     healed = time.monotonic_ns()
-    scene.lab.heal("a")
+    scene.heal()
     until(lambda: scene.lab.holds("a") != scene.lab.holds("b"), "one of them yields")
     return healed
 
@@ -119,6 +141,7 @@ FAULTS: Mapping[str, Fault] = {
     "SIGKILL": kill,
     "SIGSTOP, CONT": stop_and_continue,
     "partition": partition,
+    "LAN port": lan_port,
 }
 
 
