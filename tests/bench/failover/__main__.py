@@ -7,6 +7,7 @@ import statistics
 import sys
 from collections.abc import Iterable, Sequence
 
+from tests.bench.failover.calm import false_takeovers
 from tests.bench.failover.run import FAULTS, Outcome, run_once
 
 PAIRS = {
@@ -46,13 +47,26 @@ def measure(runs: int, intervals_ms: Iterable[int], pairs: Iterable[str], faults
     print(NOTE)
 
 
+def measure_calm(seconds: float, intervals_ms: Iterable[int], pairs: Iterable[str]) -> None:
+    print(f"takeovers within {seconds:g} s although nothing failed, two busy loops on each core")
+    pairs = list(pairs)
+    for interval_ms in intervals_ms:
+        for pair in pairs:
+            moves = false_takeovers(PAIRS[pair], interval_ms / 1000, seconds)
+            print(f"{pair:22} {interval_ms:5} ms  {moves}", flush=True)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.failover", description=__doc__)
     parser.add_argument("--runs", type=int, default=RUNS)
     parser.add_argument("--intervals", type=int, nargs="+", default=INTERVALS_MS, metavar="MS")
     parser.add_argument("--pairs", nargs="+", choices=PAIRS, default=list(PAIRS))
     parser.add_argument("--faults", nargs="+", choices=FAULTS, default=list(FAULTS))
+    parser.add_argument("--calm", type=float, metavar="SECONDS", help="no fault, but all cores busy for so long")
     args = parser.parse_args()
+    if args.calm is not None:
+        measure_calm(args.calm, args.intervals, args.pairs)
+        return 0
     measure(args.runs, args.intervals, args.pairs, args.faults)
     return 0
 
