@@ -46,6 +46,10 @@ _WITH_SCRIPTS = "about scripts, which lbnode does not run"
 _GARP = "lbnode sends gratuitous ARP at take-over and after every contact with another active node by itself"
 _TRACK = "a node whose VRRP interface is down gives up by itself; for the rest use `lbctl handover GROUP`"
 _PROCESS = "about keepalived's own processes; lbnode's election has real-time priority and locked memory by itself"
+_AUTHENTICATION = (
+    "take it out of keepalived before it and lbnode run side by side; between lbnode's nodes, and with auth_hmac of "
+    "keepalived 2.4, set [election] keys_file in node.toml"
+)
 _VMAC = "addresses have their interface's MAC address, and gratuitous ARP tells it; allow that on the switch"
 _SNMP = "use /metrics, or the JSON API"
 
@@ -174,7 +178,7 @@ _LACKS: Mapping[Context, Mapping[str, Lack]] = MappingProxyType({
         *_lost("mcast_src_ip mcast_dst_ip", "lbnode advertises from the interface's address to RFC 9568's group"),
         *_lost("unicast_ttl", "lbnode sends with a TTL of 255, as RFC 9568 says"),
         *_needless("unicast_fault_no_peer check_unicast_src old_unicast_checksum", "only unicast_peers are heard"),
-        *_lost("authentication", "give all nodes common keys: [election] keys_file in node.toml"),
+        *_lost("authentication", _AUTHENTICATION),
         *_lost("virtual_routes virtual_rules", "route by the floating address, which every host can reach"),
         *_lost("no_accept no_virtual_ipaddress", "the active node has the addresses and answers for them"),
         *_needless("accept promote_secondaries", "lbnode does so"),
