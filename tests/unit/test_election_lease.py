@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import mmap
 import os
 import subprocess
@@ -10,6 +12,7 @@ from ipaddress import ip_address
 
 import pytest
 
+from lbnode.election import realtime
 from lbnode.election.lease import Leases
 from lbnode.model import VipAddress, VipGroup
 from lbnode.plan import leased
@@ -65,3 +68,25 @@ def test_the_election_process_is_made_of_little() -> None:
     assert {name for name in ours if name not in allowed and not name.startswith("lbnode.election.")} == set()
     heavy = ("asyncio", "grpc", "aiohttp", "pydantic", "pyroute2", "yaml", "threading", "concurrent", "logging", "ssl")
     assert loaded.isdisjoint(heavy)
+
+
+def test_whatever_it_is_not_allowed_it_says_with_the_consequence(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Libc:
+        def mlockall(self, flags: int) -> int:
+            assert flags == 3
+            ctypes.set_errno(errno.ENOMEM)
+            return -1
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(realtime.os, "sched_setscheduler", refuse)
+    monkeypatch.setattr(realtime.os, "setpriority", lambda *_: None)
+    monkeypatch.setattr(realtime.ctypes, "CDLL", lambda *_, **__: Libc())
+    monkeypatch.setattr(realtime.gc, "freeze", lambda: None)
+    assert realtime.become_realtime() == (
+        "no real-time priority (Operation not permitted): keep advert_interval at 0.1 s or more; "
+        "memory is not locked (Cannot allocate memory): swapping may delay advertisements"
+    )
+    monkeypatch.setattr(realtime.os, "setpriority", refuse)
+    assert "a busy CPU may move VIPs" in realtime.become_realtime()

@@ -23,7 +23,7 @@ PRIORITY = 1000  # filters in front of it have a smaller number; those that name
 HANDLE = 0x6C62  # "lb"; at one priority several cls_bpf filters may stand
 
 _ETH_P_ALL = 3
-INGRESS = 0xFFFFFFF2  # TC_H_MAKE(TC_H_CLSACT, TC_H_MININGRESS)
+INGRESS = 0xFFFFFFF2  # TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS)
 EGRESS = 0xFFFFFFF3
 _QDISC_PARENT, _QDISC_HANDLE = 0xFFFFFFF1, 0xFFFF0000  # TC_H_CLSACT
 _ACT_DIRECT = 1  # TCA_BPF_FLAG_ACT_DIRECT: the program's result is the verdict
