@@ -24,7 +24,7 @@ from typing import Any, cast
 
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.inet6 import IPv6, IPv6ExtHdrFragment
-from scapy.layers.l2 import Ether
+from scapy.layers.l2 import Dot1Q, Ether
 from scapy.packet import Packet, Raw
 
 from lbnode.dataplane.xdp import counts, layout, settings, syscall
@@ -180,7 +180,8 @@ class Out:
     @property
     def ip(self) -> Any:
         """The outermost IP packet."""
-        return self.eth.payload
+        frame = self.eth
+        return frame[Dot1Q].payload if Dot1Q in frame else frame.payload
 
 
 def ether(packet: Packet, source: str = "02:00:00:00:00:99", target: str = "02:00:00:00:00:98") -> bytes:
@@ -258,10 +259,10 @@ class Machine:
 
     def wipe(self) -> None:
         self.exchange.changed(1 << 20)
-        for name in ("services", "vips", "fragments", "leased", "affinity"):
+        for name in ("services", "vips", "vlans", "fragments", "leased", "affinity"):
             for key in [key for key, _ in self.maps[name].items()]:
                 self.maps[name].delete(key)
-        for name in ("conns", "replies", "events", "clock", "leases"):
+        for name in ("conns", "replies", "events", "clock", "leases", "egress"):
             array = self.maps[name]
             array.put_range(0, bytes(array.value_size * array.info.max_entries))
         for name in ("servers", "groups", "gauges", "cursors", "server_stats", "service_stats"):
@@ -352,7 +353,7 @@ class Bench:
         if verdict == "pass" and not handover and result == frame:
             check = "none"  # untouched: the network stack's business
         if check != "none" and verdict != "drop":
-            problems = wrong_checksums(result[14:], deep=check == "all")
+            problems = wrong_checksums(result[18 if result[12:14] == b"\x81\x00" else 14 :], deep=check == "all")
             assert not problems, f"{problems} in {Ether(result)!r}"
         return Out(verdict, result, handover, self.entry == "xdp" and run.retval == 3)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
 from lbnode.dataplane.base import DeleteService, PutServer, PutService
-from lbnode.dataplane.xdp.interfaces import Interface, choose, wanted
+from lbnode.dataplane.xdp.interfaces import Interface, choose, from_message, wanted
 from lbnode.dataplane.xdp.supported import check, check_hooks
 from lbnode.errors import Unsupported
 from lbnode.model import ForwardingMethod, ProgrammedServer, ProgrammedService, ServerId, ServiceId
@@ -46,6 +47,20 @@ def test_all_ethernet_interfaces_that_are_up_or_just_the_named_ones() -> None:
     assert not wanted(interface(master=7), ()), "the bridge carries the program, not its port"
     assert wanted(interface("front", up=False), ("front",))
     assert not wanted(interface(), ("front",))
+
+
+@pytest.mark.parametrize(("protocol", "vlan"), [(0x8100, (3, 5)), (0x88A8, None)], ids=["802.1Q", "802.1ad"])
+def test_a_vlan_is_told_with_what_is_below_it(protocol: int, vlan: tuple[int, int] | None) -> None:
+    message = ifinfmsg()
+    message["index"], message["ifi_type"], message["flags"] = 7, 1, 1
+    data = {"attrs": [("IFLA_VLAN_ID", 5), ("IFLA_VLAN_PROTOCOL", protocol)]}
+    info = {"attrs": [("IFLA_INFO_KIND", "vlan"), ("IFLA_INFO_DATA", data)]}
+    message["attrs"] = [("IFLA_IFNAME", "eth0.5"), ("IFLA_LINK", 3), ("IFLA_LINKINFO", info)]
+    message.encode()
+    received = ifinfmsg(message.data)
+    received.decode()
+    found = from_message(received)
+    assert (found.index, found.kind, found.vlan) == (7, "vlan", vlan)
 
 
 def service(text: str = str(HTTP), **values: object) -> PutService:

@@ -69,6 +69,8 @@ SIZES = {
     "meta": layout.META_SIZE,
     "clock": layout.CLOCK_SIZE,
     "tuple": 40,
+    "vlan_key": 8,
+    "egress": 8,
     "record": records.RECORD_SIZE,
     "records_args": 24,
     "sweep_args": 8,

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 Attach = Literal["auto", "xdp", "tcx", "tc"]  # "tc": the hook tcx, by clsact as on kernels before 6.6
 
+ETH_P_8021Q = 0x8100
 _ARPHRD_ETHER = 1
 _IFF_UP = 1
 _SIOCETHTOOL = 0x8946
@@ -42,6 +43,7 @@ class Interface:
     mac: bytes  # 6 bytes, or empty
     mtu: int
     master: int  # ifindex of the bridge or bond that it is a port of; 0 = none
+    vlan: tuple[int, int] | None = None  # ifindex below and id, if it is a VLAN (802.1Q)
 
 
 def driver_of(name: str) -> str:
@@ -71,7 +73,14 @@ def from_message(message: Any) -> Interface:
         mac=bytes.fromhex(address.replace(":", "")) if address.count(":") == 5 else b"",
         mtu=message.get("mtu") or 0,
         master=message.get("master") or 0,
+        vlan=_vlan(message) if kind == "vlan" else None,
     )
+
+
+def _vlan(message: Any) -> tuple[int, int] | None:
+    lower, vlan_id = message.get("link"), message.get(("linkinfo", "data", "vlan_id"))
+    protocol = message.get(("linkinfo", "data", "vlan_protocol"))
+    return (lower, vlan_id) if lower and vlan_id and protocol in (None, ETH_P_8021Q) else None
 
 
 def wanted(interface: Interface, names: Sequence[str]) -> bool:

@@ -30,12 +30,13 @@ from lbnode.dataplane.base import (
 from lbnode.dataplane.xdp import counts, layout, links, settings, supported, syscall
 from lbnode.dataplane.xdp.attachments import Attachments
 from lbnode.dataplane.xdp.exchange import Exchange, aged
-from lbnode.dataplane.xdp.interfaces import Attach, Interface
+from lbnode.dataplane.xdp.interfaces import Attach, Interface, wanted
 from lbnode.dataplane.xdp.libbpf import LoadedObject
 from lbnode.dataplane.xdp.maps import Map, mount_bpffs, unmount_bpffs
 from lbnode.dataplane.xdp.neighbours import Neighbours
 from lbnode.dataplane.xdp.records import RECORD_LAYOUT, RECORD_SIZE, unpack_records
 from lbnode.dataplane.xdp.tables import Tables
+from lbnode.dataplane.xdp.vlans import Vlans
 from lbnode.errors import DataPlaneError, Unsupported
 from lbnode.model import Address, Connection, Programmed, ServiceCounters, ServiceId, Timeouts
 
@@ -169,6 +170,7 @@ class XdpPlane:
         self._neighbours = Neighbours(self._hop_changed, self._links_changed)
         self._tables = Tables(self._maps, time.monotonic, self._neighbours)
         self._attachments = Attachments(self._pins, self._names, self._attach, programs)
+        self._vlans = Vlans(self._maps)
         self._attachments.adopt()
         await self._tables.load()
         await self._neighbours.start()
@@ -192,7 +194,9 @@ class XdpPlane:
 
     def _links_changed(self, found: Iterable[Interface]) -> None:
         assert self._attachments is not None
-        self._attachments.update(found)
+        interfaces = tuple(found)
+        self._vlans.update(one for one in interfaces if wanted(one, self._names))
+        self._attachments.update(interfaces)
 
     def _hop_changed(self, address: Address, hop: layout.Hop | None) -> None:
         del hop  # the tables ask for it

@@ -55,6 +55,10 @@ struct sum {
  */
 struct scratch {
 	struct lease_clock clock;
+	__u32 vlan;    /* XDP: tag that is due when the packet is done with, VLAN_PRESENT; 0 = none */
+	__u32 lower;   /* XDP: ifindex that it is sent by with this tag; 0 = what `verdict` says */
+	__u32 verdict; /* XDP: of a packet with a tag */
+	__u32 reserved;
 	struct packet packet;
 	struct decision decision;
 	__u32 action; /* enum action: what `decision` is about */

@@ -7,6 +7,7 @@
 #include "icmp.h"
 #include "sctp.h"
 #include "tunnel.h"
+#include "vlan.h"
 
 /*
  * Network address translation of the source or the target, with TTL. 0, or -1: the packet cannot be written. UDP's
@@ -134,6 +135,46 @@ INLINE int masquerade(void *ctx, const int hook, struct scratch *memory, const s
 	return call_translate_rare(ctx, hook, memory);
 }
 
+/* Send a packet that is otherwise ready. `routable`: its target address leads the network stack to the same place. */
+INLINE int emit(void *ctx, const int hook, struct scratch *memory, bool routable)
+{
+	const struct hop *hop = &memory->hop;
+	struct ethhdr *eth;
+	switch (hop->result) {
+	case HOP_OK:
+		eth = frame(ctx, hook);
+		if ((void *)(eth + 1) > frame_end(ctx, hook))
+			return drop(hook, EVENT_DROP_ERROR);
+		copy_mac(eth->h_dest, hop->target_mac);
+		copy_mac(eth->h_source, hop->source_mac);
+		if (is_xdp(hook) && unlikely(leaves_tagged(memory, hop->ifindex)))
+			return XDP_TX;
+		return send(ctx, hook, hop->ifindex);
+	case HOP_NO_NEIGHBOUR:
+		count(EVENT_NO_NEIGHBOUR);
+		if (hook == HOOK_TC)
+			return redirect_neighbour(hop->ifindex, hop->family, hop->gateway);
+		if (bpf_xdp_adjust_meta(ctx, -(int)sizeof(struct handover)) == 0) {
+			struct handover *handover = (void *)(long)((struct xdp_md *)ctx)->data_meta;
+			if ((void *)(handover + 1) > frame(ctx, hook))
+				return drop(hook, EVENT_DROP_ERROR);
+			handover->magic = HANDOVER_MAGIC;
+			handover->ifindex = hop->ifindex;
+			handover->family = hop->family;
+			__builtin_memcpy(handover->gateway, hop->gateway, sizeof(handover->gateway));
+			memory->vlan = 0;
+			return XDP_PASS;
+		}
+		/* the driver has no metadata: let the stack route it, if it can */
+		return routable ? XDP_PASS : drop(hook, EVENT_DROP_NO_ROUTE);
+	default:
+		if (!routable)
+			return drop(hook, EVENT_DROP_NO_ROUTE);
+		count(EVENT_STACK);
+		return pass(hook);
+	}
+}
+
 /*
  * Send a packet where the decision says: to a server, or what a masqueraded server said (or an error about what it got) to
  * the client, where its source becomes the VIP again.
@@ -182,7 +223,7 @@ INLINE int forward(void *ctx, const int hook, struct scratch *memory, const int 
 		return drop(hook, failed > 0 ? failed : EVENT_DROP_ERROR);
 	if (p->kind == KIND_ICMP_ERROR)
 		count(EVENT_ICMP_TRANSLATED);
-	return emit(ctx, hook, hop, method != FORWARD_DIRECT);
+	return emit(ctx, hook, memory, method != FORWARD_DIRECT);
 }
 
 INLINE int forward6(void *ctx, const int hook, struct scratch *memory)

@@ -222,40 +222,4 @@ INLINE int redirect_neighbour(__u32 ifindex, __u32 family, const __u32 *gateway)
 	return bpf_redirect_neigh(ifindex, &neighbour, sizeof(neighbour), 0);
 }
 
-/* Send a packet that is otherwise ready. `routable`: its target address leads the network stack to the same place. */
-INLINE int emit(void *ctx, const int hook, const struct hop *hop, bool routable)
-{
-	struct ethhdr *eth;
-	switch (hop->result) {
-	case HOP_OK:
-		eth = frame(ctx, hook);
-		if ((void *)(eth + 1) > frame_end(ctx, hook))
-			return drop(hook, EVENT_DROP_ERROR);
-		copy_mac(eth->h_dest, hop->target_mac);
-		copy_mac(eth->h_source, hop->source_mac);
-		return send(ctx, hook, hop->ifindex);
-	case HOP_NO_NEIGHBOUR:
-		count(EVENT_NO_NEIGHBOUR);
-		if (hook == HOOK_TC)
-			return redirect_neighbour(hop->ifindex, hop->family, hop->gateway);
-		if (bpf_xdp_adjust_meta(ctx, -(int)sizeof(struct handover)) == 0) {
-			struct handover *handover = (void *)(long)((struct xdp_md *)ctx)->data_meta;
-			if ((void *)(handover + 1) > frame(ctx, hook))
-				return drop(hook, EVENT_DROP_ERROR);
-			handover->magic = HANDOVER_MAGIC;
-			handover->ifindex = hop->ifindex;
-			handover->family = hop->family;
-			__builtin_memcpy(handover->gateway, hop->gateway, sizeof(handover->gateway));
-			return XDP_PASS;
-		}
-		/* the driver has no metadata: let the stack route it, if it can */
-		return routable ? XDP_PASS : drop(hook, EVENT_DROP_NO_ROUTE);
-	default:
-		if (!routable)
-			return drop(hook, EVENT_DROP_NO_ROUTE);
-		count(EVENT_STACK);
-		return pass(hook);
-	}
-}
-
 #endif

@@ -39,11 +39,8 @@ INLINE int guard(void *ctx, const int hook, struct scratch *memory)
 }
 RARE(guard)
 
-INLINE int process(void *ctx, const int hook)
+INLINE int balance(void *ctx, const int hook, struct scratch *memory)
 {
-	struct scratch *memory = get_scratch();
-	if (!memory)
-		return pass(hook);
 	struct packet *p = &memory->packet;
 	p->now = lease_now(&memory->clock);
 	p->kind = read_packet(ctx, hook, memory);
@@ -92,6 +89,23 @@ INLINE int process(void *ctx, const int hook)
 		return pass(hook);
 	}
 	return unlikely(memory->answer.reason) ? call_send_answer(ctx, hook, memory) : verdict;
+}
+
+INLINE int process(void *ctx, const int hook)
+{
+	struct scratch *memory = get_scratch();
+	if (!memory)
+		return pass(hook);
+	if (hook == HOOK_TC)
+		return balance(ctx, hook, memory);
+	memory->vlan = 0;
+	if (unlikely(is_tagged(ctx)) && untag(ctx, memory))
+		return XDP_PASS;
+	int verdict = balance(ctx, hook, memory);
+	if (likely(!memory->vlan))
+		return verdict;
+	memory->verdict = verdict;
+	return tag(ctx, memory);
 }
 
 /* Whether a frame is for this host is left to the NIC's address filter; at tcx the kernel has looked (pkt_type). */

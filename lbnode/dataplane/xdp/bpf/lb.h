@@ -252,6 +252,21 @@ struct server {
 	__u32 mark;	   /* of its service, if that matches a firewall mark; else 0 */
 };
 
+/*
+ * map `vlans` HASH: key; value __u32 ifindex of the VLAN's interface. Tagged frames of other VLANs are not looked at.
+ * map `egress` ARRAY: by ifindex of a VLAN's interface, what a frame at XDP leaves by. Written by user space.
+ */
+struct vlan_key {
+	__u32 lower; /* ifindex that frames with the tag come in by */
+	__u32 id;
+};
+
+struct egress {
+	__u32 lower; /* 0 = not a VLAN's */
+	__u16 vlan;  /* its id */
+	__u16 reserved;
+};
+
 /* map `vips` HASH: key struct addr; addresses that answer ICMP echo: those of all services. */
 struct vip {
 	__u32 services; /* how many services have the address; user space's own bookkeeping */
