@@ -19,8 +19,10 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 from healthcheck.runner import Runner
 from healthcheck.spec import Verdict
@@ -101,7 +103,7 @@ class Node:
         self._table_alarm = TableAlarm()
         self._lease_problem = ""
         self._sync = self._make_sync()
-        self._sync_interface_missing = False
+        self._sync_interface: str | None = None
         self._services: Watched[tuple[ServiceInfo, ...]] = Watched(())
         self._status: Watched[NodeStatus | None] = Watched(None)
 
@@ -208,13 +210,17 @@ class Node:
         self._election.set_groups(groups, leases)
 
     def _sync_daemons(self, config: Config) -> Mapping[str, SyncDaemon]:
-        """With IPVS, [sync] of node.toml means the kernel's own, on the interface that has the address."""
-        listen, own = self._config.sync.listen, None
-        if self._kind == "ipvs" and listen:
-            address, port = parse_endpoint(listen)
-            name = interface_of(address)
-            own = SyncDaemon(name, port=port) if name else None
-        self._sync_interface_missing = self._kind == "ipvs" and listen != "" and own is None
+        """With IPVS, [sync] of node.toml means the kernel's own, on the interface that has the address.
+
+        Their id is made of the cluster's name, since they hear every cluster of their network.
+        """
+        own = None
+        if self._kind == "ipvs" and self._config.sync.listen:
+            address, port = parse_endpoint(self._config.sync.listen)
+            with suppress(DataPlaneError):
+                self._sync_interface = self._sync_interface or interface_of(address)
+            if self._sync_interface is not None:
+                own = SyncDaemon(self._sync_interface, 1 + crc32(self._config.cluster.encode()) % 255, port=port)
         return sync_daemons(config.settings, self._election.roles.value.values(), own)
 
     # --- reporting ----------------------------------------------------------------------------------------------
@@ -296,7 +302,7 @@ class Node:
         if self._config.dataplane.kind == "auto" and settings.dataplane not in ("auto", self._kind):
             message = f"this node drives {self._kind}, the settings say {settings.dataplane}"
             yield Problem("settings", "dataplane", message, "restart lbnoded", Severity.WARNING)
-        if self._sync_interface_missing:
+        if self._kind == "ipvs" and self._config.sync.listen and self._sync_interface is None:
             message = f"no interface has the address of {self._config.sync.listen}, so ip_vs's sync daemons cannot run"
             yield Problem("node.toml", "sync.listen", message, "use an address of this node")
 

@@ -181,6 +181,20 @@ async def test_a_drained_server_keeps_its_connections(plane: IpvsPlane, listener
         echo(*held[:2])
 
 
+async def test_a_persistent_client_has_a_template(plane: IpvsPlane, listeners: list[socket.socket]) -> None:
+    service = ProgrammedService(WEB, "rr", persistent_s=60, persistent_netmask=24)
+    await apply(plane, PutService(service), server(REAL[0]), server(REAL[1]))
+    with contextlib.ExitStack() as stack:
+        (taken,) = {talk(listeners, stack)[2] for _ in range(3)}
+        found = [item async for chunk in plane.connections() for item in chunk]
+        (template,) = [item for item in found if item.client[1] == 0]
+        assert (template.client[0].packed[3], template.virtual) == (0, (WEB.address, 80)), "the network of the client"
+        assert template.server == (REAL[taken].address, 8080)
+        assert len(found) == 4
+        counters = (await plane.counters())[WEB]
+        assert (counters.total.persistent, counters.servers[REAL[taken]].persistent) == (1, 1)
+
+
 # --- every kind of object ------------------------------------------------------------------------------------
 
 
