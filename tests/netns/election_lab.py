@@ -222,6 +222,14 @@ class Lab:
     def daemon(self, name: str, *groups: VipGroup, setup: Setup | None = None) -> Daemon:
         return Daemon(self, name, *groups, setup=setup)
 
+    def pair(self) -> tuple[Daemon, Daemon]:
+        """a Active, b Backup."""
+        a = self.daemon("a", GROUP)
+        until(lambda: self.holds("a"), "a becomes active while alone")
+        b = self.daemon("b", GROUP)
+        until(lambda: b.state == "backup" and b.roles[-1]["active_address"] == "192.0.2.1", "b follows a")
+        return a, b
+
     def addresses(self, name: str) -> list[InterfaceAddress]:
         return self._netlink[name].addresses()
 

@@ -28,12 +28,7 @@ def lab() -> Iterator[Lab]:
 
 @pytest.fixture
 def pair(lab: Lab) -> tuple[Daemon, Daemon]:
-    """a Active, b Backup."""
-    a = lab.daemon("a", GROUP)
-    until(lambda: lab.holds("a"), "a becomes active while alone")
-    b = lab.daemon("b", GROUP)
-    until(lambda: b.state == "backup" and b.roles[-1]["active_address"] == "192.0.2.1", "b follows a")
-    return a, b
+    return lab.pair()
 
 
 def test_one_of_two_holds_the_vip_and_the_client_reaches_it(lab: Lab, pair: tuple[Daemon, Daemon]) -> None:

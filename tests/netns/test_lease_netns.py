@@ -134,12 +134,7 @@ def lab() -> Iterator[Lab]:
 
 @pytest.fixture
 def pair(lab: Lab) -> tuple[Daemon, Daemon]:
-    """a Active, b Backup."""
-    a = lab.daemon("a", GROUP)
-    until(lambda: lab.holds("a"), "a becomes active while alone")
-    b = lab.daemon("b", GROUP)
-    until(lambda: b.state == "backup" and b.roles[-1]["active_address"] == "192.0.2.1", "b follows a")
-    return a, b
+    return lab.pair()
 
 
 def signal_everything(lab: Lab, name: str, *numbers: int) -> None:
