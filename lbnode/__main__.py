@@ -51,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         return _failed(_leaves(expected))
     if restart:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # inherited: another one must not end what is starting
         # The same process, so that whoever started it sees no end.
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
     return 0

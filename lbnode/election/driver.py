@@ -127,8 +127,13 @@ class Driver:
     def _wait_for_heir(self) -> bool:
         """lbnoded has died. False: do not go on, another process takes over or nobody came for too long."""
         if self._succession.asked():
-            held = {m.name: {"since": m.since, "reason": m.reason} for m in self._members.values() if m.active}
-            self._succession.answer(held)
+            self._succession.answer(
+                {
+                    member.name: {"vrid": member.group.vrid, "since": member.since, "reason": member.reason}
+                    for member in self._members.values()
+                    if member.active
+                }
+            )
             self._abdicated = True
             return False
         now = now_ns()
@@ -226,7 +231,7 @@ class Driver:
     def _start(self, member: Member, now: int) -> None:
         assert member.machine is not None
         held = self._held.pop(member.name, None)
-        if held is None:
+        if held is None or held["vrid"] != member.group.vrid:
             member.machine.start(now)
             return
         member.machine.resume(now, held["reason"])
