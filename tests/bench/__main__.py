@@ -7,13 +7,15 @@ import subprocess
 import sys
 
 from lbnode.planes import missing_ip_vs
-from tests.bench import ns_per_packet, throughput
+from tests.bench import ns_per_packet, schedulers, throughput
 from tests.bench.failover.__main__ import FAULTS, PAIRS, measure
 
 
 def main() -> int:
     print("Program cost: ns per packet by BPF_PROG_TEST_RUN, beside a parse+TX floor program\n", flush=True)
     ns_per_packet.main()
+    print("\nNew flows by scheduler and number of servers\n", flush=True)
+    schedulers.main()
     print("\nTCP through the gateway: HTTP requests by wrk, beside HAProxy and nftables DNAT\n", flush=True)
     asyncio.run(throughput.main())
     print("\nFailover as a client sees it, beside keepalived\n", flush=True)

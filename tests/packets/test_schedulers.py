@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -80,6 +82,25 @@ def test_the_least_loaded_of_many_is_the_one_that_a_scan_finds(bench: Bench, sch
         out = bench.send(segment((CLIENT, port), (VIP, 80), "S", bench.wire.mac("front")), check="none")
         assert out.frame[30:34] == least.address.packed, port
         open_ports.append(port)
+
+
+def weighted_round_robin(weights: Sequence[int]) -> Iterator[int]:
+    """ip_vs_wrr.c: positions in the list. The current weight that the first server left behind is the least one."""
+    divisor = math.gcd(*weights)
+    yield from (at for at, weight in enumerate(weights) if weight)
+    while True:
+        for current in range(max(weights), 0, -divisor):
+            yield from (at for at, weight in enumerate(weights) if weight >= current)
+
+
+@pytest.mark.parametrize("weights", [(2**31 - 1, 2**31 - 2, 1), (2**31 - 2, 2**30 - 1), (65536, 0, 131072)])
+def test_weights_of_31_bits(bench: Bench, weights: Sequence[int]) -> None:
+    service = bench.service(scheduler="wrr")
+    addresses = [f"198.51.100.{11 + at}" for at in range(len(weights))]
+    for address, weight in reversed(list(zip(addresses, weights, strict=True))):
+        bench.server(service, f"{address}:80", weight=weight)
+    expected = [addresses[at] for at in islice(weighted_round_robin(weights), 40)]
+    assert [bench.connect(port).ip.dst for port in range(20000, 20040)] == expected
 
 
 # --- twos -----------------------------------------------------------------------------------------------------------
