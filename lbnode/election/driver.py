@@ -127,13 +127,7 @@ class Driver:
     def _wait_for_heir(self) -> bool:
         """lbnoded has died. False: do not go on, another process takes over or nobody came for too long."""
         if self._succession.asked():
-            self._succession.answer(
-                {
-                    member.name: {"vrid": member.group.vrid, "since": member.since, "reason": member.reason}
-                    for member in self._members.values()
-                    if member.active
-                }
-            )
+            self._succession.answer({member.name: member.held() for member in self._members.values() if member.active})
             self._abdicated = True
             return False
         now = now_ns()
@@ -234,9 +228,10 @@ class Driver:
         if held is None or held["vrid"] != member.group.vrid:
             member.machine.start(now)
             return
-        member.machine.resume(now, held["reason"])
+        member.machine.resume(now, held["reason"], held["sent_at"])
         self._actions.perform(member)
-        member.since = held["since"]
+        if member.active:
+            member.since = held["since"]
 
     def _clash(self, member: Member, placement: Placement) -> str:
         for other in self._members.values():

@@ -170,9 +170,18 @@ class Machine:
     def start(self, now: int, reason: str = "election started") -> None:
         self._dispatch(Input.START, now, reason)
 
-    def resume(self, now: int, reason: str) -> None:
-        """Start as Active: the addresses are here, and whoever advertised them has stepped aside a moment ago."""
-        self._dispatch(Input.RESUME, now, reason)
+    def resume(self, now: int, reason: str, sent_at: int) -> None:
+        """Start as Active: the addresses are here, and whoever advertised last, at `sent_at`, has stepped aside.
+
+        As Backup if that was too long ago: a peer may have taken over.
+        """
+        dark = self.router.peers and now - sent_at > self.router.dark_after
+        self._dispatch(Input.START if dark else Input.RESUME, now, reason)
+
+    @property
+    def sent_at(self) -> int:
+        """When the last advertisement was sent."""
+        return self._sent_at
 
     def stop(self, now: int, reason: str) -> None:
         """Leave the election: addresses off, then priority 0. `start` may follow."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from ipaddress import ip_address
+from typing import Any
 
 from lbnode.election.authentication import OFF, Authentication, Mode
 from lbnode.election.endpoint import Endpoint, Style
@@ -50,6 +51,16 @@ class Member:
     @property
     def active(self) -> bool:
         return self.machine is not None and self.machine.state is VrrpState.ACTIVE
+
+    def held(self) -> dict[str, Any]:
+        """Of an Active, for the process that takes over on this node."""
+        assert self.machine is not None
+        return {
+            "vrid": self.group.vrid,
+            "since": self.since,
+            "reason": self.reason,
+            "sent_at": self.machine.sent_at,
+        }
 
     @property
     def started(self) -> bool:

@@ -1,7 +1,7 @@
 """Messages between the daemon and its election process: JSON lines over a socket pair. Pure.
 
 To the process: {"setup": {...}} first of all, {"groups": [...], "leases": {NAME: INDEX}} whenever the configuration
-changes (the first time also "held": {NAME: {"vrid", "since", "reason"}}, what the process before it held),
+changes (the first time also "held": {NAME: {"vrid", "since", "reason", "sent_at"}}, what the process before it held),
 {"handover": NAME}, LEAVE at the end.
 From the process: {"ready": true} when it can serve, {"role": {...}} on each change, {"dropped": {...}} for invalid
 packets, {"warning": TEXT}.

@@ -219,6 +219,23 @@ def test_the_lease_of_a_sole_member_does_not_end_with_its_process() -> None:
     assert leases(machine) == [FOREVER]
 
 
+def test_a_new_process_resumes_what_the_one_before_it_held_at_once() -> None:
+    machine = Machine(ROUTER)
+    machine.resume(T0, "a while ago", T0 - ROUTER.dark_after)
+    assert kinds(machine) == ["advert 150", "Lease", "Claim", "Announce", "Changed"]
+    assert (machine.state, machine.sent_at) == (VrrpState.ACTIVE, T0)
+
+
+def test_a_new_process_that_comes_too_late_listens_first() -> None:
+    machine = Machine(ROUTER)
+    machine.resume(T0, "a while ago", T0 - ROUTER.dark_after - 1)
+    assert kinds(machine) == ["Lease", "Withdraw", "Changed"]
+    assert machine.state is VrrpState.BACKUP
+    sole = Machine(replace(ROUTER, peers=()))
+    sole.resume(T0, "a while ago", 0)  # nobody else could have
+    assert sole.state is VrrpState.ACTIVE
+
+
 @pytest.mark.parametrize("leave", ["stop", "handover", "yield", "dark"])
 def test_whoever_leaves_the_role_revokes_the_lease_first(leave: str) -> None:
     machine, t = active()
