@@ -83,7 +83,7 @@ async def _run(config: NodeConfig, path: str) -> bool:
     store = make_store(config)
     choice = await choose(config, store)
     log.info("data plane: %s: %s", choice.kind, choice.why)
-    node = Node(config, store, make_plane(config, choice.kind))
+    node = Node(config, store, make_plane(config, choice.kind), choice.why)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -80,13 +80,14 @@ def make_store(config: NodeConfig) -> Store:
 class Node:
     """One gateway. `run` until `stop` is set; a bug in any part ends it with that exception."""
 
-    def __init__(self, config: NodeConfig, store: Store, plane: DataPlane) -> None:
+    def __init__(self, config: NodeConfig, store: Store, plane: DataPlane, why: str) -> None:
+        """why: this data plane."""
         self._config = config
         self._started = time.time()
         self.journal = Journal(config.node)
         self._plane = plane
         self._store = store
-        self._kind = plane.capabilities().kind
+        self._kind, self._why = plane.capabilities().kind, why
         self._me = Watched(NodeInfo(config.node, VERSION, self._started, (), 0, 0))
         self._membership = Membership(self._store, self._me)
         self._feed = ConfigFeed(
@@ -163,6 +164,7 @@ class Node:
             election = tasks.create_task(self._election.run(), name="election")
             running = [tasks.create_task(part, name=name) for name, part in parts.items()]
             self.journal.record(Kind.NODE, self._config.node, "started", f"lbnode {VERSION}")
+            self.journal.record(Kind.DATAPLANE, self._kind, "chosen", self._why)
             await stop.wait()
             self.journal.record(Kind.NODE, self._config.node, "stopping")
             election.cancel()

@@ -94,6 +94,8 @@ def test_it_drives_ip_vs_and_leaves_others_alone(kernel: Kernel, daemon: Daemon)
     until(lambda: daemon.status()["foreign"] == [str(DNS)], "it tells what is not ours")
     assert daemon.status()["dataplane"]["kind"] == "ipvs"
     assert daemon.service(str(DNS))["foreign"]
+    events = [(event["what"], event["message"], event["why"]) for event in daemon.events()]
+    assert ("ipvs", "chosen", "this kernel has ip_vs") in events
     daemon.stop(signal.SIGKILL)
     assert kernel.services() == {DNS: "rr", WEB: "wrr"}
     daemon.start()

@@ -154,6 +154,8 @@ _DAEMON_STATE, _DAEMON_IFN, _DAEMON_SYNC_ID, _DAEMON_MAXLEN, _DAEMON_GROUP, _DAE
 _DAEMON_PORT, _DAEMON_TTL = range(7, 9)
 _INFO_VERSION, _INFO_CONN_TAB_SIZE = range(1, 3)
 _STATS_FIELDS = 10  # attributes 1 to 10 in the order of Stats
+_STATS_KINDS = tuple(range(1, _STATS_FIELDS + 1))
+_STATS64 = struct.Struct("=" + "HHQ" * _STATS_FIELDS)
 
 _U8, _U16, _BE16, _U32, _BE32, _U64 = (struct.Struct(f) for f in ("=B", "=H", "!H", "=I", "!I", "=Q"))
 # An attribute with its header, padded: one call instead of three on the way of 10,000 operations.
@@ -285,6 +287,10 @@ def _text(value: bytes) -> str:
 
 def _stats(found: dict[int, bytes], wide: int, narrow: int) -> Stats:
     """From STATS64 (Linux 4.1), else from STATS, whose counters but bytes wrap at 2**32."""
+    if len(plain := found.get(wide, b"")) == _STATS64.size:  # as it comes: with no padding between
+        kinds_and_values = _STATS64.unpack(plain)
+        if kinds_and_values[1::3] == _STATS_KINDS:
+            return Stats(*kinds_and_values[2::3])
     fields = attributes(found.get(wide) or found.get(narrow, b""))
     return Stats(*(int.from_bytes(fields.get(kind, b""), sys.byteorder) for kind in range(1, _STATS_FIELDS + 1)))
 
