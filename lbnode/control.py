@@ -160,8 +160,8 @@ class Control(Protocol):
 
     def events_since(self, seq: int, limit: int) -> Sequence[Event]: ...
 
-    async def handover(self, group: str) -> None:
-        """Give up the Active role of a VIP group (priority 0)."""
+    async def handover(self, group: str, to: str = "") -> None:
+        """Give up the Active role of a VIP group (priority 0); `to`: the node that shall take over, "" = the best."""
         ...
 
     async def sysctl_check(self) -> Sequence[SysctlFinding]: ...

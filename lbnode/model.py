@@ -250,6 +250,8 @@ class VipGroup:
     interface: str | None = None  # None: where the first address is on-link
     advert_interval_s: float = 0.1  # VRRPv3 carries centiseconds: multiples of 0.01
     preempt: bool = False
+    preempt_delay_s: float = 0.0  # how long the node that may preempt must have been Backup
+    startup_delay_s: float = 0.0  # no takeover earlier after the start: bonds and switch ports may not forward yet
     version: int = 3  # of VRRP, as sent; 2 only while routers of version 2 take part
     checksum: str = "auto"  # of version 3 over IPv4: auto (as the peer) | rfc9568 | pseudo-header (keepalived, FRR)
     unicast_peers: tuple[Address, ...] = ()  # VRRP addresses of the members; (): multicast
@@ -288,6 +290,7 @@ class Settings:
     timeouts: Timeouts = Timeouts()
     sysctl: Mapping[str, str] = field(default_factory=dict)  # changes to the kernel profile, see lbnode.tuning
     dataplane: str = "auto"  # auto | xdp | ipvs: of nodes whose node.toml leaves it open
+    maintenance: tuple[str, ...] = ()  # nodes that shall hold no VIP group that another one can hold
     foreign_services: str = "keep"  # what to do with data-plane services that no configuration names: keep | remove
     sync_daemons: Mapping[str, SyncDaemon] = field(default_factory=dict)  # "master", "backup"
     sync_by_role: bool = False  # each runs only while this node has its role; see plan.sync_daemons()

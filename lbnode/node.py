@@ -39,7 +39,7 @@ from lbnode.errors import ConfigError, DataPlaneError
 from lbnode.feed import ConfigFeed
 from lbnode.journal import Journal, Kind
 from lbnode.membership import Membership
-from lbnode.model import Config, Problem, Settings, Severity, SyncDaemon, VipGroup, VrrpState, parse_endpoint
+from lbnode.model import Config, Problem, Settings, Severity, SyncDaemon, VrrpState, parse_endpoint
 from lbnode.node_control import NodeControl
 from lbnode.overview import Facts, overview
 from lbnode.ownership import Ownership
@@ -53,6 +53,8 @@ from lbnode.store.cache import ConfigCache
 from lbnode.store.embedded import EmbeddedStore
 from lbnode.store.etcd import EtcdStore
 from lbnode.sync.driver import ConnectionSync, parse_host_port
+from lbnode.tracking import Facts as TrackedFacts
+from lbnode.tracking import Scripts, failing, servers_up
 from lbnode.watched import Watched, changes_of
 from web.app import make_app, serve
 
@@ -103,6 +105,7 @@ class Node:
         self._collector = Collector(self._plane)
         self._table_alarm = TableAlarm()
         self._lease_problem = ""
+        self._scripts = Scripts()
         self._sync = self._make_sync()
         self._sync_interface: str | None = None
         self._services: Watched[tuple[ServiceInfo, ...]] = Watched(())
@@ -171,6 +174,7 @@ class Node:
             await asyncio.wait([election])
             for task in running:
                 task.cancel()
+            self._scripts.stop()
 
     # --- config, verdicts -> desired ----------------------------------------------------------------------------
 
@@ -194,22 +198,24 @@ class Node:
             known_targets, wanted_targets = wanted_targets, targets(resolution.config, wanted_targets)
             if known_targets is None or wanted_targets.by_service is not known_targets.by_service:
                 self._runner.set_targets(wanted_targets)
-            await self._set_groups(resolution.config.vip_groups)
+            await self._set_groups(resolution.config)
             daemons = self._sync_daemons(resolution.config)
             desired = plan(resolution.config, self._verdicts.value, found, desired, daemons)
             self._desired.set(desired)
 
-    async def _set_groups(self, groups: Mapping[str, VipGroup]) -> None:
+    async def _set_groups(self, config: Config) -> None:
         """The data plane first: it hands out the leases. Without them the election works all the same."""
-        leases: Mapping[str, int] = {}
+        groups, leases = config.vip_groups, dict[str, int]()
         before, self._lease_problem = self._lease_problem, ""
         try:
-            leases = await self._plane.set_leases(leased(groups, self._config.node))
+            leases = dict(await self._plane.set_leases(leased(groups, self._config.node)))
         except DataPlaneError as error:
             self._lease_problem = str(error)
         if self._lease_problem not in ("", before):
             self.journal.record(Kind.DATAPLANE, "leases", "could not be set", self._lease_problem)
-        self._election.set_groups(groups, leases)
+        resting = self._config.node in config.settings.maintenance
+        self._election.set_groups(groups, leases, maintenance=resting)
+        self._scripts.configure(group for group in groups.values() if self._config.node in group.priorities)
 
     def _sync_daemons(self, config: Config) -> Mapping[str, SyncDaemon]:
         """With IPVS, [sync] of node.toml means the kernel's own, on the interface that has the address.
@@ -242,7 +248,22 @@ class Node:
             # Nothing may happen between these two: who sees a revision settled reads its services next.
             self._report_services()
             self._report_status(plane)
+            self._look_at_tracked(plane)
             await asyncio.sleep(REPORT_PAUSE_S)
+
+    def _look_at_tracked(self, plane: PlaneStatus) -> None:
+        """Tell the election what fails of what its groups track."""
+        resolution = self._feed.resolution.value
+        if resolution is None or not any(group.track for group in resolution.config.vip_groups.values()):
+            return
+        facts = TrackedFacts(
+            dataplane=plane.kind != "xdp" or any(not interface.error for interface in plane.interfaces),
+            sync=self._sync.peers.value if self._sync else (),
+            up=servers_up(self._services.value),
+            scripts=self._scripts.results,
+        )
+        found = {name: failing(group, facts) for name, group in resolution.config.vip_groups.items()}
+        self._election.set_failing({name: reasons for name, reasons in found.items() if reasons})
 
     def _report_services(self) -> None:
         resolution, stats = self._feed.resolution.value, self._collector.stats.value
@@ -337,14 +358,16 @@ class Node:
         finally:
             await server.close()
 
-    async def _handover(self, group: str) -> None:
+    async def _handover(self, group: str, to: str) -> None:
         def ready(node: NodeInfo) -> bool:
-            return any(role.group == group and role.state is VrrpState.BACKUP for role in node.roles)
+            return node.reachable and any(r.group == group and r.state is VrrpState.BACKUP for r in node.roles)
 
-        others = self._membership.nodes()[1:]
-        if group in self._election.roles.value and not any(node.reachable and ready(node) for node in others):
+        backups = [node.name for node in self._membership.nodes()[1:] if ready(node)]
+        if group in self._election.roles.value and not backups:
             raise ConfigError(f"VIP group {group}: no other node is backup now: nobody would take over")
-        await self._election.handover(group)
+        if to and to not in backups:
+            raise ConfigError(f"VIP group {group}: {to} is not backup now; these are: {', '.join(backups)}")
+        await self._election.handover(group, to)
 
     def _token(self) -> str:
         """The configured token, or one made up at the first start and kept in the state directory."""

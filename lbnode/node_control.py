@@ -44,7 +44,7 @@ class NodeControl:
         journal: Journal,
         services: Watched[tuple[ServiceInfo, ...]],
         node_status: Watched[NodeStatus],
-        handover: Callable[[str], Awaitable[None]],
+        handover: Callable[[str, str], Awaitable[None]],
     ) -> None:
         self.journal = journal
         self.services = services
@@ -133,8 +133,8 @@ class NodeControl:
     def events_since(self, seq: int, limit: int) -> Sequence[Event]:
         return self.journal.since(seq, limit)
 
-    async def handover(self, group: str) -> None:
-        await self._handover(group)
+    async def handover(self, group: str, to: str = "") -> None:
+        await self._handover(group, to)
 
     # --- kernel settings ----------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from web.schemas import (
     Done,
     EventList,
     EventsQuery,
+    HandoverQuery,
     ServerPatch,
     ServiceList,
     Session,
@@ -158,7 +159,11 @@ async def stream(request: web.Request) -> web.StreamResponse:
 
 
 async def handover(request: web.Request) -> web.Response:
-    await request.app[CONTROL].handover(request.match_info["name"])
+    try:
+        query = HandoverQuery.model_validate(dict(request.query))
+    except ValidationError as error:
+        raise invalid("query", error) from None
+    await request.app[CONTROL].handover(request.match_info["name"], query.to)
     return reply(Done())
 
 
@@ -295,6 +300,7 @@ ROUTES: tuple[tuple[Operation, Handler], ...] = (
             "handover",
             "Give up the Active role of a VIP group",
             Done,
+            query=HandoverQuery,
             errors=(404,),
         ),
         handover,

@@ -62,6 +62,12 @@ class EventsQuery(BaseModel):
     limit: int = Field(default=500, ge=1, le=2000, description="At most the newest N of them.")
 
 
+class HandoverQuery(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    to: str = ""  # the node that shall take over; empty: the best one
+
+
 @dataclass(frozen=True, slots=True)
 class ServiceList:
     services: Sequence[ServiceInfo]

@@ -97,8 +97,14 @@ def _parser() -> argparse.ArgumentParser:
     verb("top", top, "services by load, live").add_argument(
         "-n", "--count", type=int, help="stop after so many screens"
     )
-    handover_ = verb("handover", handover, "make this node give up the active role of a VIP group")
-    handover_.add_argument("group")
+    failover_ = verb("failover", failover, "make this node give up the active role of a VIP group")
+    failover_.add_argument("group")
+    failover_.add_argument("--to", metavar="NODE", default="", help="who shall take over (default: the best backup)")
+    maintenance_ = verb("maintenance", maintenance, "have a node hold no VIP group that another one can hold")
+    maintenance_.add_argument("switch", choices=("on", "off"))
+    maintenance_.add_argument("node", nargs="?", help="default: this node")
+    for sub in (failover_, maintenance_):
+        sub.add_argument("--dry-run", action="store_true", help="show what would move, change nothing")
     zero_ = verb("zero", zero, "zero the counters of one service, or of all")
     zero_.add_argument("service", nargs="?")
     sysctl_ = verb("sysctl", sysctl, "kernel settings of a gateway: check, apply, or print a sysctl.d file")
@@ -309,9 +315,34 @@ def _change_server(arguments: argparse.Namespace, client: Client, change: dict[s
     return 0
 
 
-def handover(arguments: argparse.Namespace, client: Client) -> int:
-    client.call("POST", f"/api/v1/vip-groups/{segment(arguments.group)}/handover", {})
+def failover(arguments: argparse.Namespace, client: Client) -> int:
+    status = client.get("/api/v1/status")
+    if any(role["group"] == arguments.group for role in status["roles"]):
+        print(render.moves(status, status["node"], (arguments.group,), arguments.to), end="")
+    if not arguments.dry_run:
+        to = f"?to={segment(arguments.to)}" if arguments.to else ""
+        client.call("POST", f"/api/v1/vip-groups/{segment(arguments.group)}/handover{to}", {})
     return 0
+
+
+def maintenance(arguments: argparse.Namespace, client: Client) -> int:
+    status, known = client.get("/api/v1/status"), client.get("/api/v1/document")
+    node = arguments.node or status["node"]
+    settings = dict(known["document"].get("settings", {}))
+    resting = set(settings.get("maintenance", ()))
+    resting = resting | {node} if arguments.switch == "on" else resting - {node}
+    settings["maintenance"] = sorted(resting)
+    if arguments.switch == "on":
+        groups = [role["group"] for role in _roles_of(status, node) if role["state"] == "active"]
+        print(render.moves(status, node, groups), end="")
+    body = {"document": {"settings": settings}, "dry_run": arguments.dry_run, "expect_revision": known["revision"]}
+    result = client.call("POST", "/api/v1/apply", body)
+    print(render.changes(result["changes"]) or "unchanged\n", end="")
+    return 0
+
+
+def _roles_of(status: Any, node: str) -> Any:
+    return next((one["roles"] for one in status["nodes"] if one["name"] == node), [])
 
 
 def zero(arguments: argparse.Namespace, client: Client) -> int:

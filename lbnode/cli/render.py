@@ -251,3 +251,18 @@ def connections(items: Iterable[Json]) -> Iterable[str]:
         ends = (f"{c[end][0]}:{c[end][1]}" for end in ("client", "virtual", "server"))
         client, virtual, server = ends
         yield f"{c['protocol'] or 'ip':<6}{c['expires_s']:>8.0f}s  {c['state']:<12}{client:<24}{virtual:<24}{server}\n"
+
+
+def moves(status: Any, node: str, groups: Iterable[str], to: str = "") -> str:
+    """What happens to these VIP groups when the node gives them up."""
+    lines = []
+    for group in groups:
+        found = [
+            (role["priority"], other["name"])
+            for other in status["nodes"]
+            for role in other["roles"]
+            if other["reachable"] and other["name"] != node and role["group"] == group and role["state"] == "backup"
+        ]
+        best = to or max(found, default=(0, ""))[1]
+        lines.append(f"{group}: {node} -> {best}" if best else f"{group}: stays at {node}, no other node is backup")
+    return "".join(line + "\n" for line in lines)

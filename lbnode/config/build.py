@@ -7,14 +7,8 @@ from ipaddress import IPv4Address, ip_address
 
 from healthcheck.spec import CheckSpec, CheckType, DnsSpec, HttpSpec, ScriptSpec, SmtpSpec, UdpSpec
 from lbnode.config.check_document import SCRIPTS, CheckDocument, status_range
-from lbnode.config.schema import (
-    ServerDocument,
-    ServiceDocument,
-    SettingsDocument,
-    TrackDocument,
-    VipGroupDocument,
-    vip_address,
-)
+from lbnode.config.schema import ServerDocument, ServiceDocument, SettingsDocument
+from lbnode.config.vip_group_document import TrackDocument, VipGroupDocument, vip_address
 from lbnode.model import (
     ForwardingMethod,
     Netmask,
@@ -127,6 +121,8 @@ def vip_group(name: str, document: VipGroupDocument, revision: int) -> VipGroup:
         interface=document.interface,
         advert_interval_s=round(document.advert_interval, 2),
         preempt=document.preempt,
+        preempt_delay_s=document.preempt_delay,
+        startup_delay_s=document.startup_delay,
         version=document.version,
         checksum=document.checksum,
         unicast_peers=tuple(ip_address(text) for text in document.unicast_peers),
@@ -150,6 +146,7 @@ def settings(document: SettingsDocument) -> Settings:
     return Settings(
         Timeouts(timeouts.tcp, timeouts.tcp_fin, timeouts.udp),
         sysctl=dict(document.sysctl),
+        maintenance=tuple(document.maintenance),
         foreign_services=document.foreign_services,
         dataplane=document.dataplane,
         sync_daemons={

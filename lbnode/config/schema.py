@@ -14,7 +14,8 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from lbnode.config.check_document import CheckDocument
 from lbnode.config.fields import MAX_SECONDS, Document, Port, WholeSeconds, did_you_mean, invalid
-from lbnode.model import MAX_WEIGHT, PERSISTENCE_ENGINES, SCHEDULERS, VipAddress, flags_of
+from lbnode.config.vip_group_document import VipGroupDocument, interface_name
+from lbnode.model import MAX_WEIGHT, PERSISTENCE_ENGINES, SCHEDULERS, flags_of
 
 Connections = Annotated[int, Field(ge=0, le=2**32 - 1)]
 
@@ -123,119 +124,6 @@ class ServiceDocument(Document):
         return self
 
 
-class TrackDocument(Document):
-    """One of the seven, and what it is worth."""
-
-    gateway: str | None = None
-    interface: str | None = None
-    dataplane: Literal[True] | None = None
-    sync: Literal[True] | None = None
-    service: str | None = None
-    script: str | None = None
-    file: str | None = None
-    weight: Annotated[int, Field(ge=1, le=253)] | None = None
-    share: Annotated[float, Field(gt=0, le=1)] = 0.5
-    interval: Annotated[float, Field(ge=0.1, le=3600)] = 1.0
-
-    @model_validator(mode="after")
-    def _one_thing(self) -> TrackDocument:
-        kinds = ("gateway", "interface", "dataplane", "sync", "service", "script", "file")
-        given = [kind for kind in kinds if getattr(self, kind) is not None]
-        if len(given) != 1:
-            raise invalid(f"{len(given)} things to track in one entry", f"give one of {', '.join(kinds)}")
-        if self.gateway is not None:
-            try:
-                ip_address(self.gateway)
-            except ValueError as error:
-                raise invalid(f"gateway: {error}", "an address of the network, like 192.0.2.254") from None
-        if self.interface is not None:
-            _interface(self.interface)
-        for path in (self.file, self.script):
-            if path is not None and not path.startswith("/"):
-                raise invalid(f"{path!r} does not begin with /", "give the whole path")
-        return self
-
-
-class VipGroupDocument(Document):
-    """vip-groups/NAME"""
-
-    vrid: Annotated[int, Field(ge=1, le=255)]
-    addresses: Annotated[tuple[str, ...], Field(min_length=1, strict=False)]
-    priorities: Annotated[dict[str, Annotated[int, Field(ge=1, le=254)]], Field(min_length=1)]
-    interface: str | None = None
-    advert_interval: Annotated[float, Field(ge=0.01, le=40.95)] = 0.1
-    preempt: bool = False
-    version: Literal[2, 3] = 3
-    checksum: Literal["auto", "rfc9568", "pseudo-header"] = "auto"
-    unicast_peers: Annotated[tuple[str, ...], Field(strict=False)] = ()
-    authentication: Literal["auto", "off", "receive-only", "permissive", "enforce"] = "auto"
-    policy: Literal["availability", "consistency"] = "availability"
-    track: Annotated[tuple[TrackDocument, ...], Field(strict=False)] = ()
-
-    @field_validator("addresses", mode="before")
-    @classmethod
-    def _addresses_are_a_list(cls, value: Any) -> Any:
-        if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
-            raise invalid(f"{value!r} is not a list of addresses", 'example: ["192.0.2.10/24"]')
-        parsed = [vip_address(item) for item in value]
-        if len({vip.address for vip in parsed}) < len(parsed):
-            raise invalid("the same address twice")
-        return tuple(value)
-
-    @field_validator("interface")
-    @classmethod
-    def _interface_is_a_name(cls, value: str | None) -> str | None:
-        return None if value is None else _interface(value)
-
-    @field_validator("advert_interval")
-    @classmethod
-    def _interval_is_in_centiseconds(cls, value: float) -> float:
-        if abs(value * 100 - round(value * 100)) > 1e-6:  # RFC 9568 section 5.2.7: Max Advertise Interval
-            raise invalid(f"{value!r} is not a multiple of 0.01", "VRRP carries hundredths of a second")
-        return value
-
-    @field_validator("unicast_peers")
-    @classmethod
-    def _peers_are_addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for text in value:
-            try:
-                ip_address(text)
-            except ValueError as error:
-                raise invalid(str(error), "the addresses from which the members send: [192.0.2.2, 192.0.2.3]") from None
-        return value
-
-    @model_validator(mode="after")
-    def _version_2_has_its_limits(self) -> VipGroupDocument:
-        if self.version == 2:  # RFC 3768
-            if self.advert_interval % 1 or self.advert_interval < 1:
-                raise invalid("version 2 with an interval of less than a second", "set advert_interval to 1")
-            if any(":" in address for address in self.addresses):
-                raise invalid("version 2 with IPv6 addresses", "put those into a group of their own with version 3")
-        return self
-
-
-def _interface(name: str) -> str:
-    if not re.fullmatch(r"[^\s/:]{1,15}", name) or name in (".", ".."):  # dev_valid_name() in Linux
-        raise invalid(f"{name!r} is not an interface name", "at most 15 characters, no space, slash or colon")
-    return name
-
-
-def vip_address(text: str) -> VipAddress:
-    """`192.0.2.10/24` or `198.51.100.1/24 dev eth1`."""
-    match = re.fullmatch(r"([0-9a-fA-F:.]+)/(\d{1,3})(?: dev (\S+))?", text)
-    try:
-        if match is None:
-            raise ValueError("the form is ADDRESS/PREFIX, optionally followed by ' dev INTERFACE'")
-        address, prefix = ip_address(match[1]), int(match[2])
-    except ValueError as error:
-        raise invalid(f"{text!r} is not a floating address: {error}", "example: 192.0.2.10/24") from None
-    if prefix > address.max_prefixlen:
-        raise invalid(f"{text!r}: a prefix of {prefix} bits is longer than the address")
-    if address.is_multicast or address.is_unspecified or address.is_loopback:
-        raise invalid(f"{text!r} is not a unicast address that could move between nodes")
-    return VipAddress(address, prefix, _interface(match[3]) if match[3] else None)
-
-
 class TimeoutsDocument(Document):
     tcp: WholeSeconds = 900
     tcp_fin: WholeSeconds = 120
@@ -255,7 +143,7 @@ class SyncDaemonDocument(Document):
     @field_validator("interface")
     @classmethod
     def _interface_is_a_name(cls, value: str) -> str:
-        return _interface(value)
+        return interface_name(value)
 
     @field_validator("group")
     @classmethod
@@ -279,6 +167,7 @@ class SettingsDocument(Document):
 
     timeouts: TimeoutsDocument = TimeoutsDocument()
     sysctl: dict[str, str] = Field(default_factory=dict)  # changes to the kernel profile, present or former names
+    maintenance: Annotated[tuple[str, ...], Field(strict=False)] = ()  # names of nodes
     foreign_services: Literal["keep", "remove"] = "keep"
     dataplane: Literal["auto", "xdp", "ipvs"] = "auto"  # of nodes whose node.toml says "auto"; read when they start
     sync_daemons: SyncDaemonsDocument = SyncDaemonsDocument()

@@ -8,7 +8,7 @@ from itertools import combinations
 
 from lbnode.config import build
 from lbnode.config.good import in_force, last_good_of
-from lbnode.config.schema import VipGroupDocument
+from lbnode.config.vip_group_document import VipGroupDocument
 from lbnode.model import Problem, VipGroup
 from lbnode.store.base import Entry
 

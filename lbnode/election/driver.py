@@ -51,11 +51,12 @@ class Driver:
         self._node = node
         self._members: dict[str, Member] = {}
         self._setup = Setup()
+        self._maintenance = False  # nothing is held here that another node could hold
         self._store: bool | None = None  # whether the shared store answers; None: there is none
         self._leases = leases
         self._actions = Actions(leases)
         self._vips = self._actions.vips
-        self._ears = Ears(self._members, self._actions)
+        self._ears = Ears(node, self._members, self._actions)
         self._monitor = open_monitor()
         self._configured = False
         self._scan_at: int | None = None
@@ -113,6 +114,8 @@ class Driver:
             if member.ownership.wants_to_ask(ahead, now):
                 within = member.interval * 3 / 4 / 1e9  # before the timer fires
                 self._parent.tell({"ask": {"group": member.name, "within": within}})
+        if member.group.track and member.weigh(self._vips.links.values(), now):
+            self._scan_at = now
         timer = machine.get_timer()
         if timer is not None and timer <= now:
             if member.active and (reason := member.refuses_to_hold(now)):
@@ -189,7 +192,9 @@ class Driver:
         )
         clash = self._clash(member, placement)
         able = placement.link is not None and (placement.running or not member.peers) and not clash
-        able = able and not member.authentication_problem
+        member.weigh(self._vips.links.values(), now_ns())
+        resting = "maintenance" if self._maintenance and member.peers else ""
+        able = able and not member.authentication_problem and not member.fault and not resting
         moved = (
             member.started
             and placement.link != member.placement.link
@@ -200,7 +205,7 @@ class Driver:
             )
         )
         if member.machine is not None and member.started and (not able or moved):
-            problems = [*placement.problems, clash, member.authentication_problem]
+            problems = [resting, *placement.problems, clash, member.authentication_problem, member.fault]
             member.machine.stop(now_ns(), "; ".join(filter(None, problems)) or "its interface changed")
             self._actions.perform(member)
         member.placement = placement
@@ -292,14 +297,24 @@ class Driver:
                 self._leave_reason = "lbnoded stops"
             elif "groups" in message:
                 self._leases.configure(message["leases"])
+                self._maintenance = message.get("maintenance", False)
                 self._held.update(message.get("held", {}))
                 self._be_found()
                 self._set_groups([messages.group_from(document) for document in message["groups"]])
             elif "handover" in message:
-                member = self._members.get(message["handover"])
-                if member is not None and member.machine is not None:
-                    member.machine.handover(now_ns())
-                    self._actions.perform(member)
+                self._hand_over(message["handover"], message.get("to", ""))
+            elif "failing" in message:
+                for name, member in self._members.items():
+                    member.failing = message["failing"].get(name, {})
+                self._scan_at = now_ns()
+
+    def _hand_over(self, group: str, to: str) -> None:
+        member = self._members.get(group)
+        if member is not None and member.machine is not None:
+            if to and member.active:
+                self._actions.dual.send(member, b"", now_ns(), to)
+            member.machine.handover(now_ns())
+            self._actions.perform(member)
 
     def _told_by_store(self, message: dict[str, Any]) -> bool:
         """False if the message is about something else."""

@@ -48,7 +48,7 @@ class DualPath:
         known = member.conversations
         member.conversations = {name: known.get(name) or Conversation(self.incarnation, now) for name in sorted(names)}
 
-    def send(self, member: Member, message: bytes, now: int) -> bool:
+    def send(self, member: Member, message: bytes, now: int, successor: str = "") -> bool:
         """A heartbeat to each peer; `message`: the advertisement sent just now. True if one at least could be sent."""
         if self._socket is None or member.machine is None:
             return False
@@ -60,7 +60,7 @@ class DualPath:
             epoch = machine.epoch if member.active else 0
             reach = (member.connected_beside(name, now), member.reaches_gateway(now))
             identity = (member.name, self._node, source, member.active, *reach, member.priority, epoch)
-            data = encode(Beat(*identity, incarnation, sequence, echo, message), key_id, key)
+            data = encode(Beat(*identity, incarnation, sequence, echo, message, successor), key_id, key)
             try:
                 self._socket.sendto(data, self._peers[name])
                 sent = True

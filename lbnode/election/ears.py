@@ -17,9 +17,10 @@ HEARTBEATS = "heartbeats"  # where an interface's name stands for other drops
 class Ears:
     """`taken`: addresses of our groups that are another router's own, since it advertises from them."""
 
-    def __init__(self, members: Mapping[str, Member], actions: Actions) -> None:
+    def __init__(self, node: str, members: Mapping[str, Member], actions: Actions) -> None:
         self.taken: set[Address] = set()
         self.drops = Drops()
+        self._node = node
         self._members = members
         self._actions = actions
 
@@ -58,7 +59,8 @@ class Ears:
         beat = known[1].heard if known and known[1].hears(now, member.patience) else None
         epoch = beat.epoch if beat else 0
         deaf = beat is not None and beat.connected and known is not None and known[1].is_deaf(now, member.patience)
-        member.machine.receive(advert, now, epoch=epoch, deaf=deaf)
+        degraded = known is not None and 0 < advert.priority < member.group.priorities[known[0]]
+        member.machine.receive(advert, now, epoch=epoch, deaf=deaf, degraded=degraded)
         self._actions.perform(member)
 
     def _hear_beats(self) -> None:
@@ -73,6 +75,8 @@ class Ears:
                 member.conversations[beat.node].receive(beat, now_ns(), member.patience)
                 if beat.copy is not None:
                     self._hear_one(member, beat.copy)
+                if beat.successor and member.machine is not None:
+                    member.machine.designate(beat.successor == self._node, now_ns())
             except Rejected as error:
                 if error.reason is not Reason.STALE:  # how every conversation begins
                     self.drops.count(HEARTBEATS, error)

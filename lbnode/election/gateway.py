@@ -70,6 +70,10 @@ class Gateways:
         """Each of them has had the time to answer."""
         return all(now - since > self.patience for since in self._since.values())
 
+    def has_lost(self, address: Address, now: int) -> bool:
+        """This one is asked in vain."""
+        return address in self._since and self._silence(address, now) > self.patience
+
     def is_lost(self, now: int) -> bool:
         """None has answered for so long that the other nodes, which ask at other times, would know by now as well."""
         return bool(self._since) and all(2 * self._silence(a, now) > 9 * self._period for a in self._since)

@@ -10,7 +10,7 @@ datagram for each group and peer, all fields big-endian:
    36  epoch u64 of the sender's ownership, 0 = none or not known   44  priority
    45  flags: 1 active, 2 connected, 4 gateway
    46  VRRP address of the sender: IP version, 16 bytes
-   63  length of group name, of node name, of copied message u16   67  the three   ..  tag 16
+   63  length of group name, of node name, of successor's name, of copied message u16   68  the four   ..  tag 16
 
 The tag is HMAC-SHA256 over all before it, truncated. A new incarnation is believed once it echoes a sequence that we
 sent lately: a recording cannot do that.
@@ -29,7 +29,7 @@ from ipaddress import IPv4Address, IPv6Address
 from lbnode.election.packet import TTL, Datagram, Reason, Rejected, group_of
 from lbnode.model import Address
 
-_HEADER = struct.Struct("!2sBBQQQQQBBB16sBBH")
+_HEADER = struct.Struct("!2sBBQQQQQBBB16sBBBH")
 _MAGIC, _VERSION = b"LE", 1
 _TAG_LEN = 16
 _REMEMBERED = 64  # sequences of ours of which we know when they left
@@ -49,6 +49,7 @@ class Beat:
     sequence: int
     echo: tuple[int, int]  # the addressee's incarnation and sequence
     message: bytes  # VRRP message with trailer, as sent by multicast; empty when the sender is not Active
+    successor: str = ""  # whom the sender is about to hand over to
 
     @property
     def copy(self) -> Datagram | None:
@@ -57,7 +58,7 @@ class Beat:
 
 
 def encode(beat: Beat, key_id: int, key: bytes) -> bytes:
-    group, node = beat.group.encode(), beat.node.encode()
+    group, node, successor = beat.group.encode(), beat.node.encode(), beat.successor.encode()
     identity = (
         beat.incarnation,
         beat.sequence,
@@ -67,8 +68,10 @@ def encode(beat: Beat, key_id: int, key: bytes) -> bytes:
         beat.active | beat.connected << 1 | beat.gateway << 2,
     )
     source = (beat.source.version, beat.source.packed.ljust(16, b"\0"))
-    lengths = (len(group), len(node), len(beat.message))
-    data = _HEADER.pack(_MAGIC, _VERSION, key_id, *identity, *source, *lengths) + group + node + beat.message
+    lengths = (len(group), len(node), len(successor), len(beat.message))
+    data = (
+        _HEADER.pack(_MAGIC, _VERSION, key_id, *identity, *source, *lengths) + group + node + successor + beat.message
+    )
     return data + _tag(key, data)
 
 
@@ -83,18 +86,25 @@ def decode(data: bytes, keys: Mapping[int, bytes]) -> Beat:
         raise Rejected(Reason.KEY, f"heartbeat with the unknown key {key_id}")
     if not hmac.compare_digest(_tag(keys[key_id], data[:-_TAG_LEN]), data[-_TAG_LEN:]):
         raise Rejected(Reason.SIGNATURE, f"heartbeat with a wrong tag: key {key_id} differs, or it is forged")
-    incarnation, sequence, *echo, epoch, priority, flags, family, packed, group_len, node_len, message_len = fields
+    (incarnation, sequence, *echo, epoch), (priority, flags, family, packed, *lengths) = fields[:5], fields[5:]
     body = data[_HEADER.size : -_TAG_LEN]
-    if len(body) != group_len + node_len + message_len or family not in (4, 6):
+    if len(body) != sum(lengths) or family not in (4, 6):
         raise Rejected(Reason.LENGTH, "heartbeat with lengths that do not fit")
     try:
-        group, node = body[:group_len].decode(), body[group_len : group_len + node_len].decode()
+        group, node, successor = (_cut(body, lengths, number).decode() for number in range(3))
     except UnicodeDecodeError:
         raise Rejected(Reason.LENGTH, "heartbeat with a name that is not UTF-8") from None
     source = IPv4Address(packed[:4]) if family == 4 else IPv6Address(packed)
-    message = body[group_len + node_len :]
     told = (flags & 1 != 0, flags & 2 != 0, flags & 4 != 0, priority, epoch)
-    return Beat(group, node, source, *told, incarnation, sequence, (echo[0], echo[1]), message)
+    return Beat(
+        group, node, source, *told, incarnation, sequence, (echo[0], echo[1]), _cut(body, lengths, 3), successor
+    )
+
+
+def _cut(body: bytes, lengths: list[int], number: int) -> bytes:
+    """The field of that number."""
+    start = sum(lengths[:number])
+    return body[start : start + lengths[number]]
 
 
 def _tag(key: bytes, data: bytes) -> bytes:

@@ -55,6 +55,8 @@ class VirtualRouter:
     preempt: bool = False
     peers: tuple[int, ...] = ()
     second_source: Address | None = None  # that of the other family, when the group has both
+    preempt_delay: int = 0  # ns as Backup before we preempt
+    startup_delay: int = 0  # ns after `start` before we take over
 
     def __post_init__(self) -> None:
         if not (1 <= self.vrid <= 255 and 1 <= self.priority <= 254 and 1 <= self.interval_cs <= MAX_INTERVAL_CS):
@@ -162,6 +164,9 @@ class Machine:
         self._announce_from = 0  # start of the present series of announcement rounds
         self._announce_round = 0
         self._announce_at = 0
+        self._degraded = False  # the Active we follow has lowered its priority
+        self._not_before = 0  # startup_delay
+        self._designated, self._designated_until = False, 0  # by the Active, as its successor
         self._gave_way = False  # after a handover: do not preempt whoever took over
         self._events: deque[Event] = deque()
 
@@ -192,6 +197,12 @@ class Machine:
         if self.router.peers:
             self._dispatch(Input.HANDOVER, now, "handed over on request")
 
+    def designate(self, ours: bool, now: int) -> None:
+        """The Active is about to hand over, and has named its successor: this node, or another one."""
+        self._designated, self._designated_until = ours, now + 2 * self._active_interval
+        if self.state is VrrpState.BACKUP and self._down_reason.startswith("released by"):  # that overtook this
+            self._await_release(now, self._down_reason)
+
     def fence(self, now: int, reason: str) -> None:
         """Give the Active role up because of what other ways than VRRP tell. Without effect when not Active."""
         self._dispatch(Input.FENCED, now, reason)
@@ -200,11 +211,12 @@ class Machine:
         """An IPv4 packet with its header. Raises packet.Rejected when it is invalid; then no state has changed."""
         self.receive(parse_ipv4(packet, self.router.vrid, self.router.source), now)
 
-    def receive(self, advert: Advert, now: int, *, epoch: int = 0, deaf: bool = False) -> None:
+    def receive(self, advert: Advert, now: int, *, epoch: int = 0, deaf: bool = False, degraded: bool = False) -> None:
         """A valid advertisement of this virtual router, of either family.
 
         `epoch`: that of the sender's ownership, 0 = not known. `deaf`: the sender does not hear us, though we hear it:
-        so only we can end it that both are Active.
+        so only we can end it that both are Active. `degraded`: the sender has lowered its priority, since something
+        that it tracks fails: a Backup with a higher one preempts, also where it would not otherwise.
         """
         if self.state is VrrpState.INITIALIZE:
             return
@@ -214,6 +226,7 @@ class Machine:
         elif self._first_heard_at is not None and now - self._first_heard_at < 2 * self._active_interval:
             return
         self.alarm = self._mismatch(advert)
+        self._degraded = degraded
         kind, name = self._classify(advert), self.name_of(advert.source)
         reason = f"priority {advert.priority} from {name}"
         if self.state is VrrpState.ACTIVE and kind is not Input.RELEASE:
@@ -250,6 +263,10 @@ class Machine:
         """When a Backup should ask the shared store about the owner, to have the answer when its timer fires: after the
         second advertisement is missing."""
         return self._down_at - self._active_interval if self.state is VrrpState.BACKUP else None
+
+    def hears_active(self, now: int) -> bool:
+        """We are Backup of one whose advertisements arrive: a takeover now is a preemption."""
+        return self.active_address is not None and now - self._heard_at <= 2 * self._active_interval
 
     def get_timer(self) -> int | None:
         """When to call `handle_timer` next; None: never."""
@@ -298,6 +315,7 @@ class Machine:
             return
         self._withdraw()  # what a predecessor that was killed left behind
         self._active_interval = self.router.interval
+        self._not_before = now + self.router.startup_delay
         self._become_backup(now, reason)
 
     def _take_over(self, now: int, reason: str, _: Advert | None) -> None:
@@ -348,14 +366,15 @@ class Machine:
     def _follow(self, now: int, _reason: str, advert: Advert | None) -> None:
         assert advert is not None
         self._listen_to(advert, now)
-        self._preempt_at = self._down_at
+        self._preempt_at = max(self._down_at, now + self.router.preempt_delay)
 
     def _follow_unless_preempting(self, now: int, _reason: str, advert: Advert | None) -> None:
         assert advert is not None
         since_last = now - self._heard_at
         self._listen_to(advert, now)
         in_time = self._active_interval < 2 * since_last < 3 * self._active_interval  # it runs now, and so did we
-        if self.router.preempt and not self._gave_way and in_time and now >= self._preempt_at:
+        wanted = (self.router.preempt and not self._gave_way) or self._degraded
+        if wanted and in_time and now >= self._preempt_at:
             self._arm_down(now, 0, f"preempted priority {advert.priority} of {self.name_of(advert.source)}")
 
     def _listen_to(self, advert: Advert, now: int) -> None:
@@ -368,10 +387,16 @@ class Machine:
         reason = f"released by {self.name_of(advert.source)}"
         if self.active_address not in (None, advert.source):
             return  # overtaken on its way by the advertisement of a successor whom we follow already
-        # Even at once means by the timer: what else has been received may show a successor.
-        at_once = self.active_address is not None and self._best_of_the_rest()
-        self.active_address = None
-        self._arm_down(now, 0 if at_once else self._skew_time(), reason)
+        known, self.active_address = self.active_address is not None, None
+        if now < self._designated_until:
+            self._await_release(now, reason)
+        else:
+            # Even at once means by the timer: what else has been received may show a successor.
+            self._arm_down(now, 0 if known and self._best_of_the_rest() else self._skew_time(), reason)
+
+    def _await_release(self, now: int, reason: str) -> None:
+        """After a handover to one that was named: the others leave it the time to take over."""
+        self._arm_down(now, 0 if self._designated else self._down_interval(), reason)
 
     # --- their parts ----------------------------------------------------------------------------------------
 
@@ -407,11 +432,11 @@ class Machine:
     def _become_backup(self, now: int, reason: str) -> None:
         self.state, self.active_address = VrrpState.BACKUP, None
         self._arm_down(now, self._down_interval(), "nobody was heard")
-        self._preempt_at = self._down_at
+        self._preempt_at = max(self._down_at, now + self.router.preempt_delay)
         self._events.append(Changed(self.state, reason))
 
     def _arm_down(self, now: int, after: int, reason: str) -> None:
-        self._down_at, self._down_reason, self._heard_out = now + after, reason, False
+        self._down_at, self._down_reason, self._heard_out = max(now + after, self._not_before), reason, False
 
     def _advertise_now(self, now: int) -> None:
         self._send(self.router.priority, now)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
 from typing import Any
 
@@ -12,12 +12,12 @@ from lbnode.election.endpoint import Endpoint, Style
 from lbnode.election.fence import Evidence, Policy, refuses_takeover, refuses_to_hold
 from lbnode.election.gateway import Gateways
 from lbnode.election.heartbeat import Conversation
-from lbnode.election.machine import CENTISECOND, Machine, VirtualRouter
+from lbnode.election.machine import CENTISECOND, SECOND, Machine, VirtualRouter
 from lbnode.election.messages import Setup
 from lbnode.election.owner import Ownership
 from lbnode.election.packet import ChecksumForm
-from lbnode.election.placement import NOWHERE
-from lbnode.model import Address, Role, VipGroup, VrrpState
+from lbnode.election.placement import NOWHERE, Link
+from lbnode.model import Address, Role, Track, VipGroup, VrrpState
 
 
 class Member:
@@ -40,6 +40,8 @@ class Member:
         self.gateways = Gateways()
         self.asked_for = 0  # the timer for which gateways and the store were asked, see Machine.ask_at
         self.ownership = Ownership()
+        self.failing: Mapping[str, str] = {}  # what the daemon looks at: track -> reason
+        self.troubles: list[tuple[Track, str]] = []  # all that fails now, see `weigh`
 
     def reconfigure(self, group: VipGroup, node: str, setup: Setup) -> None:
         self.group = group
@@ -121,8 +123,10 @@ class Member:
         return Evidence(peer, answers, store, active_peer, owner, alive, next(reaching, ""))
 
     def refuses_takeover(self, now: int) -> str:
-        """Why a Backup stays Backup; "" = it may take over. So may a sole member, always."""
-        return refuses_takeover(Policy(self.group.policy), self.evidence(now)) if self.peers else ""
+        """Why a Backup stays Backup; "" = it may take over. So may a sole member, and who preempts one it hears."""
+        if not self.peers or (self.machine is not None and self.machine.hears_active(now)):
+            return ""
+        return refuses_takeover(Policy(self.group.policy), self.evidence(now))
 
     def refuses_to_hold(self, now: int) -> str:
         """Why an Active gives the group up; "" = it goes on."""
@@ -141,14 +145,41 @@ class Member:
         group, (source, *second) = self.group, self.placement.sources
         return VirtualRouter(
             group.vrid,
-            self.priority,
+            self.effective_priority,
             self._interval_cs,
             self.placement.advertised,
             source,
             group.preempt,
             self.peers,
             second[0] if second else None,
+            round(group.preempt_delay_s * SECOND),
+            round(group.startup_delay_s * SECOND),
         )
+
+    def weigh(self, links: Iterable[Link], now: int) -> bool:
+        """Look at what the group tracks. True if the outcome has changed."""
+        running = {link.name for link in links if link.running}
+        before, self.troubles = self.troubles, []
+        for track in self.group.track:
+            reason = self.failing.get(str(track), "")
+            if track.kind == "interface" and track.what not in running:
+                reason = f"interface {track.what} is down or has no carrier"
+            if track.kind == "gateway" and self.gateways.has_lost(ip_address(track.what), now):
+                reason = f"gateway {track.what} does not answer"
+            if reason:
+                self.troubles.append((track, reason))
+        return [track for track, _ in before] != [track for track, _ in self.troubles]
+
+    @property
+    def effective_priority(self) -> int:
+        """The configured one less the weights of what fails."""
+        return max(1, self.priority - sum(track.weight or 0 for track, _ in self.troubles))
+
+    @property
+    def fault(self) -> str:
+        """Why the node may not take part; "" = it may. A sole member takes part whatever fails: nobody else would."""
+        reasons = [why for track, why in self.troubles if track.weight is None and track.kind != "gateway"]
+        return "; ".join(reasons) if self.peers else ""
 
     def configure_endpoint(self, now: int) -> None:
         group = self.group
@@ -167,6 +198,7 @@ class Member:
         problems = [
             *address_problems,
             *self.placement.problems,
+            *(reason for _, reason in self.troubles),
             *self.other_problems,
             self.send_problem,
             self.authentication_problem,
@@ -176,7 +208,7 @@ class Member:
         return Role(
             self.name,
             machine.state if machine else VrrpState.INITIALIZE,
-            self.priority,
+            self.effective_priority,
             self.since,
             self.reason,
             machine.active_address if machine else None,

@@ -1,10 +1,12 @@
 """Messages between the daemon and its election process: JSON lines over a socket pair. Pure.
 
-To the process: {"setup": {...}} first of all, {"groups": [...], "leases": {NAME: INDEX}} whenever the configuration
-changes (the first time also "held": {NAME: {"vrid", "since", "reason", "sent_at"}}, what the process before it held),
-{"handover": NAME}, LEAVE at the end.
+To the process: {"setup": {...}} first of all, {"groups": [...], "leases": {NAME: INDEX}, "maintenance": BOOL} whenever
+the configuration changes (the first time also "held": {NAME: {"vrid", "since", "reason", "sent_at"}}, what the process
+before it held), {"handover": NAME, "to": NODE}, LEAVE at the end.
 From the process: {"ready": true} when it can serve, {"role": {...}} on each change, {"dropped": {...}} for invalid
 packets, {"warning": TEXT}.
+
+About what groups track (see lbnode.tracking), to the process: {"failing": {GROUP: {TRACK: REASON}}}.
 
 About owners in the shared store (see lbnode.ownership), to the process: {"store": BOOL} whether it answers, {"owner":
 {"group", "node", "epoch"}}, {"question": {"group", "question"}}, {"answer": {"group", "node", "alive"}}. From it:
@@ -66,6 +68,8 @@ def _group_document(group: VipGroup) -> dict[str, Any]:
         "priorities": dict(group.priorities),
         "advert_interval_s": group.advert_interval_s,
         "preempt": group.preempt,
+        "preempt_delay_s": group.preempt_delay_s,
+        "startup_delay_s": group.startup_delay_s,
         "version": group.version,
         "checksum": group.checksum,
         "unicast_peers": [str(address) for address in group.unicast_peers],

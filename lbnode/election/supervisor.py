@@ -53,7 +53,8 @@ class Election:
         self._before: Predecessor | None = None
         self._burial: asyncio.Task[None] | None = None
         self._keep = False
-        self._wanted: Watched[tuple[Mapping[str, VipGroup], Mapping[str, int]] | None] = Watched(None)
+        self._wanted: Watched[tuple[Mapping[str, VipGroup], Mapping[str, int], bool] | None] = Watched(None)
+        self._failing: Mapping[str, Mapping[str, str]] = {}
         self._lease_map: int | None = None
         self._leases = Leases(None)
         self._writer: asyncio.StreamWriter | None = None
@@ -67,10 +68,13 @@ class Election:
         """Have the data plane serve a group only while its lease in this map runs; to be called before `run`."""
         self._lease_map, self._leases = lease_map, Leases(lease_map)
 
-    def set_groups(self, groups: Mapping[str, VipGroup], leases: Mapping[str, int] = {}) -> None:
+    def set_groups(
+        self, groups: Mapping[str, VipGroup], leases: Mapping[str, int] = {}, *, maintenance: bool = False
+    ) -> None:
         """Take part in those groups whose priorities name this node, and leave all others.
 
-        `leases`: index of each group that needs a lease in the data plane's map.
+        `leases`: index of each group that needs a lease in the data plane's map. `maintenance`: hold nothing that
+        another node could hold.
 
         Not to be called before the configuration is known: until the first call, addresses that an earlier run left
         on the interfaces stay untouched; from then on, those of no group are removed.
@@ -78,7 +82,7 @@ class Election:
         mine = {name: group for name, group in groups.items() if self._node in group.priorities}
         known = self.roles.value
         self._leases.configure(leases)
-        self._wanted.set((mine, leases))
+        self._wanted.set((mine, leases, maintenance))
         self.roles.set({name: known.get(name) or self._waiting(group) for name, group in mine.items()})
 
     async def run(self) -> None:
@@ -103,8 +107,11 @@ class Election:
         """Let the process go on when `run` is cancelled: another lbnoded takes over from it in a moment."""
         self._keep = True
 
-    async def handover(self, group: str) -> None:
-        """Give the Active role to a peer and return once it is given up. KeyError: no such group on this node."""
+    async def handover(self, group: str, to: str = "") -> None:
+        """Give the Active role to a peer, the best one or `to`, and return once it is given up.
+
+        KeyError: no such group on this node.
+        """
         role, config = self.roles.value[group], self._groups[group]
         if role.state is not VrrpState.ACTIVE:
             raise ConfigError(f"VIP group {group}: {self._node} is {role.state}; ask the active node to hand over")
@@ -112,8 +119,8 @@ class Election:
             raise ConfigError(f"VIP group {group}: {self._node} is its only member; there is nobody to hand over to")
         if self._writer is None:
             raise LbError(f"VIP group {group}: the election process is not running; try again in a moment")
-        self._journal.record(Kind.ELECTION, group, "handover requested")
-        self._writer.write(encode_line({"handover": group}))
+        self._journal.record(Kind.ELECTION, group, f"handover to {to} requested" if to else "handover requested")
+        self._writer.write(encode_line({"handover": group, "to": to}))
         try:
             async with asyncio.timeout(HANDOVER_TIMEOUT_S):
                 seen = self.roles.version
@@ -173,9 +180,10 @@ class Election:
         writer.write(encode_line(setup_message(self._setup)))
         async for wanted in self._wanted.changes():
             if wanted is not None:
-                groups, leases = wanted
+                groups, leases, maintenance = wanted
                 held = await self._succeed()
-                writer.write(encode_line({**groups_message(groups.values(), leases), **held}))
+                message = {**groups_message(groups.values(), leases), "maintenance": maintenance, **held}
+                writer.write(encode_line(message) + encode_line({"failing": self._failing}))
 
     async def _succeed(self) -> dict[str, Any]:
         """Have the process of an earlier daemon step aside; what it held, as part of the message of the groups."""
@@ -230,6 +238,12 @@ class Election:
             self._journal.record(Kind.ELECTION, "election process", "left addresses that could not be removed", problem)
 
     # --- what it says -----------------------------------------------------------------------------------------
+
+    def set_failing(self, failing: Mapping[str, Mapping[str, str]]) -> None:
+        """What of the things that groups track fails: group -> str(track) -> reason."""
+        if failing != self._failing:
+            self._failing = failing
+            self.tell({"failing": failing})
 
     def tell(self, message: dict[str, Any]) -> None:
         """Pass on what the store says; nobody listens while the process is being started anew."""

@@ -49,3 +49,18 @@ def test_changes_name_each_field() -> None:
 )
 def test_a_lease_says_how_long_or_since_when(remaining_s: float | None, text: str) -> None:
     assert render.lease(remaining_s) == text
+
+
+def test_moves_name_the_best_backup_that_is_reachable() -> None:
+    def node(name: str, state: str, priority: int, *, reachable: bool = True) -> dict[str, object]:
+        return {
+            "name": name,
+            "reachable": reachable,
+            "roles": [{"group": "front", "state": state, "priority": priority}],
+        }
+
+    nodes = [node("gw1", "active", 250), node("gw2", "backup", 150), node("gw3", "backup", 100)]
+    nodes.append(node("gw4", "backup", 200, reachable=False))
+    assert render.moves({"nodes": nodes}, "gw1", ["front"]) == "front: gw1 -> gw2\n"
+    assert render.moves({"nodes": nodes}, "gw1", ["front"], "gw3") == "front: gw1 -> gw3\n"
+    assert render.moves({"nodes": nodes[:1]}, "gw1", ["front"]) == "front: stays at gw1, no other node is backup\n"

@@ -118,11 +118,11 @@ class Daemon:
         self.process.stdin.write(encode_line(message))
         self.process.stdin.flush()
 
-    def configure(self, *groups: VipGroup) -> None:
-        self._write(groups_message(groups))
+    def configure(self, *groups: VipGroup, maintenance: bool = False) -> None:
+        self._write({**groups_message(groups), "maintenance": maintenance})
 
-    def handover(self, group: str) -> None:
-        self._write({"handover": group})
+    def handover(self, group: str, to: str = "") -> None:
+        self._write({"handover": group, "to": to})
 
     def tell(self, message: dict[str, Any]) -> None:
         """What the shared store says."""
@@ -310,6 +310,13 @@ class Lab:
             return count
 
         return heard
+
+    def heartbeats(self, name: str) -> int:
+        """How many UDP datagrams this node has received."""
+        header, values = (
+            line.split() for line in self.net.run(name, "cat", "/proc/net/snmp").splitlines() if line.startswith("Udp:")
+        )
+        return int(values[header.index("InDatagrams")])
 
     def silent_for(self, heard: Callable[[], int], seconds: float) -> bool:
         """Nothing more is heard for so long."""

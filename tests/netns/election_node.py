@@ -48,9 +48,10 @@ async def obey(election: Election, guard: LeaseGuard, node: str) -> None:
         message = json.loads(line)
         if "groups" in message:
             groups = {group.name: group for group in map(group_from, message["groups"])}
-            election.set_groups(groups, guard.set_groups(leased(groups, node)))
+            leases = guard.set_groups(leased(groups, node))
+            election.set_groups(groups, leases, maintenance=message.get("maintenance", False))
         elif "handover" in message:
-            await election.handover(message["handover"])
+            await election.handover(message["handover"], message.get("to", ""))
         else:
             election.tell(message)
 

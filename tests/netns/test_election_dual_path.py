@@ -142,3 +142,62 @@ def test_a_takeover_is_claimed_in_the_store(lab: Lab) -> None:
     a.configure(GROUP)
     until(lambda: a.asked("claim") == ["front"], "a claims the group once")
     assert lab.holds("a")
+
+
+FILE = Track("file", "/run/serve", weight=120)
+
+
+def test_an_active_that_loses_weight_gives_way_to_a_better_one_and_stays_backup(lab: Lab) -> None:
+    a, b = pair(lab, replace(GROUP, track=(FILE,)))
+    with lab.never_both():
+        a.tell({"failing": {"front": {str(FILE): "/run/serve does not exist"}}})
+        until(lambda: lab.holds("b") and not lab.holds("a"), "b takes over from the degraded a")
+    until(lambda: a.roles[-1]["priority"] == 130 and "/run/serve does not exist" in a.problem, "a says why")
+    until(lambda: b.reason == "preempted priority 130 of a", "b says why")
+    a.tell({"failing": {}})
+    until(lambda: a.roles[-1]["priority"] == 250 and a.problem == "", "a is well again")
+    assert lab.holds("b") and a.state == "backup"  # and does not preempt
+
+
+def test_what_is_tracked_without_weight_ends_the_part_of_a_node(lab: Lab) -> None:
+    a, b = pair(lab)
+    a.configure(replace(GROUP, track=(Track("interface", "uplink"),)))
+    with lab.never_both():
+        until(lambda: lab.holds("b"), "b takes over, a has no such interface")
+    until(lambda: a.state == "initialize" and a.reason == "interface uplink is down or has no carrier", "a says why")
+    lab.net.veth("a", "uplink", None, "sw", "to-uplink", None)
+    until(lambda: a.state == "backup", "a takes part again")
+    assert lab.holds("b") and b.state == "active"
+
+
+def test_a_node_in_maintenance_hands_over_and_does_not_take_over(lab: Lab) -> None:
+    a, b = pair(lab)
+    with lab.never_both():
+        a.configure(GROUP, maintenance=True)
+        until(lambda: lab.holds("b") and not lab.holds("a"), "it hands over")
+        until(lambda: (a.state, a.reason) == ("initialize", "maintenance"), "and says why")
+        b.kill(signal.SIGTERM)
+    assert not lab.holds("a")
+    a.configure(GROUP)
+    until(lambda: lab.holds("a"), "it serves again after the maintenance")
+
+
+def test_a_handover_to_a_named_node_goes_to_that_one_although_another_is_better(lab: Lab) -> None:
+    nodes = {"a": ("192.0.2.1", 8849), "b": ("192.0.2.2", 8849), "client": ("192.0.2.100", 8849)}
+    group = replace(GROUP, priorities={"a": 250, "b": 150, "client": 200})
+
+    def start(name: str) -> Daemon:
+        peers = {peer: at for peer, at in nodes.items() if peer != name}
+        return lab.daemon(name, group, setup=Setup(KEYS, frozenset(nodes), nodes[name], peers))
+
+    a = start("a")
+    until(lambda: lab.holds("a"), "a becomes active")
+    b, c = start("b"), start("client")
+    for daemon in (b, c):
+        until(lambda d=daemon: d.roles and d.roles[-1]["active_address"] == "192.0.2.1", "both follow")
+    heard = {name: lab.heartbeats(name) for name in nodes}
+    until(lambda: all(lab.heartbeats(name) > heard[name] + 10 for name in nodes), "all have got to know each other")
+    a.handover("front", "b")
+    until(lambda: lab.holds("b"), "the named one takes over")
+    until(lambda: a.roles[-1]["active_address"] == c.roles[-1]["active_address"] == "192.0.2.2", "the others follow")
+    assert not lab.holds("client") and not any("became active" in event for event in c.events)

@@ -32,6 +32,7 @@ beats = st.builds(
     sequence=st.integers(0, 2**64 - 1),
     echo=st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1)),
     message=st.binary(max_size=1300),
+    successor=st.text(max_size=63).filter(lambda text: len(text.encode()) < 256),
 )
 
 

@@ -457,3 +457,46 @@ def test_a_takeover_says_how_long_nobody_was_heard_and_since_when_the_lease_was_
     hear(machine, T0 + I, 250)
     machine.handle_timer(T0 + I + 345 * MILLISECOND)
     assert said(machine) == "no advertisement from gw1 for 345 ms, its lease ended 95 ms ago"
+
+
+def test_preempt_delay_is_counted_from_the_last_sign_of_a_better_one() -> None:
+    machine = backup(replace(ROUTER, preempt=True, preempt_delay=20 * I))
+    hear(machine, T0 + I, 250)
+    for step in range(2, 22):
+        hear(machine, T0 + step * I, 50)
+        machine.handle_timer(T0 + step * I)
+        assert (machine.state is VrrpState.ACTIVE) is (step == 21), step
+
+
+def test_nobody_takes_over_within_the_startup_delay_not_even_a_released_group() -> None:
+    machine = Machine(replace(ROUTER, startup_delay=20 * I))
+    machine.start(T0)
+    assert machine.get_timer() == T0 + 20 * I
+    hear(machine, T0 + I, 250)
+    hear(machine, T0 + 2 * I, 0)
+    assert machine.get_timer() == T0 + 20 * I
+    machine.handle_timer(T0 + 20 * I)
+    assert machine.state is VrrpState.ACTIVE
+
+
+def test_a_degraded_active_is_preempted_without_preemption_by_whoever_has_the_higher_priority() -> None:
+    for degraded, state in ((False, VrrpState.BACKUP), (True, VrrpState.ACTIVE)):
+        machine = backup()
+        for step in range(1, 12):
+            machine.receive(advert(90), T0 + step * I, degraded=degraded)
+            machine.handle_timer(T0 + step * I)
+        assert machine.state is state
+
+
+@pytest.mark.parametrize("designation_first", [True, False])
+@pytest.mark.parametrize("ours", [True, False])
+def test_a_named_successor_takes_over_at_once_and_the_others_wait_for_it(ours: bool, designation_first: bool) -> None:
+    machine = backup(replace(ROUTER, priority=50, peers=(250, 150)) if ours else ROUTER)
+    hear(machine, T0 + I, 250)
+    t = T0 + 2 * I
+    if designation_first:
+        machine.designate(ours, t)
+    hear(machine, t, 0)
+    if not designation_first:
+        machine.designate(ours, t)
+    assert machine.get_timer() == (t if ours else t + 3 * I + (256 - 150) * I // 256)

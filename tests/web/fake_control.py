@@ -291,7 +291,7 @@ class FakeControl(Control):
     def events_since(self, seq: int, limit: int) -> Sequence[Event]:
         return self.journal.since(seq, limit)
 
-    async def handover(self, group: str) -> None:
+    async def handover(self, group: str, to: str = "") -> None:
         if all(role.group != group for role in self.node_status.value.roles):
             raise KeyError(f"no VIP group {group}")
         self.requests.append(("handover", group))

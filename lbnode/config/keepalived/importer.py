@@ -16,7 +16,7 @@ from lbnode.config.keepalived.services import Services
 from lbnode.config.keepalived.statics import COMMANDS, read_static
 from lbnode.config.keepalived.tree import Directive, parse
 from lbnode.config.keepalived.vrrp import Instances
-from lbnode.config.schema import vip_address
+from lbnode.config.vip_group_document import vip_address
 from lbnode.model import Problem, ServiceId, Severity
 
 

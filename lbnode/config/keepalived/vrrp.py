@@ -14,7 +14,7 @@ from lbnode.config.keepalived.arguments import address, number, only, seconds, t
 from lbnode.config.keepalived.draft import Draft, name_for
 from lbnode.config.keepalived.ledger import Ledger, NoEqual, Readers
 from lbnode.config.keepalived.tree import Directive
-from lbnode.config.schema import vip_address
+from lbnode.config.vip_group_document import vip_address
 from lbnode.model import Address, VipAddress
 
 DEFAULT_PRIORITY, DEFAULT_INTERVAL_S = 100, 1.0

@@ -44,7 +44,7 @@ _MAIL = "lbnode sends no mail: alert on /metrics, or follow `lbctl events -w`"
 _SCRIPT = "lbnode runs no scripts: follow `lbctl events -w`, or /api/v1/stream"
 _WITH_SCRIPTS = "about scripts, which lbnode does not run"
 _GARP = "lbnode sends gratuitous ARP at take-over and after every contact with another active node by itself"
-_TRACK = "a node whose VRRP interface is down gives up by itself; for the rest use `lbctl handover GROUP`"
+_TRACK = "a node whose VRRP interface is down gives up by itself; for the rest use `lbctl failover GROUP`"
 _PROCESS = "about keepalived's own processes; lbnode's election has real-time priority and locked memory by itself"
 _AUTHENTICATION = (
     "take it out of keepalived before it and lbnode run side by side; between lbnode's nodes, and with auth_hmac of "
@@ -182,7 +182,7 @@ _LACKS: Mapping[Context, Mapping[str, Lack]] = MappingProxyType({
         *_lost("virtual_routes virtual_rules", "route by the floating address, which every host can reach"),
         *_lost("no_accept no_virtual_ipaddress", "the active node has the addresses and answers for them"),
         *_needless("accept promote_secondaries", "lbnode does so"),
-        *_lost("preempt_delay", "set preempt to false: then only `lbctl handover` moves the addresses back"),
+        *_lost("preempt_delay", "set preempt to false: then only `lbctl failover` moves the addresses back"),
         *_lost("down_timer_adverts", "lbnode waits 3 intervals and the skew time, as RFC 9568 says"),
         *_lost("timer_expired_backup", "lbnode follows RFC 9568"),
         *_needless(
