@@ -279,6 +279,19 @@ async def test_what_others_programmed_is_adopted_and_kept(raw: GenericNetlink, t
     assert codec.decode_destination(body, 4) == gue
 
 
+async def test_what_vanished_is_put_again(plane: IpvsPlane, raw: GenericNetlink) -> None:
+    ops = (PutService(ProgrammedService(WEB, "rr")), server(REAL[0], 1))
+    await apply(plane, *ops)
+    raw.do(Command.DEL_DEST, codec.encode_destination_key(WEB, REAL[0]))
+    await plane.apply(server(REAL[0], 5))
+    assert (await plane.dump()).services[WEB].servers[REAL[0]].weight == 5
+    raw.do(Command.DEL_SERVICE, codec.encode_key(WEB))
+    with pytest.raises(DataPlaneError, match=r"there is no service tcp:192\.0\.2\.10:80; put the service first"):
+        await plane.apply(server(REAL[0], 6))
+    await apply(plane, *ops)
+    assert (await plane.dump()).services[WEB].servers[REAL[0]].weight == 1
+
+
 # --- refusals ------------------------------------------------------------------------------------------------
 
 

@@ -10,12 +10,10 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-import os
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
-from io import FileIO
 from pathlib import Path
 from typing import TypeVar
 
@@ -36,6 +34,7 @@ from lbnode.dataplane.ipvs.codec import Command, Daemon, Destination, Info, Serv
 from lbnode.dataplane.ipvs.connections import parse_lines
 from lbnode.dataplane.ipvs.ledger import Ledger
 from lbnode.dataplane.ipvs.netlink import GenericNetlink
+from lbnode.dataplane.ipvs.proc import module_lists, open_connections, write_sysctls
 from lbnode.dataplane.ipvs.sync import commands, from_daemons, state_name
 from lbnode.dataplane.ipvs.translate import (
     NO_IP_VS,
@@ -50,20 +49,19 @@ from lbnode.dataplane.ipvs.translate import (
     to_service,
 )
 from lbnode.dataplane.xdp.guard import LeaseGuard
-from lbnode.errors import DataPlaneError, Unsupported
+from lbnode.errors import DataPlaneError
 from lbnode.model import (
     Address,
     Connection,
     ForwardingMethod,
     L4Protocol,
     Programmed,
+    ServerId,
     ServiceCounters,
     ServiceId,
     SyncDaemon,
     Timeouts,
 )
-from lbnode.tuning import kernel
-from lbnode.tuning.profile import Setting
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -73,7 +71,6 @@ LEDGER = "ipvs"  # in run_dir
 _SLICE_S = 0.005  # work on the event loop before others get their turn
 _BATCH = 20  # objects decoded between two looks at the clock, about 1 ms
 _TIMEOUTS = "time-outs"  # in the ledger: they are ours
-_CONNECTIONS = "/proc/thread-self/net/ip_vs_conn"  # not /proc/net, which is the main thread's namespace
 
 
 class IpvsPlane:
@@ -92,6 +89,8 @@ class IpvsPlane:
         self._turn = 0.0
         self._adopted = False
         self._connections = 0
+        # Servers that this process has put: most likely still there. A wrong guess costs one request more.
+        self._servers: set[tuple[ServiceId, ServerId]] = set()
         self._schedulers = available_schedulers(())
         self._used_schedulers: set[str] = set()
 
@@ -103,7 +102,7 @@ class IpvsPlane:
             await self.close()
             reason = NO_IP_VS if error.errno == errno.ENOENT else f"netlink: {error}"
             raise DataPlaneError(reason, error.errno) from None
-        self._schedulers = available_schedulers(await asyncio.to_thread(_module_lists))
+        self._schedulers = available_schedulers(await asyncio.to_thread(module_lists))
         self._adopted = bool(await self._table())
         self._ledger.open()
         await self._open_guard()
@@ -192,19 +191,22 @@ class IpvsPlane:
                     _put(sock, Command.NEW_SERVICE, Command.SET_SERVICE, body)
             case PutServer(service_id, server):
                 body = codec.encode_destination(service_id, to_destination(server))
-                _put(sock, Command.NEW_DEST, Command.SET_DEST, body)
+                key = (service_id, server.id)
+                _put(sock, Command.NEW_DEST, Command.SET_DEST, body, there=key in self._servers)
+                self._servers.add(key)
             case DeleteService(service_id):
                 _delete(sock, Command.DEL_SERVICE, codec.encode_key(service_id))
                 self._ledger.discard(str(service_id))
             case DeleteServer(service_id, server_id):
                 _delete(sock, Command.DEL_DEST, codec.encode_destination_key(service_id, server_id))
+                self._servers.discard((service_id, server_id))
             case SetTimeouts(timeouts):
                 self._ledger.add(_TIMEOUTS)
                 sock.do(Command.SET_CONFIG, codec.encode_timeouts(timeouts))
             case SetSyncDaemons(daemons):
                 await self._set_daemons(daemons)
             case SetSysctls(values):
-                _write_sysctls(values)
+                write_sysctls(values)
 
     async def _load_scheduler(self, body: bytes) -> None:
         """Put a service whose scheduler's module the kernel may have to load, which takes long: in a thread, and on a
@@ -269,7 +271,7 @@ class IpvsPlane:
         self._call(what, Command.ZERO, body, errno.ESRCH)
 
     async def connections(self) -> AsyncIterator[Sequence[Connection]]:
-        with _open_connections() as file:
+        with open_connections() as file:
             rest = ""
             while data := await asyncio.to_thread(file.read, 1 << 16):
                 whole, newline, rest = (rest + data.decode("ascii")).rpartition("\n")
@@ -348,7 +350,12 @@ class IpvsPlane:
             self._turn = time.monotonic()
 
 
-def _put(sock: GenericNetlink, new: Command, change: Command, body: bytes) -> None:
+def _put(sock: GenericNetlink, new: Command, change: Command, body: bytes, *, there: bool = False) -> None:
+    """`there`: it is probably there already, so try that first."""
+    if there:
+        with suppress(FileNotFoundError):
+            sock.do(change, body)
+            return
     try:
         sock.do(new, body)
     except FileExistsError:
@@ -375,31 +382,3 @@ def _delete(sock: GenericNetlink, command: Command, body: bytes) -> None:
 
 def _ledger_name(state: str) -> str:
     return f"sync daemon {state}"
-
-
-def _write_sysctls(values: Mapping[str, str]) -> None:
-    """In the thread that is in the right network namespace; a write takes microseconds."""
-    missing = [item.key for item in kernel.apply(Setting(*item, "") for item in values.items()) if item.actual is None]
-    if missing:
-        raise Unsupported(
-            f"{', '.join(missing)}: this kernel's ip_vs has no such setting; remove it from settings.sysctl"
-        )
-
-
-def _open_connections() -> FileIO:
-    """Opened in the caller's thread, whose network namespace it belongs to from then on."""
-    try:
-        return FileIO(_CONNECTIONS)
-    except OSError as error:
-        raise DataPlaneError(f"reading the connections: {error}", error.errno) from None
-
-
-def _module_lists() -> list[str]:
-    """Of the running kernel; those that are there."""
-    found = []
-    for name in ("modules.dep", "modules.builtin"):
-        try:
-            found.append(Path("/lib/modules", os.uname().release, name).read_text())
-        except OSError:
-            continue
-    return found
