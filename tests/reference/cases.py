@@ -28,7 +28,7 @@ NEEDS_SHELL = re.compile(r"[|;&<>$`(]")  # all other commands are run without on
 # Why a step may differ from ipvsadm on purpose. The README has the table for people.
 TRANSACTION = "restore is one transaction: a mistake changes nothing and names the line"
 # What only IPVS takes: on XDP the answer is exit status 255 and one of these.
-NOT_ON_XDP = re.compile("the XDP/tcx data plane (balances (unicast addresses|tcp and udp)|has no persistence engine)")
+NOT_ON_XDP = re.compile("the XDP/tcx data plane (balances unicast addresses|has no persistence engine)")
 
 HELP = "ipvsadm v1.31 2019/12/24 (compiled with popt and IPVS v1.2.1)\nUsage:"  # lbadm has help of its own
 

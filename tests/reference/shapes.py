@@ -15,7 +15,7 @@ from tests.reference.cases import Answer, Outcome, Step
 # States that pass within seconds: there or not, they say nothing.
 FLEETING = ("CLOSE", "CLOSED", "SYN_RECV", "LAST_ACK", "CLOSE_WAIT")
 # Lines about what traffic.NOT_ON_XDP leaves out.
-_LEFT_OUT = re.compile(r"SCTP |FWM |IP  |UDP .*(vip\.example:sip|172\.16\.0\.50:5060)|TCP .* 10\.99\.|TCP \d\d:.*:83 ")
+_LEFT_OUT = re.compile(r"FWM |IP  |UDP .*(vip\.example:sip|172\.16\.0\.50:5060)|TCP .* 10\.99\.|TCP \d\d:.*:83 ")
 
 
 def compare(name: str, case: Mapping[str, Any], run: Callable[[Step], Answer], *, complete: bool) -> Outcome:

@@ -60,9 +60,9 @@ SETUP = """\
 """
 SCTP = 132  # IPPROTO_SCTP
 PATIENCE_S = 10.0
-# XDP has no persistence engine, and firewall marks only behind a program of the user's that sets them. SCTP and tunnel
-# devices of the servers: not every kernel has them.
-NOT_ON_XDP = ("--pe", "5060", "-f 1", "--sctp-service")
+# XDP has no persistence engine, and firewall marks only behind a program of the user's that sets them. Tunnel devices,
+# for the servers: not every kernel has them.
+NOT_ON_XDP = ("--pe", "5060", "-f 1")
 
 
 # --- the lab -------------------------------------------------------------------------------------------------
@@ -149,6 +149,7 @@ class Lab:
         for port in (53, 53):
             self._datagram(port, {"rs1": 53, "rs2": 53}, b"question")
         self._datagram(54, {"rs1": 53}, b"question", answered=False)
+        self._association()
         if not self._everything:
             return
         self._connections(VIP, 83, ("rd", 83), 4, 0)
