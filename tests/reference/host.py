@@ -50,6 +50,9 @@ class ReferenceHost(SystemHost):
     def mtu_of(self, interface: str) -> int | None:
         return MTU.get(interface)
 
+    def is_broadcast(self, address: str) -> bool:
+        return address in ("255.255.255.255", "192.168.0.255")
+
 
 class TrafficHost(ReferenceHost):
     """Of tests.reference.traffic."""

@@ -43,3 +43,14 @@ class SystemHost:
                 return int(struct.unpack("16si12x", fcntl.ioctl(query, SIOCGIFMTU, request))[1])
             except OSError:
                 return None
+
+    def is_broadcast(self, address: str) -> bool:
+        """By the routes: udp(7) refuses to connect to such an address with EACCES."""
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as query:
+            try:
+                query.connect((address, 9))
+            except PermissionError:
+                return True
+            except OSError:
+                return False
+        return False

@@ -42,6 +42,9 @@ class _Elsewhere:
         del interface
         return 1500
 
+    def is_broadcast(self, address: str) -> bool:
+        return address == "255.255.255.255"
+
 
 def import_ipvsadm(text: str, name: str, host: Host) -> Imported:
     """`name` is what messages call the text; `host` knows the names in it, if it was saved without -n."""

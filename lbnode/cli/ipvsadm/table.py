@@ -146,9 +146,16 @@ class Table:
             raise Refused(SERVER_EXISTS)
         if command.name == "edit-server" and name not in servers:
             raise Refused(SERVER_UNKNOWN)
-        if not _is_unicast(command.server.address):
+        if not self._is_unicast(command.server.address):
             raise Refused(INVALID)
         servers[name] = _without(servers.get(name, {}), _SERVER_FIELDS) | _server_document(command)
+
+    def _is_unicast(self, address: Address) -> bool:
+        """inet_addr_type() and ipv6_addr_type(): link-local and IPv4-mapped addresses are no servers."""
+        if isinstance(address, IPv6Address):
+            mapped = address.ipv4_mapped is not None
+            return not (address.is_multicast or address.is_unspecified or address.is_link_local or mapped)
+        return not (address.is_multicast or address.is_unspecified or self._host.is_broadcast(str(address)))
 
     # --- settings: ip_vs_set_timeout(), start_sync_thread(), stop_sync_thread() -------------------------------
 
@@ -192,14 +199,6 @@ def _server_document(command: Command) -> dict[str, Any]:
         if command.tunnel.port:
             document["tunnel_port"] = command.tunnel.port
     return document
-
-
-def _is_unicast(address: Address) -> bool:
-    """inet_addr_type() and ipv6_addr_type(): link-local and IPv4-mapped addresses are no servers."""
-    if isinstance(address, IPv6Address):
-        mapped = address.ipv4_mapped is not None
-        return not (address.is_multicast or address.is_unspecified or address.is_link_local or mapped)
-    return not (address.is_multicast or address.is_unspecified or str(address) == "255.255.255.255")
 
 
 def _is_mixed(service: ServiceId, document: Json) -> bool:

@@ -51,6 +51,10 @@ class Host(Protocol):
         """None: there is no such interface."""
         ...
 
+    def is_broadcast(self, address: str) -> bool:
+        """Whether an IPv4 address is the broadcast address of a network here."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
