@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from tests.reference import generate
 from tests.reference.capture import capture, prepare
 from tests.reference.cases import Outcome, run_case
+from tests.reference.host import reference_netns
 from tests.reference.lbadm import OnKernel
 
 
@@ -22,7 +23,7 @@ def compare(seed: int, count: int, steps: int) -> Iterator[Outcome]:
     lbadm = OnKernel()
     for name, case in generate.cases(seed, count, steps).items():
         captured = capture(case)
-        with lbadm.case():
+        with reference_netns():
             yield run_case(name, captured, lbadm.run, transactions=False)
 
 

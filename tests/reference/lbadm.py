@@ -109,7 +109,7 @@ class OnNode:
 
 
 class OnKernel:
-    """lbadm --direct."""
+    """lbadm --direct, in the namespace of the calling thread."""
 
     transactions = False
 
@@ -118,8 +118,10 @@ class OnKernel:
 
     @contextlib.contextmanager
     def case(self) -> Iterator[None]:
-        with reference_netns():
-            yield
+        """Begins with an empty table."""
+        for command in ("-C", "--set 900 120 300", "--stop-daemon master", "--stop-daemon backup"):
+            self.run({"cmd": f"ipvsadm {command}", "stdin": None})
+        yield
 
     def run(self, step: Step) -> Answer:
         return answer(step, {"LBADM_DIRECT": "1"}, self._host)
@@ -130,12 +132,12 @@ def target(
     plane: str, host: type[ReferenceHost] = ReferenceHost, *, own_netns: bool = True
 ) -> Iterator[OnNode | OnKernel]:
     """plane: of an lbnoded ("fake", "xdp", "ipvs"), or "direct". own_netns: not in the caller's namespace."""
-    if plane == "direct":
-        yield OnKernel(host)
-        return
     with tempfile.TemporaryDirectory(prefix="lbnode-reference-") as folder, contextlib.ExitStack() as stack:
         if plane != "fake" and own_netns:
             stack.enter_context(reference_netns())
+        if plane == "direct":
+            yield OnKernel(host)
+            return
         node = Daemon(Path(folder), plane=plane)
         try:
             node.start()
