@@ -12,6 +12,7 @@ import pytest
 from lbnode.dataplane.xdp.layout import SCHEDULERS, Event
 from lbnode.dataplane.xdp.neighbours import Neighbours
 from lbnode.dataplane.xdp.tables import Tables
+from lbnode.errors import DataPlaneError
 from lbnode.model import ServerId, ServiceId, Timeouts
 from tests.packets.bench import CLIENT, VIP, Bench, segment, tcp
 
@@ -97,6 +98,21 @@ def test_the_servers_of_a_deleted_service_are_given_up(bench: Bench) -> None:
     assert len(bench.records()) == 1
     restart(bench)
     assert bench.advance(0) == 1
+
+
+@pytest.mark.parametrize("entry", ["xdp"], indirect=True)
+def test_indexes_of_deleted_servers_are_found_when_none_is_left(bench: Bench) -> None:
+    service = bench.service()
+    gone = [bench.server(service, f"198.51.100.{last}:80") for last in range(11, 31)]
+    for port in range(20000, 20020):
+        bench.connect(port)
+    bench.tables._server_indexes._end = len(gone)  # as if the maps were that small
+    for server in gone:
+        bench.remove(service, server)
+    with pytest.raises(DataPlaneError, match="no room"):
+        bench.server(service, "198.51.100.40:80")
+    bench.advance(61)  # SYN_RECV runs out
+    bench.server(service, "198.51.100.40:80")
 
 
 @pytest.mark.parametrize("entry", ["xdp"], indirect=True)

@@ -197,7 +197,7 @@ class Tables:
             raise DataPlaneError(f"no room: a service has at most {layout.MAX_SERVERS_PER_SERVICE} servers")
         known = self._trash.take(service.programmed.id, wanted.id)
         self._trash.empty()
-        index = known.index if known else self._server_indexes.take()
+        index = known.index if known else self._trash.index()
         if index is None:
             raise DataPlaneError(f"no room: the data plane holds at most {len(self._server_indexes)} real servers")
         # Kept in the maps: a generation that an index had before must never come again, connections may still name it.

@@ -15,7 +15,7 @@ from lbnode.dataplane.xdp.maps import Map
 from lbnode.dataplane.xdp.mirror import Server
 from lbnode.model import ServerId, ServiceId
 
-_AT_ONCE = 32  # servers that one operation looks at
+_AT_ONCE = 4  # servers that one operation looks at; it adds at most one
 
 
 class Trash:
@@ -40,9 +40,17 @@ class Trash:
         self._servers.put_index(server.index, layout.UNUSED_SERVER)
         self._indexes.give(server.index)
 
-    def empty(self) -> None:
-        """Free those whose last connection ended."""
-        for key in list(islice(self._kept, _AT_ONCE)):
+    def index(self) -> int | None:
+        """An index for a new server; None: all are used."""
+        found = self._indexes.take()
+        if found is None and self._kept:
+            self.empty(len(self._kept))
+            found = self._indexes.take()
+        return found
+
+    def empty(self, count: int = _AT_ONCE) -> None:
+        """Free those of so many whose last connection ended."""
+        for key in list(islice(self._kept, count)):
             server = self._kept.pop(key)
             if self.tracked(server):
                 self._kept[key] = server  # to the end: others come first next time
