@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -146,6 +147,11 @@ def test_a_gateway_whose_processes_are_all_killed_is_dark(lab: Lab, daemons: dic
     until(lambda: not holds(lab, "gw1") and states(gw1) == ["backup"], "gw1 comes back as backup")
     assert gw1.status()["dataplane"]["drops"]["solicitation"] > 0
     assert answering(lab) == {lab.mac("gw2", "eth0")}
+
+    assert "tc_lease" in lab.run("gw1", "tc", "filter", "show", "dev", "eth0", "ingress")
+    gw1.stop()
+    lab.run("gw1", sys.executable, "-m", "lbnode", "--config", str(gw1.config), "--unload")
+    assert lab.run("gw1", "tc", "filter", "show", "dev", "eth0", "ingress") == ""
 
 
 def kill_all(daemon: Daemon) -> None:

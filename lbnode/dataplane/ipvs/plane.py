@@ -117,17 +117,19 @@ class IpvsPlane:
 
     async def close(self, *, unload: bool = False) -> None:
         """unload: take out what lbnode put into ip_vs, nothing else."""
-        if unload:
-            if self._netlink is None:
-                await self.open()
-            await self._unload()
-            self._ledger.remove()
-        self._ledger.close()
-        if self._guard is not None:
-            await self._guard.close(unload=unload)
-        if self._netlink is not None:
-            self._netlink.close()
-            self._netlink = None
+        try:
+            if unload:
+                if self._netlink is None:
+                    await self.open()
+                await self._unload()
+                self._ledger.remove()
+        finally:  # the guard goes also where ip_vs has gone
+            self._ledger.close()
+            if self._guard is not None:
+                await self._guard.close(unload=unload)
+            if self._netlink is not None:
+                self._netlink.close()
+                self._netlink = None
 
     async def _unload(self) -> None:
         await self.apply(SetSyncDaemons({}))
