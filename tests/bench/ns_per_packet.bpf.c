@@ -8,6 +8,7 @@
 #include <linux/if_ether.h>
 #include <linux/in.h>
 #include <linux/ip.h>
+#include <linux/ipv6.h>
 #include <linux/tcp.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
@@ -38,6 +39,13 @@ struct {
 	__type(value, __u32);
 } target SEC(".maps");
 
+static __always_inline void vary6(struct ipv6hdr *ip, __u32 reply, __u32 flow)
+{
+	__be16 *port = (void *)(ip + 1);
+	(reply ? &ip->daddr : &ip->saddr)->in6_u.u6_addr16[7] |= bpf_htons(flow >> 14);
+	port[reply ? 1 : 0] = bpf_htons(1024 + (flow & 16383));
+}
+
 SEC("xdp")
 int wrapper(struct xdp_md *ctx)
 {
@@ -55,6 +63,11 @@ int wrapper(struct xdp_md *ctx)
 	for (int i = 0; i < TEMPLATE / 8; i++)
 		packet[i] = s->bytes[i];
 	__u32 flow = s->count++ & s->mask;
+	if (((struct ethhdr *)packet)->h_proto == bpf_htons(ETH_P_IPV6)) {
+		vary6((void *)packet + ETH_HLEN, s->reply, flow);
+		bpf_tail_call(ctx, &target, 0);
+		return XDP_ABORTED;
+	}
 	struct iphdr *ip = (void *)packet + ETH_HLEN;
 	__be16 *port = (void *)(ip + 1);
 	__u16 high = flow >> 14;

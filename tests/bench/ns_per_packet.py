@@ -16,18 +16,19 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
-from scapy.layers.inet import IP, TCP
+from scapy.layers.inet import TCP
 
 from lbnode.dataplane.xdp import syscall
 from lbnode.dataplane.xdp.libbpf import LoadedObject
 from lbnode.dataplane.xdp.maps import Map
 from lbnode.election.machine import FOREVER
 from lbnode.model import ForwardingMethod
-from tests.packets.bench import VIP, Bench, Machine, Wire, ether
+from tests.packets.bench import SERVER6, VIP, VIP6, Bench, Machine, Wire, ether, ip
 
 SOURCE = Path(__file__).with_name("ns_per_packet.bpf.c")
 CLIENTS = "203.0.113.0"  # its last byte is free for a part of the flow's number
 SERVER = "198.51.100.11"
+ENDS = {4: (CLIENTS, VIP, SERVER), 6: ("2001:db8:c::", VIP6, SERVER6)}
 TEMPLATE = 64
 ROUNDS = 15
 PACKETS = 100_000
@@ -49,12 +50,14 @@ class Variant:
     port: int = 80
     flags: str = "A"
     reply: bool = False
+    family: int = 4
 
     def frame(self, wire: Wire) -> bytes:
+        clients, vip, server = ENDS[self.family]
         if self.reply:
-            packet = IP(src=SERVER, dst=CLIENTS) / TCP(sport=8000 + self.port, dport=1024, flags=self.flags)
+            packet = ip(server, clients) / TCP(sport=8000 + self.port, dport=1024, flags=self.flags)
         else:
-            packet = IP(src=CLIENTS, dst=VIP) / TCP(sport=1024, dport=self.port, flags=self.flags)
+            packet = ip(clients, vip) / TCP(sport=1024, dport=self.port, flags=self.flags)
         return ether(packet / bytes(10), target=wire.mac("back" if self.reply else "front"))
 
 
@@ -65,6 +68,11 @@ def variants() -> list[Variant]:
         if method is ForwardingMethod.MASQUERADE:
             result += [Variant(f"{method} reply, {n} flows", "xdp_lb", n, port, reply=True) for n in FLOWS[:2]]
         result.append(Variant(f"{method}, new flow each", "xdp_lb", NEW_FLOWS, port, "S"))
+    for method, port in PORTS.items():
+        result += [Variant(f"IPv6 {method}, {n} flows", "xdp_lb", n, port, family=6) for n in FLOWS[:2]]
+        if method is ForwardingMethod.MASQUERADE:
+            many = Variant(f"IPv6 {method} reply, {FLOWS[1]} flows", "xdp_lb", FLOWS[1], port, reply=True, family=6)
+            result.append(many)
     return result
 
 
@@ -87,6 +95,7 @@ class Harness:
         for port in PORTS.values():
             for flags in ("S", "A"):
                 self.run(Variant("open", "xdp_lb", FLOWS[-1], port, flags), FLOWS[-1])
+                self.run(Variant("open", "xdp_lb", FLOWS[1], port, flags, family=6), FLOWS[1])
             self.run(Variant("fill", "xdp_lb", NEW_FLOWS, port, "S"), 8 * SMALL)
 
     def _bench(self, buckets: int) -> Bench:
@@ -94,7 +103,8 @@ class Harness:
         for method, port in PORTS.items():
             server_port = 8000 + port if method is ForwardingMethod.MASQUERADE else port
             bench.server(bench.service(f"tcp:{VIP}:{port}"), f"{SERVER}:{server_port}", method)
-        lease = bench.tables.set_leases({"front": {ip_address(VIP)}})["front"]
+            bench.server(bench.service(f"tcp:[{VIP6}]:{port}"), f"[{SERVER6}]:{server_port}", method)
+        lease = bench.tables.set_leases({"front": {ip_address(VIP), ip_address(VIP6)}})["front"]
         bench.maps["leases"].put_index(lease, struct.pack("=Q", FOREVER))
         return bench
 

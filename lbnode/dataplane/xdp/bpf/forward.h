@@ -19,11 +19,12 @@ INLINE int translate(void *ctx, const int hook, const struct packet *p, bool sou
 	__be16 old_port = source ? p->tuple.source_port : p->tuple.target_port;
 	bool tcp = p->tuple.protocol == IPPROTO_TCP;
 	__u32 header = header_length(p, family);
-	__u32 delta = addr_delta(source ? &p->tuple.source : &p->tuple.target, new, family);
+	__u64 delta = addr_delta(source ? &p->tuple.source : &p->tuple.target, new, family);
 	if (hook == HOOK_TC) {
 		__u32 at = ETH_HLEN + header + (tcp ? TCP_CHECK_AT : UDP_CHECK_AT);
-		__u64 flags = tcp ? 0 : BPF_F_MARK_MANGLED_0;
-		if (bpf_l4_csum_replace(ctx, at, 0, delta, flags | BPF_F_PSEUDO_HDR))
+		__u64 flags = tcp ? 0 : BPF_F_MARK_MANGLED_0, folded = (delta & 0xffffffff) + (delta >> 32);
+		folded = (folded & 0xffffffff) + (folded >> 32);
+		if (bpf_l4_csum_replace(ctx, at, 0, folded, flags | BPF_F_PSEUDO_HDR))
 			return -1;
 		if (old_port != new_port && bpf_l4_csum_replace(ctx, at, old_port, new_port, flags | 2))
 			return -1;
@@ -36,7 +37,7 @@ INLINE int translate(void *ctx, const int hook, const struct packet *p, bool sou
 	if ((void *)(l4 + 4) > end)
 		return -1;
 	if (is_xdp(hook)) {
-		__u64 change = (__u64)delta + (__u16)~old_port + new_port;
+		__u64 change = delta + (__u16)~old_port + new_port;
 		if (tcp) {
 			if ((void *)(l4 + 9) > end)
 				return -1;
@@ -53,8 +54,10 @@ INLINE int translate(void *ctx, const int hook, const struct packet *p, bool sou
 		__builtin_memcpy(source ? &ip6->saddr : &ip6->daddr, new, sizeof(ip6->saddr));
 		ip6->hop_limit--;
 	} else {
-		ip_set_addr(ip, source, new->word[3]);
-		ip_decrement_ttl(ip);
+		struct iphdr *ip4 = ip;
+		*(source ? &ip4->saddr : &ip4->daddr) = new->word[3];
+		ip4->ttl--;
+		csum_add(&ip4->check, delta + (__u16)~bpf_htons(0x100)); /* one less in the upper byte */
 	}
 	return 0;
 }
@@ -214,7 +217,7 @@ INLINE int forward(void *ctx, const int hook, struct scratch *memory, const int 
 	if (method == FORWARD_MASQUERADE)
 		failed = masquerade(ctx, hook, memory, server, family);
 	else if (method == FORWARD_TUNNEL && family == 4 && likely(overhead == IP_HEADER))
-		failed = encapsulate_ipip(ctx, hook, p, server);
+		failed = encapsulate_ipip(ctx, hook, memory, server);
 	else if (method == FORWARD_TUNNEL)
 		failed = call_encapsulate(ctx, hook, memory);
 	else

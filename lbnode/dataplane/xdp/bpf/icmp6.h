@@ -36,7 +36,7 @@ INLINE int translate_error6(void *ctx, const int hook, const struct packet *p, c
 	const struct tuple *t = &p->quoted;
 	const bool source = to->source;
 	__be16 old_port = source ? t->source_port : t->target_port;
-	__u64 change = (__u64)addr_delta(source ? &t->source : &t->target, &to->address, 6) + (__u16)~old_port + to->port;
+	__u64 change = addr_delta(source ? &t->source : &t->target, &to->address, 6) + (__u16)~old_port + to->port;
 	__u16 *check = NULL;
 	if (t->protocol == IPPROTO_UDP)
 		check = l4[3] ? (__u16 *)&l4[3] : NULL;

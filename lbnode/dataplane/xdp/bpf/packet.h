@@ -82,7 +82,10 @@ INLINE void csum_add(__u16 *check, __u64 delta)
 {
 	__u64 sum = (__u16)~*check + delta;
 	sum = (sum & 0xffffffff) + (sum >> 32);
-	*check = ~csum_fold(csum_fold(sum));
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	*check = ~sum;
 }
 
 INLINE void csum_replace4(__u16 *check, __u32 old, __u32 new)
@@ -91,15 +94,14 @@ INLINE void csum_replace4(__u16 *check, __u32 old, __u32 new)
 			    (new >> 16));
 }
 
-/* What an address that takes another's place does to the checksums over it. */
-INLINE __u32 addr_delta(const struct addr *old, const struct addr *new, const int family)
+/* What an address that takes another's place does to the checksums over it. At most 36 bits. */
+INLINE __u64 addr_delta(const struct addr *old, const struct addr *new, const int family)
 {
 	__u64 sum = (__u64)(__u32)~old->word[3] + new->word[3];
 	if (family == 6)
 		sum += (__u64)(__u32)~old->word[0] + new->word[0] + (__u32)~old->word[1] + new->word[1] +
 		       (__u32)~old->word[2] + new->word[2];
-	sum = (sum & 0xffffffff) + (sum >> 32);
-	return (sum & 0xffffffff) + (sum >> 32);
+	return sum;
 }
 
 INLINE __u16 ip_sum(const struct iphdr *ip)

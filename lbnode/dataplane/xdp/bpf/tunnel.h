@@ -39,14 +39,19 @@ INLINE int decrement_ttl(void *ctx, const int hook, const int family)
 	return 0;
 }
 
-/* Room for `front` bytes of outer headers behind the Ethernet header, which gets the outer protocol. */
-INLINE int push_outer(void *ctx, const int hook, const struct packet *p, __u32 front, const bool outer6, __u64 flags)
+/*
+ * Room for `front` bytes of outer headers behind the Ethernet header, which gets the outer protocol. `addressed`: its
+ * addresses need not be kept, the next hop's come.
+ */
+INLINE int push_outer(void *ctx, const int hook, const struct packet *p, __u32 front, const bool outer6, __u64 flags,
+		      bool addressed)
 {
-	struct ethhdr *eth = frame(ctx, hook), saved;
+	struct ethhdr *eth = frame(ctx, hook), saved = {};
 	if (is_xdp(hook)) {
 		if ((void *)(eth + 1) > frame_end(ctx, hook))
 			return -1;
-		saved = *eth;
+		if (unlikely(!addressed))
+			saved = *eth;
 		if (bpf_xdp_adjust_head(ctx, -(int)front))
 			return -1;
 	} else {
@@ -60,7 +65,7 @@ INLINE int push_outer(void *ctx, const int hook, const struct packet *p, __u32 f
 	eth = frame(ctx, hook);
 	if ((void *)(eth + 1) > frame_end(ctx, hook))
 		return -1;
-	if (is_xdp(hook))
+	if (is_xdp(hook) && unlikely(!addressed))
 		*eth = saved;
 	eth->h_proto = outer6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP);
 	return 0;
@@ -97,13 +102,14 @@ INLINE void write_outer6(struct ipv6hdr *ip, const struct packet *p, __u32 front
 }
 
 /* The commonest one, in the common path: IPv4 in IPv4. */
-INLINE int encapsulate_ipip(void *ctx, const int hook, const struct packet *p, const struct server *server)
+INLINE int encapsulate_ipip(void *ctx, const int hook, struct scratch *memory, const struct server *server)
 {
+	const struct packet *p = &memory->packet;
 	struct iphdr *ip = frame(ctx, hook) + ETH_HLEN;
 	if (decrement_ttl(ctx, hook, 4) || (void *)(ip + 1) > frame_end(ctx, hook))
 		return -1;
 	__be16 id = ip->id;
-	if (push_outer(ctx, hook, p, IP_HEADER, false, 0))
+	if (push_outer(ctx, hook, p, IP_HEADER, false, 0, memory->hop.result == HOP_OK))
 		return -1;
 	ip = frame(ctx, hook) + ETH_HLEN;
 	if ((void *)(ip + 1) > frame_end(ctx, hook))
@@ -203,7 +209,7 @@ INLINE int encapsulate_in(void *ctx, const int hook, struct scratch *memory, con
 		protocol = IPPROTO_GRE;
 		flags = BPF_F_ADJ_ROOM_ENCAP_L4_GRE;
 	}
-	if (push_outer(ctx, hook, p, front, outer6, flags))
+	if (push_outer(ctx, hook, p, front, outer6, flags, memory->hop.result == HOP_OK))
 		return EVENT_DROP_ERROR;
 	void *ip = frame(ctx, hook) + ETH_HLEN, *end = frame_end(ctx, hook), *tunnel = ip + outer;
 	if (tunnel + sizeof(struct gue_header) > end) /* with IPIP that is the inner header, which is longer */
