@@ -210,7 +210,8 @@ def _netmask(service: Json) -> str | None:
 def saved(services: Iterable[Json], namer: Namer, *, full: bool = False) -> Iterator[str]:
     """Commands that make the same table again, with configured weights.
 
-    `full`: with what ipvsadm leaves out or breaks: thresholds, and marks from 2^31 on, which it prints as negative.
+    `full`: with what ipvsadm leaves out or breaks: thresholds, flags without a name, and marks from 2^31 on, which it
+    prints as negative.
     """
     for service in sorted(services, key=_service_order):
         key = ServiceId.parse(service["id"])
@@ -225,7 +226,7 @@ def saved(services: Iterable[Json], namer: Namer, *, full: bool = False) -> Iter
         if service["one_packet"]:
             words.append("-o")
         if service["scheduler_flags"]:
-            words += ["-b", shown_flags(service)]
+            words += ["-b", ",".join(service["scheduler_flags"]) if full else shown_flags(service)]
         yield " ".join(words)
         for server in sorted(service["servers"], key=_server_order):
             end = ServerId.parse(server["id"])
