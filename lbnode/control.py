@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from lbnode.dataplane.base import PlaneStatus
+from lbnode.election.figures import AdvertFigures, DroppedPackets
 from lbnode.journal import Event, Journal
 from lbnode.model import IPIP, Connection, Counters, Netmask, Problem, Rates, Role, Tunnel
 from lbnode.store.base import StoreHealth
@@ -91,6 +92,8 @@ class NodeStatus:
     problems: tuple[Problem, ...]
     time: float  # Unix time at which this was true
     settled_revision: int = 0  # newest revision of which every object was tried: failures stand in their status
+    adverts: tuple[AdvertFigures, ...] = ()
+    vrrp_dropped: tuple[DroppedPackets, ...] = ()
     foreign: tuple[str, ...] = ()  # services in the data plane that somebody else made and no configuration names
 
 

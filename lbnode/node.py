@@ -32,6 +32,7 @@ from lbnode.config.bootstrap import NodeConfig
 from lbnode.control import NodeInfo, NodeStatus, ServiceInfo
 from lbnode.dataplane.base import DataPlane, PlaneStatus
 from lbnode.election.authentication import cluster_key
+from lbnode.election.figures import DroppedPackets
 from lbnode.election.messages import Setup
 from lbnode.election.netlink import interface_of
 from lbnode.election.supervisor import Election
@@ -314,6 +315,11 @@ class Node:
                 time=time.time(),
                 settled_revision=settled,
                 foreign=tuple(sorted(map(str, self._reconciler.foreign.value))),
+                adverts=self._election.figures,
+                vrrp_dropped=tuple(
+                    DroppedPackets(interface, reason, count)
+                    for (interface, reason), count in sorted(self._election.dropped.items())
+                ),
             )
         )
 

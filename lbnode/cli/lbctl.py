@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lbnode.cli import render
-from lbnode.cli.client import EXIT_FAILED, EXIT_USAGE, ApiError, Client, segment
+from lbnode.cli.client import EXIT_FAILED, EXIT_NOT_FOUND, EXIT_USAGE, ApiError, Client, segment
 
 CLEAR = "\x1b[H\x1b[2J"
 
@@ -100,6 +100,9 @@ def _parser() -> argparse.ArgumentParser:
     failover_ = verb("failover", failover, "make this node give up the active role of a VIP group")
     failover_.add_argument("group")
     failover_.add_argument("--to", metavar="NODE", default="", help="who shall take over (default: the best backup)")
+    election_ = verb("election", election, "who holds each VIP group, who did before, and why")
+    election_.add_argument("group", nargs="?")
+    election_.add_argument("--dot", action="store_true", help="draw the state machine, for Graphviz")
     maintenance_ = verb("maintenance", maintenance, "have a node hold no VIP group that another one can hold")
     maintenance_.add_argument("switch", choices=("on", "off"))
     maintenance_.add_argument("node", nargs="?", help="default: this node")
@@ -322,6 +325,24 @@ def failover(arguments: argparse.Namespace, client: Client) -> int:
     if not arguments.dry_run:
         to = f"?to={segment(arguments.to)}" if arguments.to else ""
         client.call("POST", f"/api/v1/vip-groups/{segment(arguments.group)}/handover{to}", {})
+    return 0
+
+
+def election(arguments: argparse.Namespace, client: Client) -> int:
+    if arguments.dot:
+        from lbnode.election.diagram import dot
+
+        print(dot(), end="")
+        return 0
+    status = client.get("/api/v1/status")
+    events_ = client.get("/api/v1/events?since=0&limit=2000")["events"]
+    known = sorted({role["group"] for node in status["nodes"] for role in node["roles"]})
+    if arguments.group is not None and arguments.group not in known:
+        raise ApiError(f"there is no VIP group {arguments.group}", EXIT_NOT_FOUND)
+    for group in [arguments.group] if arguments.group else known:
+        told = [item for item in events_ if item["kind"] == "election" and item["what"] == group]
+        clocks = [time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(item["time"])) for item in told]
+        print(render.election(group, status, list(zip(clocks, told, strict=True))), end="")
     return 0
 
 

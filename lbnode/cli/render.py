@@ -266,3 +266,17 @@ def moves(status: Any, node: str, groups: Iterable[str], to: str = "") -> str:
         best = to or max(found, default=(0, ""))[1]
         lines.append(f"{group}: {node} -> {best}" if best else f"{group}: stays at {node}, no other node is backup")
     return "".join(line + "\n" for line in lines)
+
+
+def election(group: str, status: Json, timeline: Iterable[tuple[str, Json]]) -> str:
+    """A VIP group on every node, and what this node's journal tells of it: (local time, event), oldest first."""
+    rows = [
+        (node["name"], role["state"], str(role["priority"]), ago(role["since"], status["time"]), role["reason"])
+        for node in status["nodes"]
+        for role in node["roles"]
+        if role["group"] == group
+    ]
+    text = f"{group}\n" + table(("NODE", "ROLE", "PRIORITY", "SINCE", "WHY"), rows, "  ")
+    for clock, item in timeline:
+        text += f"  {clock}  {item['node']}  {item['message']}{': ' if item['why'] else ''}{item['why']}\n"
+    return text + "\n"

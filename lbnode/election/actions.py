@@ -74,6 +74,9 @@ class Actions:
         if member.conversations:
             sent = self.beat(member, member.endpoint.copy) or sent
         member.send_problem, member.was_sent = problem, sent
+        if member.machine is not None and member.machine.due:
+            member.lateness.note(max(0, now_ns() - member.machine.due))
+            member.machine.due = 0
 
     def beat(self, member: Member, message: bytes = b"") -> bool:
         """A heartbeat now, and the next one an interval later. True if it carries `message` and could be sent."""

@@ -17,6 +17,7 @@ import select
 import signal
 import socket
 import sys
+from dataclasses import asdict
 from typing import Any, Protocol
 
 from lbnode.election import messages
@@ -37,6 +38,7 @@ from lbnode.model import VipGroup, VrrpState
 
 SCAN_PAUSE = 50_000_000  # ns between two listings of interfaces, however many notifications come
 AWAY = 10_000_000_000  # ns that it serves without a daemon: nobody checks servers or follows the configuration
+FIGURES_EVERY = 5_000_000_000  # ns
 RETRY_SCAN = 1_000_000_000  # ns until the next look when something is amiss that netlink will not tell about
 
 
@@ -61,6 +63,7 @@ class Driver:
         self._configured = False
         self._scan_at: int | None = None
         self._scanned_at = 0
+        self._figures_at = 0
         self._leave_reason = ""
         self._succession = Succession()
         self._away_until: int | None = None  # when to give up waiting for another daemon
@@ -349,13 +352,17 @@ class Driver:
         """Tell the daemon each role that changed; all of them when it had missed some."""
         everything, self._parent.lost = self._parent.lost and not self._parent.unsent, False
         for member in self._members.values():
-            role = member.role(self._vips.problems_of(member.addresses))
+            role = member.role(self._vips.problems_of(member.addresses), now_ns())
             if role != member.reported or everything:
                 took_over = role.state is VrrpState.ACTIVE and getattr(member.reported, "state", None) is not role.state
                 member.reported = role
                 self._parent.tell(messages.role_message(role))
                 if took_over and member.ownership.store is not None:
                     self._parent.tell({"claim": member.name})
+        if now_ns() >= self._figures_at:
+            self._figures_at = now_ns() + FIGURES_EVERY
+            figures = [asdict(member.lateness.figures(member.name)) for member in self._members.values()]
+            self._parent.tell({"figures": figures})
         for report in self._ears.drops.reports(now_ns()):
             self._parent.tell(report)
         self._parent.flush()

@@ -11,6 +11,7 @@ from lbnode.election.member import Member
 from lbnode.election.packet import RELEASE_PRIORITY, Datagram, Reason, Rejected, vrid_of
 from lbnode.model import Address
 
+_STRANGE = (Reason.UNSIGNED, Reason.TRAILER, Reason.KEY, Reason.SIGNATURE, Reason.OWN_ADDRESS, Reason.SENDER)
 HEARTBEATS = "heartbeats"  # where an interface's name stands for other drops
 
 
@@ -46,6 +47,8 @@ class Ears:
                     self._refuse_address(datagram.source)
                 except Rejected as error:
                     self.drops.count(vrrp.link.name, error)
+                    if isinstance(datagram, Datagram) and error.reason in _STRANGE and vrid == member.group.vrid:
+                        member.stranger = str(datagram.source), now_ns()
 
     def _hear_one(self, member: Member, datagram: Datagram) -> None:
         assert member.machine is not None

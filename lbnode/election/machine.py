@@ -149,6 +149,7 @@ class Machine:
         self.active_address: Address | None = None  # the current Active, when it is another node
         self.alarm = ""  # what the last advertisement says that does not fit our configuration
         self.epoch = 0  # of our ownership in the shared store, once it is known there; each takeover begins with 0
+        self.due = 0  # when the advertisement that is sent now should have left; 0 = it has no schedule
         self.refused = ""  # why we stay Backup although nobody is heard
         self.name_of: Callable[[Address], str] = str  # what people call the node with this VRRP address
         self._first_heard_at: int | None = None  # an advertisement in the first family
@@ -327,6 +328,7 @@ class Machine:
         self._events.append(Changed(self.state, reason))
 
     def _advertise(self, now: int, _reason: str, _: Advert | None) -> None:
+        self.due = self._adver_at
         on_schedule = self._adver_at + self.router.interval  # no drift...
         self._advertise_now(now)
         if on_schedule > now:  # ... and no burst

@@ -10,6 +10,7 @@ from typing import Any
 from lbnode.election.authentication import OFF, Authentication, Mode
 from lbnode.election.endpoint import Endpoint, Style
 from lbnode.election.fence import Evidence, Policy, refuses_takeover, refuses_to_hold
+from lbnode.election.figures import Lateness
 from lbnode.election.gateway import Gateways
 from lbnode.election.heartbeat import Conversation
 from lbnode.election.machine import CENTISECOND, SECOND, Machine, VirtualRouter
@@ -18,6 +19,8 @@ from lbnode.election.owner import Ownership
 from lbnode.election.packet import ChecksumForm
 from lbnode.election.placement import NOWHERE, Link
 from lbnode.model import Address, Role, Track, VipGroup, VrrpState
+
+STRANGER_FOR = 10 * SECOND  # that an unknown speaker is told about after its last word
 
 
 class Member:
@@ -40,6 +43,8 @@ class Member:
         self.gateways = Gateways()
         self.asked_for = 0  # the timer for which gateways and the store were asked, see Machine.ask_at
         self.ownership = Ownership()
+        self.lateness = Lateness()
+        self.stranger: tuple[str, int] = ("", 0)  # who speaks with our VRID and without our keys, and when
         self.failing: Mapping[str, str] = {}  # what the daemon looks at: track -> reason
         self.troubles: list[tuple[Track, str]] = []  # all that fails now, see `weigh`
 
@@ -193,7 +198,21 @@ class Member:
     def _interval_cs(self) -> int:
         return max(1, round(self.group.advert_interval_s * 100))
 
-    def role(self, address_problems: Iterable[str]) -> Role:
+    def alarms(self, now: int) -> list[str]:
+        """What others do wrong, or cannot hear."""
+        who, at = self.stranger
+        found = [
+            f"{n} does not hear us, though we hear it"
+            for n, t in self.conversations.items()
+            if t.is_deaf(now, self.patience)
+        ]
+        if who and now - at < STRANGER_FOR:
+            found.append(
+                f"{who} uses VRID {self.group.vrid}, too: another router, or a member whose keys differ from ours"
+            )
+        return found
+
+    def role(self, address_problems: Iterable[str], now: int) -> Role:
         machine = self.machine
         problems = [
             *address_problems,
@@ -204,7 +223,7 @@ class Member:
             self.authentication_problem,
         ]
         problems += [machine.refused, machine.alarm] if machine else []
-        problems += [self.endpoint.alarm]
+        problems += [self.endpoint.alarm, *self.alarms(now)]
         return Role(
             self.name,
             machine.state if machine else VrrpState.INITIALIZE,

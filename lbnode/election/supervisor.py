@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import lbnode
+from lbnode.election.figures import AdvertFigures
 from lbnode.election.lease import Leases
 from lbnode.election.messages import LEAVE, Setup, encode_line, groups_message, role_from, setup_message
 from lbnode.election.predecessor import Predecessor
@@ -43,6 +44,7 @@ class Election:
     def __init__(self, node: str, journal: Journal, run_dir: Path, setup: Setup | None = None) -> None:
         self.roles: Watched[Mapping[str, Role]] = Watched({})
         self.dropped: Counter[tuple[str, str]] = Counter()
+        self.figures: tuple[AdvertFigures, ...] = ()
         self._node = node
         self._journal = journal
         self._socket_path = run_dir / "election.sock"
@@ -259,6 +261,10 @@ class Election:
             self.dropped[dropped["interface"], dropped["reason"]] = dropped["count"]
             self._journal.record(
                 Kind.ELECTION, dropped["interface"], f"dropped {dropped['count']} invalid packets", dropped["message"]
+            )
+        elif "figures" in message:
+            self.figures = tuple(
+                AdvertFigures(one["group"], tuple(one["late"]), one["late_s"]) for one in message["figures"]
             )
         elif "warning" in message:
             self._journal.record(Kind.ELECTION, "election process", "warned", message["warning"])

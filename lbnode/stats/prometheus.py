@@ -8,13 +8,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from itertools import accumulate
 from typing import Protocol
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from lbnode.control import NodeStatus, ServerInfo, ServiceInfo
+from lbnode.election.figures import BUCKETS_S
 from lbnode.model import Counters, Severity, VrrpState
 from lbnode.watched import Watched
 
@@ -98,6 +106,22 @@ def _node(status: NodeStatus) -> Iterator[Metric]:
     for role in status.roles:
         vrrp.add_metric([role.group], _VRRP[role.state])
     yield vrrp
+
+    late = HistogramMetricFamily(
+        "lbnode_vrrp_advert_lateness_seconds", "How long after its time an advertisement left", labels=["group"]
+    )
+    for one in status.adverts:
+        totals = list(accumulate(one.late))
+        bounds = [*map(str, BUCKETS_S), "+Inf"]
+        late.add_metric([one.group], list(zip(bounds, totals, strict=True)), one.late_s)
+    yield late
+
+    dropped = CounterMetricFamily(
+        "lbnode_vrrp_dropped_packets", "VRRP packets and heartbeats refused", labels=["interface", "reason"]
+    )
+    for packets in status.vrrp_dropped:
+        dropped.add_metric([packets.interface, packets.reason], packets.count)
+    yield dropped
 
 
 def _dataplane(status: NodeStatus) -> Iterator[Metric]:

@@ -64,3 +64,15 @@ def test_moves_name_the_best_backup_that_is_reachable() -> None:
     assert render.moves({"nodes": nodes}, "gw1", ["front"]) == "front: gw1 -> gw2\n"
     assert render.moves({"nodes": nodes}, "gw1", ["front"], "gw3") == "front: gw1 -> gw3\n"
     assert render.moves({"nodes": nodes[:1]}, "gw1", ["front"]) == "front: stays at gw1, no other node is backup\n"
+
+
+def test_the_timeline_of_a_group_shows_its_nodes_and_its_events() -> None:
+    role = {"group": "front", "state": "active", "priority": 150, "since": 40.0, "reason": "released by gw1"}
+    status = {"time": 100.0, "nodes": [{"name": "gw2", "roles": [role]}]}
+    told = [("2026-11-23 21:34:46", {"node": "gw2", "message": "became active", "why": "released by gw1"})]
+    assert render.election("front", status, told) == (
+        "front\n"
+        "  NODE  ROLE    PRIORITY  SINCE      WHY\n"
+        "  gw2   active  150       1m00s ago  released by gw1\n"
+        "  2026-11-23 21:34:46  gw2  became active: released by gw1\n\n"
+    )

@@ -343,6 +343,7 @@ def test_nodes_with_one_key_elect_each_other_and_refuse_a_forged_advertisement(l
     for daemon in (a, b):
         until(lambda d=daemon: any("no authentication trailer" in event for event in d.events), "it is refused")
     assert lab.holds("a") and a.state == "active" and b.roles[-1]["active_address"] == "192.0.2.1"
+    until(lambda: "192.0.2.100 uses VRID 51, too" in a.problem, "and an alarm")
     with lab.never_both():
         a.kill(signal.SIGTERM)
         until(lambda: lab.holds("b"), "a signed release is heard")

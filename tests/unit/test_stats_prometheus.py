@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from lbnode.control import NodeStatus, ServerInfo, ServiceInfo
 from lbnode.dataplane.base import LeaseStatus, PlaneStatus
+from lbnode.election.figures import AdvertFigures, DroppedPackets
 from lbnode.model import Counters, Problem, Rates, Role, Severity, VrrpState
 from lbnode.stats.prometheus import CONTENT_TYPE, Source, render
 from lbnode.store.base import StoreHealth
@@ -159,3 +160,14 @@ def test_a_node_without_anything_still_answers() -> None:
     assert found["lbnode_problems", "error"] == 0
     assert not [key for key in found if key[0].startswith(("lbnode_server", "lbnode_service", "lbnode_sync"))]
     assert CONTENT_TYPE.startswith("text/plain")
+
+
+def test_lateness_of_advertisements_is_a_histogram_and_drops_have_their_reason() -> None:
+    figures = AdvertFigures("front", (5, 0, 2, 0, 0, 0, 0, 0, 1), 0.5)
+    found = samples(replace(STATUS, adverts=(figures,), vrrp_dropped=(DroppedPackets("eth0", "checksum", 3),)))
+    late = "lbnode_vrrp_advert_lateness_seconds"
+    assert found[f"{late}_bucket", "front", "0.0001"] == 5
+    assert found[f"{late}_bucket", "front", "0.001"] == 7
+    assert found[f"{late}_bucket", "front", "+Inf"] == found[f"{late}_count", "front"] == 8
+    assert found[f"{late}_sum", "front"] == 0.5
+    assert found["lbnode_vrrp_dropped_packets_total", "eth0", "checksum"] == 3
