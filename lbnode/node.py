@@ -192,6 +192,7 @@ class Node:
         found = await self._reconciler.adopt()
         wanted_targets: Targets | None = None
         desired: Desired | None = None
+        config: Config | None = None
         async for _ in changes_of(self._feed.resolution, self._verdicts, self._election.roles):
             resolution = self._feed.resolution.value
             if resolution is None:
@@ -199,7 +200,9 @@ class Node:
             known_targets, wanted_targets = wanted_targets, targets(resolution.config, wanted_targets)
             if known_targets is None or wanted_targets.by_service is not known_targets.by_service:
                 self._runner.set_targets(wanted_targets)
-            await self._set_groups(resolution.config)
+            if resolution.config is not config or self._lease_problem:
+                config = resolution.config
+                await self._set_groups(config)
             daemons = self._sync_daemons(resolution.config)
             desired = plan(resolution.config, self._verdicts.value, found, desired, daemons)
             self._desired.set(desired)

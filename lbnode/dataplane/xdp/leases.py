@@ -64,7 +64,7 @@ class Leases:
             had = {self._of[address] for address in addresses if address in self._of} - {*chosen.values()}
             if had:
                 chosen[name] = min(had)
-        free = (index for index in range(1, layout.LEASES_MAX) if index not in {*chosen.values()})
+        free = iter(sorted({*range(1, layout.LEASES_MAX)} - {*chosen.values()}))
         for name in groups.keys() - chosen.keys():
             index = next(free, None)
             if index is None:
