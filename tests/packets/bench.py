@@ -217,6 +217,12 @@ def client_of(vip: str) -> str:
     return CLIENT6 if ":" in vip else CLIENT
 
 
+def patched(packet: Packet, at: int, value: bytes) -> bytes:
+    """Its bytes, with others from offset `at` on."""
+    data = bytes(packet)
+    return data[:at] + value + data[at + len(value) :]
+
+
 def fragment6(packet: Packet, size: int, fragment_id: int = 77, *before: Packet) -> list[Packet]:
     """An IPv6 packet in pieces with `size` bytes each (RFC 8200 4.5); `before`: extension headers in every piece."""
     data, protocol = bytes(packet.payload), packet.nh

@@ -35,6 +35,7 @@ from tests.packets.bench import (
     Bench,
     answer,
     ether,
+    patched,
     tcp,
     udp,
 )
@@ -241,11 +242,6 @@ def test_what_is_not_looked_at_passes(bench: Bench, extension: Packet) -> None:
 
 
 # --- bad packets ------------------------------------------------------------------------------------------------
-
-
-def patched(packet: Packet, at: int, value: bytes) -> bytes:
-    data = bytes(packet)
-    return data[:at] + value + data[at + len(value) :]
 
 
 BAD = {

@@ -6,7 +6,7 @@ import pytest
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
 from lbnode.dataplane.base import DeleteService, PutServer, PutService
-from lbnode.dataplane.xdp.interfaces import Interface, choose, from_message, wanted
+from lbnode.dataplane.xdp.interfaces import Interface, beyond_xdp, choose, from_message, wanted
 from lbnode.dataplane.xdp.supported import check, check_hooks
 from lbnode.errors import Unsupported
 from lbnode.model import ForwardingMethod, ProgrammedServer, ProgrammedService, ServerId, ServiceId
@@ -47,6 +47,15 @@ def test_all_ethernet_interfaces_that_are_up_or_just_the_named_ones() -> None:
     assert not wanted(interface(master=7), ()), "the bridge carries the program, not its port"
     assert wanted(interface("front", up=False), ("front",))
     assert not wanted(interface(), ("front",))
+
+
+def test_one_interface_at_tcx_keeps_the_others_from_xdp_unless_it_is_their_vlan() -> None:
+    nic, vlan = interface("eth0", index=2), interface("eth0.5", index=3, kind="vlan", vlan=(2, 5))
+    bridge, above = interface("br0", index=4, kind="bridge"), interface("br0.6", index=5, kind="vlan", vlan=(4, 6))
+    assert beyond_xdp([(nic, "xdp"), (vlan, "tcx")]) == []
+    assert beyond_xdp([(nic, "xdp"), (vlan, "tcx"), (bridge, "tcx")]) == ["br0"]
+    assert beyond_xdp([(nic, "xdp"), (above, "tcx")]) == ["br0.6"]
+    assert beyond_xdp([(nic, "tcx"), (vlan, "tcx")]) == ["eth0", "eth0.5"]
 
 
 @pytest.mark.parametrize(("protocol", "vlan"), [(0x8100, (3, 5)), (0x88A8, None)], ids=["802.1Q", "802.1ad"])

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lbnode.dataplane.base import InterfaceStatus
 from lbnode.dataplane.xdp import syscall
-from lbnode.dataplane.xdp.interfaces import Attach, Interface, choose, wanted
+from lbnode.dataplane.xdp.interfaces import Attach, Interface, beyond_xdp, choose, wanted
 from lbnode.dataplane.xdp.links import Kind, Link, adopt, attach, has_tcx
 from lbnode.errors import DataPlaneError
 
@@ -79,8 +79,7 @@ class Attachments:
 
     def _attach(self, interface: Interface, all_of_them: Collection[Interface]) -> InterfaceStatus:
         mode, reason = self._choose(interface)
-        others = [(one.name, self._choose(one)[0]) for one in all_of_them]
-        if mode == "xdp" and (at_tcx := sorted(name for name, other in others if other == "tcx")):
+        if mode == "xdp" and (at_tcx := beyond_xdp([(one, self._choose(one)[0]) for one in all_of_them])):
             mode, reason = "tcx", f"{', '.join(at_tcx)} is served at tcx, and XDP could not send frames there"
         try:
             if mode == "xdp":

@@ -106,3 +106,12 @@ def choose(interface: Interface, attach: Attach) -> tuple[Literal["xdp", "tcx"],
     if reason := _SKB_DRIVERS.get(interface.driver):
         return "tcx", reason
     return "xdp", f"driver {interface.driver or 'unknown'}: tries native XDP"
+
+
+def beyond_xdp(chosen: Sequence[tuple[Interface, str]]) -> list[str]:
+    """Names of those at tcx that a program at XDP could not send frames by. `chosen`: interfaces with their hooks.
+
+    It sends by VLANs through the interface below, if that is at XDP (vlans.py).
+    """
+    at_xdp = {one.index for one, hook in chosen if hook == "xdp"}
+    return sorted(one.name for one, hook in chosen if hook == "tcx" and (one.vlan is None or one.vlan[0] not in at_xdp))

@@ -90,12 +90,7 @@ INLINE int translate_error4(void *ctx, const int hook, const struct packet *p, c
 	/* address and header checksum change together: their sum, and so the ICMP checksum, stays */
 	ip_set_addr(inner, source, new);
 	quote_replace2(icmp, &l4[source ? 0 : 1], to->port);
-	__u16 *check = NULL;
-	if (t->protocol == IPPROTO_UDP)
-		check = l4[3] ? (__u16 *)&l4[3] : NULL;
-	else if (t->protocol == IPPROTO_TCP && (void *)(l4 + 9) <= end &&
-		 p->length >= p->header + ICMP_HEADER + p->quoted_header + 18) /* the checksum is the ninth word */
-		check = (__u16 *)&l4[8];
+	__u16 *check = quoted_checksum(l4, end, p);
 	if (check) {
 		__u16 sum = *check;
 		csum_replace4(&sum, old, new);

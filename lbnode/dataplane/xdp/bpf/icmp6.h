@@ -21,6 +21,17 @@ INLINE int echo_reply6(void *ctx, const int hook, const struct packet *p)
 	return reflect(ctx, hook);
 }
 
+/* The checksum of the quoted packet that its ports and addresses count in; NULL: there is none, or it is not quoted. */
+INLINE __u16 *quoted_checksum(__be16 *l4, void *end, const struct packet *p)
+{
+	if (p->quoted.protocol == IPPROTO_UDP)
+		return l4[UDP_CHECK_AT / 2] ? &l4[UDP_CHECK_AT / 2] : NULL;
+	if (p->quoted.protocol != IPPROTO_TCP || (void *)(l4 + TCP_CHECK_AT / 2 + 1) > end ||
+	    p->length < p->header + ICMP_HEADER + p->quoted_header + TCP_CHECK_AT + 2)
+		return NULL;
+	return &l4[TCP_CHECK_AT / 2];
+}
+
 /* As translate_error4. */
 INLINE int translate_error6(void *ctx, const int hook, const struct packet *p, const struct rewrite *to)
 {
@@ -37,12 +48,7 @@ INLINE int translate_error6(void *ctx, const int hook, const struct packet *p, c
 	const bool source = to->source;
 	__be16 old_port = source ? t->source_port : t->target_port;
 	__u64 change = addr_delta(source ? &t->source : &t->target, &to->address, 6) + (__u16)~old_port + to->port;
-	__u16 *check = NULL;
-	if (t->protocol == IPPROTO_UDP)
-		check = l4[3] ? (__u16 *)&l4[3] : NULL;
-	else if (t->protocol == IPPROTO_TCP && (void *)(l4 + 9) <= end &&
-		 p->length >= p->header + ICMP_HEADER + p->quoted_header + 18) /* the checksum is the ninth word */
-		check = (__u16 *)&l4[8];
+	__u16 *check = quoted_checksum(l4, end, p);
 	__u64 whole = change + addr_delta(source ? &p->tuple.target : &p->tuple.source, &to->address, 6);
 	if (check) {
 		__u16 sum = *check;
