@@ -64,14 +64,15 @@ GLOBAL int group_scan(struct walk *w, __u32 index)
 		return 0;
 	for (__u32 i = 0; i < GROUP_MEMBERS; i++) {
 		__u32 member = group->member[i];
+		struct load load;
 		if (member == SLOT_EMPTY)
 			continue;
 		if (w->scheduler >= SCHED_LBLC && has_spare(member))
 			w->looked |= GROUP_SPARE;
-		if (!load_of(w->scheduler, member, &w->load))
+		if (!load_of(w->scheduler, member, &load))
 			continue;
-		if (w->looked & GROUP_NONE || less_loaded(&w->load, &w->best)) {
-			w->best = w->load;
+		if (w->looked & GROUP_NONE || less_loaded(&load, &w->best)) {
+			w->best = load; /* in memory of a map: what the verifier knew of it would multiply its work */
 			w->looked = (w->looked & GROUP_SPARE) | i;
 		}
 	}
@@ -95,9 +96,10 @@ static long group_step(__u32 i, struct walk **walk)
 	w->spare |= best & GROUP_SPARE;
 	if (!(best & GROUP_NONE)) {
 		__u32 member = group->member[best & (GROUP_MEMBERS - 1)];
-		if (load_of(w->scheduler, member, &w->load) &&
-		    (w->least.index == NO_SERVER || less_loaded(&w->load, &w->least)))
-			w->least = w->load;
+		struct load load;
+		if (load_of(w->scheduler, member, &load) &&
+		    (w->least.index == NO_SERVER || less_loaded(&load, &w->least)))
+			w->least = load;
 	}
 	w->group = group->next;
 	return !w->group;
