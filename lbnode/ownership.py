@@ -33,7 +33,6 @@ log = logging.getLogger(__name__)
 class Owner:
     node: str
     epoch: int
-    revision: int  # of the store, for the compare-and-swap
 
 
 class Ownership:
@@ -43,7 +42,7 @@ class Ownership:
         self._node = node
         self._store = store
         self._election = election
-        self._owners: Mapping[str, Owner] = {}
+        self._view = View(0)
         self._told: dict[str, Any] = {}  # what the process knows: questions and owners by key
         self._answers: dict[str, asyncio.Event] = {}  # by question
         self._seen = asyncio.Event()  # a view has come
@@ -57,27 +56,37 @@ class Ownership:
                 self._election.tell({"store": health.connected})
 
     def observe(self, view: View) -> None:
-        """Take in the newest view of the store."""
-        owners: dict[str, Owner] = {}
-        for key, entry in view.entries.items():
-            if not key.startswith(OWNERS):
-                continue
-            group, _, what = key.removeprefix(OWNERS).partition("/")
-            try:
-                document = json.loads(entry.value)
-                if what == "":
-                    owners[group] = Owner(str(document["node"]), int(document["epoch"]), entry.revision)
-                elif what == "question" and document["by"] != self._node:
-                    self._tell_once(key, {"question": {"group": group, "question": str(document["id"])}})
-                elif what == "answer" and (waiting := self._answers.get(document["id"])) is not None:
-                    waiting.set()
-            except (ValueError, KeyError, TypeError):
-                log.warning("%s is not understood (another version of lbnode?)", key)
-        self._owners = owners
-        for group, owner in owners.items():
-            self._tell_once(OWNERS + group, _owner_message(group, owner))
+        """Take in the newest view of the store. Only keys of our groups are looked at: there may be 100,000 others."""
+        self._view = view
+        for group in self._election.roles.value:
+            if (owner := self._owner(group)) is not None:
+                self._tell_once(OWNERS + group, _owner_message(group, owner))
+            question, answer = self._read(f"{OWNERS}{group}/question"), self._read(f"{OWNERS}{group}/answer")
+            if question.get("id") and question.get("by") != self._node:
+                told = {"question": {"group": group, "question": question["id"]}}
+                self._tell_once(f"{OWNERS}{group}/question", told)
+            if (waiting := self._answers.get(answer.get("id", ""))) is not None:
+                waiting.set()
         self._seen.set()
         self._seen = asyncio.Event()
+
+    def _owner(self, group: str) -> Owner | None:
+        document = self._read(OWNERS + group)
+        if not isinstance(document.get("node"), str) or not isinstance(document.get("epoch"), int):
+            return None
+        return Owner(document["node"], document["epoch"])
+
+    def _read(self, key: str) -> Mapping[str, Any]:
+        """Empty if the key is not there, or another version of lbnode wrote something that is not understood."""
+        entry = self._view.entries.get(key)
+        try:
+            document = json.loads(entry.value) if entry is not None else {}
+        except ValueError:
+            document = None
+        if not isinstance(document, dict):
+            log.warning("%s is not understood (another version of lbnode?)", key)
+            return {}
+        return document
 
     def _tell_once(self, key: str, message: dict[str, Any]) -> None:
         if self._told.get(key) != message:
@@ -107,7 +116,7 @@ class Ownership:
             return role is not None and role.state is VrrpState.ACTIVE
 
         while active():
-            owner, seen = self._owners.get(group), self._seen
+            owner, seen = self._owner(group), self._seen
             if owner is not None and owner.node == self._node:  # as before a restart
                 self._election.tell(_owner_message(group, owner))
                 return
@@ -125,12 +134,13 @@ class Ownership:
 
     async def _write(self, group: str, before: Owner | None) -> None:
         document = {"node": self._node, "epoch": before.epoch + 1 if before else 1, "since": round(time.time(), 3)}
-        guard = Expect(OWNERS + group, before.revision if before else 0)
+        known = self._view.entries.get(OWNERS + group)
+        guard = Expect(OWNERS + group, known.revision if known else 0)
         await self._store.txn({OWNERS + group: json.dumps(document)}, expect=[guard])
 
     async def _ask(self, group: str, within: float) -> None:
         """Ask the owner whether it lives, and tell the process; nothing if the store does not answer in time."""
-        owner = self._owners.get(group)
+        owner = self._owner(group)
         if owner is None or owner.node == self._node:
             self._answer(group, "", alive=False)
             return

@@ -354,8 +354,13 @@ def maintenance(arguments: argparse.Namespace, client: Client) -> int:
     resting = resting | {node} if arguments.switch == "on" else resting - {node}
     settings["maintenance"] = sorted(resting)
     if arguments.switch == "on":
-        groups = [role["group"] for role in _roles_of(status, node) if role["state"] == "active"]
-        print(render.moves(status, node, groups), end="")
+        held = [role["group"] for role in _roles_of(status, node) if role["state"] == "active"]
+        shared = known["document"].get("vip-groups", {})
+        groups = [group for group in held if len(shared.get(group, {}).get("priorities", ())) > 1]  # the rest stays
+        moves = render.moves(status, node, groups)
+        print(moves, end="")
+        if "no other node" in moves:
+            raise ApiError("nobody would hold what stays; nothing was changed", EXIT_FAILED)
     body = {"document": {"settings": settings}, "dry_run": arguments.dry_run, "expect_revision": known["revision"]}
     result = client.call("POST", "/api/v1/apply", body)
     print(render.changes(result["changes"]) or "unchanged\n", end="")

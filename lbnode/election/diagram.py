@@ -12,6 +12,7 @@ _LEADS_TO: dict[Action, VrrpState] = {
     Machine._yield_role: VrrpState.BACKUP,
     Machine._step_down: VrrpState.BACKUP,
     Machine._hand_over: VrrpState.BACKUP,
+    Machine._give_up: VrrpState.BACKUP,
     Machine._release: VrrpState.INITIALIZE,
     Machine._leave: VrrpState.INITIALIZE,
 }

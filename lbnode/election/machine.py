@@ -356,9 +356,13 @@ class Machine:
         self._leave(now, reason, None)
 
     def _hand_over(self, now: int, reason: str, _: Advert | None) -> None:
+        self._gave_way = True
+        self._give_up(now, reason, None)
+
+    def _give_up(self, now: int, reason: str, _: Advert | None) -> None:
         self._withdraw()
         self._send(RELEASE_PRIORITY, now)
-        self._gave_way, self._active_interval = True, self.router.interval
+        self._active_interval = self.router.interval
         self._become_backup(now, reason)
 
     def _leave(self, _now: int, reason: str, _: Advert | None) -> None:
@@ -497,6 +501,6 @@ TRANSITIONS: Mapping[tuple[VrrpState, Input], Action] = {
     (VrrpState.ACTIVE, Input.INFERIOR): Machine._assert_role,
     (VrrpState.ACTIVE, Input.DARK): Machine._step_down,
     (VrrpState.ACTIVE, Input.HANDOVER): Machine._hand_over,
-    (VrrpState.ACTIVE, Input.FENCED): Machine._hand_over,
+    (VrrpState.ACTIVE, Input.FENCED): Machine._give_up,
     (VrrpState.ACTIVE, Input.STOP): Machine._release,
 }

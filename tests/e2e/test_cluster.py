@@ -155,3 +155,28 @@ def test_all_etcd_members_down(lab: Lab) -> None:
     lab.wait_healthy("etcd1")
     put(lab, f"services/{WEB}/servers/{RS1}:80", {"weight": 5})
     until(lambda: observe.effective_weights(lab, "gw2", WEB)[RS1] == 5, "gw2 follows the store again")
+
+
+def test_maintenance_is_shown_then_done_and_refused_where_nobody_would_take_over(lab: Lab) -> None:
+    until(
+        lambda: "front: gw1 -> gw2" in lbctl(lab, "maintenance", "on", "--dry-run")[1], "gw1 knows that gw2 is backup"
+    )
+    assert observe.holders(lab, VIP) == ("gw1",)
+    assert "front: gw1 -> gw2\n" in lbctl(lab, "maintenance", "on")[1]
+    until(lambda: observe.holders(lab, VIP) == ("gw2",), "gw2 holds the addresses")
+    until(lambda: observe.role(lab, "gw1") == "initialize", "gw1 takes no part")
+    until(lambda: "maintenance" in lbctl(lab, "election", "front", node="gw2")[1], "gw2 shows why")
+    code, text = lbctl(lab, "maintenance", "on", node="gw2")
+    assert code == 1 and "nobody would hold what stays; nothing was changed" in text
+    assert "front: stays at gw2, no other node is backup" in text
+    lbctl(lab, "maintenance", "off")
+    until(lambda: observe.role(lab, "gw1") == "backup", "gw1 takes part again")
+    until(lambda: lbctl(lab, "failover", "front", "--to", "gw3", node="gw2")[0] == 1, "there is no gw3")
+    until(lambda: lbctl(lab, "failover", "front", "--to", "gw1", node="gw2")[0] == 0, "gw2 hands over to gw1")
+    until(lambda: observe.holders(lab, VIP) == ("gw1",), "gw1 holds the addresses")
+
+
+def lbctl(lab: Lab, *arguments: str, node: str = "gw1") -> tuple[int, str]:
+    """(exit code, what it printed)"""
+    done = lab.run(node, ["lbctl", *arguments], check=False)
+    return done.returncode, done.stdout + done.stderr

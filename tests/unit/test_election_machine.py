@@ -500,3 +500,12 @@ def test_a_named_successor_takes_over_at_once_and_the_others_wait_for_it(ours: b
     if not designation_first:
         machine.designate(ours, t)
     assert machine.get_timer() == (t if ours else t + 3 * I + (256 - 150) * I // 256)
+
+
+def test_one_that_had_to_give_up_preempts_again_as_configured() -> None:
+    machine, t = active(replace(ROUTER, preempt=True))
+    machine.fence(t + 1, "cut off: neither a peer nor the gateway is reachable")
+    for step in range(1, 20):
+        hear(machine, t + step * I, 50)
+        machine.handle_timer(t + step * I)
+    assert machine.state is VrrpState.ACTIVE

@@ -61,7 +61,7 @@ class MemoryStore:
     @property
     def owner(self) -> tuple[str, int] | None:
         entry = self.view.entries.get("owners/front")
-        document = json.loads(entry.value) if entry else None
+        document = json.loads(entry.value) if entry and entry.value.startswith("{") else None
         return (document["node"], document["epoch"]) if document else None
 
 
@@ -70,8 +70,9 @@ class Daemon:
 
     def __init__(self, name: str, store: MemoryStore) -> None:
         self.told: list[dict[str, Any]] = []
-        self.alive = True  # answers questions
+        self.alive = True  # its election process answers questions
         self.election = Election(name, Journal(name), Path("unused"))
+        self.becomes(VrrpState.BACKUP)
         self.election.tell = self._tell  # type: ignore[method-assign]
         self.ownership = Ownership(name, cast("Store", store), self.election)
         store.observers.append(self.ownership)
@@ -180,3 +181,10 @@ def test_the_process_asks_once_for_each_timer_and_not_at_all_while_the_owner_has
     assert known.answered(1) is True and known.alive
     assert not known.wants_to_ask(2, 6) and known.answered(2) is True
     assert known.wants_to_ask(3, 5 + ASK_AGAIN) and known.answered(3) is False
+
+
+async def test_a_record_that_nobody_understands_is_replaced(pair: tuple[MemoryStore, Daemon, Daemon]) -> None:
+    store, a, _b = pair
+    await store.txn({"owners/front": "not JSON", "owners/front/question": "[]"})
+    a.becomes(VrrpState.ACTIVE)
+    await until(lambda: store.owner == ("a", 1))

@@ -135,7 +135,7 @@ class Cluster:
             self.at(self.network.delay(), self.processes[node.number].serve)
 
     def hand_over(self, node: Node) -> None:
-        """The operator's `lbctl handover`."""
+        """The operator's `lbctl failover`."""
         if node.awake:
             self.processes[node.number].hand_over()
             self.processes[node.number].serve()
