@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from lbnode.dataplane.base import PlaneStatus
 from lbnode.election.figures import AdvertFigures, DroppedPackets
+from lbnode.explanation import Explanation, Question
 from lbnode.journal import Event, Journal
 from lbnode.model import IPIP, Connection, Counters, Netmask, Problem, Rates, Role, Tunnel
 from lbnode.store.base import StoreHealth
@@ -160,6 +161,10 @@ class Control(Protocol):
     async def zero(self, service_id: str | None) -> None: ...
 
     def connections(self) -> AsyncIterator[Sequence[Connection]]: ...
+
+    async def explain(self, question: Question) -> Explanation:
+        """See lbnode.dataplane.base.DataPlane."""
+        ...
 
     def events_since(self, seq: int, limit: int) -> Sequence[Event]: ...
 

@@ -17,6 +17,7 @@ from lbnode.config.resolve import Resolution, resolve
 from lbnode.control import ChangeRequest, ChangeResult, NodeStatus, ServiceInfo
 from lbnode.dataplane.base import DataPlane
 from lbnode.errors import StoreConflict
+from lbnode.explanation import Explanation, Question
 from lbnode.feed import ConfigFeed
 from lbnode.journal import Event, Journal, Kind
 from lbnode.model import Connection, ServiceId
@@ -129,6 +130,9 @@ class NodeControl:
 
     def connections(self) -> AsyncIterator[Sequence[Connection]]:
         return self._plane.connections()
+
+    async def explain(self, question: Question) -> Explanation:
+        return await self._plane.explain(question)
 
     def events_since(self, seq: int, limit: int) -> Sequence[Event]:
         return self.journal.since(seq, limit)

@@ -10,6 +10,7 @@ from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
 from lbnode.control import ChangeRequest, ChangeResult, Control, NodeStatus, ServiceInfo
+from lbnode.explanation import Explanation, Question
 from lbnode.model import Connection, Problem
 from web.encode import encode
 from web.errors import Refused, invalid
@@ -22,6 +23,7 @@ from web.schemas import (
     Done,
     EventList,
     EventsQuery,
+    ExplainQuery,
     HandoverQuery,
     ServerPatch,
     ServiceList,
@@ -144,6 +146,14 @@ async def connections(request: web.Request) -> web.StreamResponse:
         await response.write(b"".join(encode(entry) + b"\n" for entry in chunk))
         chunk = await anext(chunks, None)
     return response
+
+
+async def explain(request: web.Request) -> web.Response:
+    try:
+        query = ExplainQuery.model_validate(dict(request.query))
+    except ValidationError as error:
+        raise invalid("query", error) from None
+    return reply(await request.app[CONTROL].explain(Question.parse(**query.model_dump())))
 
 
 async def events(request: web.Request) -> web.Response:
@@ -276,6 +286,18 @@ ROUTES: tuple[tuple[Operation, Handler], ...] = (
             errors=(500,),
         ),
         connections,
+    ),
+    (
+        Operation(
+            "GET",
+            V1 + "/explain",
+            "explain",
+            "What would become of a packet, and why; nothing changes by it",
+            Explanation,
+            query=ExplainQuery,
+            errors=(400, 404, 500),
+        ),
+        explain,
     ),
     (
         Operation(

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from lbnode.control import ServiceInfo
+from lbnode.explanation import MAX_LENGTH
 from lbnode.journal import Event
 from lbnode.model import MAX_WEIGHT, Problem
 from lbnode.tuning.kernel import SysctlFinding
@@ -66,6 +67,19 @@ class HandoverQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     to: str = ""  # the node that shall take over; empty: the best one
+
+
+class ExplainQuery(BaseModel):
+    """One packet, as it would come in."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    protocol: Literal["tcp", "udp", "sctp"]
+    source: str = Field(description="ADDRESS:PORT of its sender.")
+    target: str = Field(description="ADDRESS:PORT it is for.")
+    interface: str = Field(default="", description="It comes in here; empty = where answers to its sender leave.")
+    mark: int = Field(default=0, ge=0, lt=2**32, description="Firewall mark.")
+    length: int = Field(default=0, ge=0, le=MAX_LENGTH, description="Bytes of the IP packet; 0 = headers alone.")
 
 
 @dataclass(frozen=True, slots=True)

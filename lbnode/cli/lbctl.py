@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from lbnode.cli import render
 from lbnode.cli.client import EXIT_FAILED, EXIT_NOT_FOUND, EXIT_USAGE, ApiError, Client, segment
@@ -48,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def output(sub: argparse.ArgumentParser, *, watch: bool = True) -> None:
         sub.add_argument("-o", "--output", choices=("table", "json", "yaml"), default="table")
+        sub.set_defaults(watch=False)
         if watch:
             sub.add_argument("-w", "--watch", action="store_true", help="show again at every change, until Ctrl-C")
 
@@ -90,6 +92,18 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SOURCE",
         help="[NODE=]FILE of keepalived, one for each gateway; or the word ipvsadm, then a file; - is standard input",
     )
+    explain_ = verb(
+        "explain",
+        explain,
+        "what this node would do with a packet now, and why: the data plane's own program says it. Nothing changes",
+    )
+    explain_.add_argument("protocol", choices=("tcp", "udp", "sctp"))
+    explain_.add_argument("source", help="ADDRESS:PORT of its sender (IPv6: [ADDRESS]:PORT)")
+    explain_.add_argument("target", help="ADDRESS:PORT that it is for")
+    explain_.add_argument("--interface", metavar="IF", default="", help="it comes in here (default: its sender's way)")
+    explain_.add_argument("--mark", type=int, metavar="N", default=0, help="firewall mark")
+    explain_.add_argument("--length", type=int, metavar="BYTES", default=0, help="of the IP packet (default: headers)")
+    output(explain_, watch=False)
     events_ = verb("events", events, "the journal: what happened, to what, and why")
     events_.add_argument("-n", "--lines", type=int, default=50)
     events_.add_argument("-w", "--watch", action="store_true", help="go on with new events, until Ctrl-C")
@@ -154,6 +168,13 @@ def _services(client: Client, wanted: str | None) -> list[Any]:
     if wanted is not None:
         return [client.get(f"/api/v1/services/{segment(wanted)}")]
     return list(client.get("/api/v1/services")["services"])
+
+
+def explain(arguments: argparse.Namespace, client: Client) -> int:
+    names = ("protocol", "source", "target", "interface", "mark", "length")
+    query = urlencode({name: getattr(arguments, name) for name in names if getattr(arguments, name)})
+    path = f"/api/v1/explain?{query}"
+    return _show(arguments, client, "explain", lambda: client.get(path), lambda data, _: render.explanation(data))
 
 
 def events(arguments: argparse.Namespace, client: Client) -> int:

@@ -280,3 +280,36 @@ def election(group: str, status: Json, timeline: Iterable[tuple[str, Json]]) -> 
     for clock, item in timeline:
         text += f"  {clock}  {item['node']}  {item['message']}{': ' if item['why'] else ''}{item['why']}\n"
     return text + "\n"
+
+
+def explanation(item: Json) -> str:
+    """What would become of a packet: the decision first, then what it rests on."""
+    hop = item["next_hop"]
+    facts = [
+        ("packet", f"{item['packet']}, in by {item['interface']} ({item['hook']})"),
+        ("verdict", f"{item['verdict']} ({item['reason']})"),
+        ("service", f"{item['service']}, scheduler {item['scheduler']}" if item["service"] else ""),
+        ("connection", item["connection"]),
+        ("server", f"{item['server']}, {item['forward']}" if item["server"] else ""),
+        ("next hop", _next_hop(hop) if hop else ""),
+        ("counters", ", ".join(f"{name} +{count}" for name, count in item["counters"].items())),
+    ]
+    text = f"{item['question']}\n{item['text']}\n\n"
+    text += "".join(f"  {name:<11} {value}\n" for name, value in facts if value)
+    for name, title in (("before", "as it comes in"), ("after", "as it leaves"), ("answer", "what its sender gets")):
+        if item[name]:
+            text += f"\n  {title}\n" + "".join(f"    {line}\n" for line in item[name])
+    if item["candidates"]:
+        rows = [
+            (one["server"], str(one["weight"]), str(one["active"]), str(one["inactive"]), one["why_not"] or "yes")
+            for one in item["candidates"]
+        ]
+        text += "\n" + table(("SERVER", "WEIGHT", "ACTIVE", "INACTIVE", "MAY BE CHOSEN"), rows, "  ")
+        if item["candidates_left_off"]:
+            text += f"  and {item['candidates_left_off']} more\n"
+    return text + "".join(f"\nnote: {note}\n" for note in item["notes"])
+
+
+def _next_hop(hop: Json) -> str:
+    to = " ".join(part for part in (hop["address"], hop["mac"] or "(not resolved)") if part)
+    return f"{to} by {hop['interface']}" if hop["interface"] else to

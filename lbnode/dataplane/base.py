@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from lbnode.explanation import Explanation, Question
 from lbnode.model import (
     Address,
     Connection,
@@ -146,6 +147,13 @@ class DataPlane(Protocol):
 
     def connections(self) -> AsyncIterator[Sequence[Connection]]:
         """All tracked connections in chunks (one entry per connection, both NAT directions together)."""
+        ...
+
+    async def explain(self, question: Question) -> Explanation:
+        """What would become of a packet now, and why; nothing changes by it, no table and no counter.
+
+        KeyError: its interface is not served. Unsupported: this data plane cannot say.
+        """
         ...
 
     # VIP leases. The data plane drops what is for an address without lease, also ARP and neighbour solicitations.

@@ -21,7 +21,8 @@ from lbnode.dataplane.base import (
     SetSysctls,
     SetTimeouts,
 )
-from lbnode.errors import DataPlaneError
+from lbnode.errors import DataPlaneError, Unsupported
+from lbnode.explanation import Explanation, Question
 from lbnode.model import (
     SCHEDULERS,
     Address,
@@ -222,6 +223,9 @@ class FakePlane:
     async def connections(self) -> AsyncIterator[Sequence[Connection]]:
         if self.kernel.connections:
             yield tuple(self.kernel.connections.values())
+
+    async def explain(self, question: Question) -> Explanation:  # noqa: ARG002
+        raise Unsupported("a data plane in memory forwards no packets: only the XDP/tcx data plane explains them")
 
     async def changed_records(self, limit: int) -> bytes:
         keys = list(self.kernel.changed)[:limit]

@@ -76,3 +76,47 @@ def test_the_timeline_of_a_group_shows_its_nodes_and_its_events() -> None:
         "  gw2   active  150       1m00s ago  released by gw1\n"
         "  2026-11-23 21:34:46  gw2  became active: released by gw1\n\n"
     )
+
+
+def test_an_explanation_begins_with_the_decision() -> None:
+    text = render.explanation(
+        {
+            "question": "tcp 203.0.113.5:40000 -> 192.0.2.10:80",
+            "packet": "TCP SYN",
+            "interface": "eth0",
+            "hook": "tcx",
+            "verdict": "to-server",
+            "reason": "new-connection",
+            "text": "a new connection: the scheduler rr chooses 198.51.100.11:80",
+            "service": "tcp:192.0.2.10:80",
+            "scheduler": "rr",
+            "connection": "",
+            "server": "198.51.100.11:80",
+            "forward": "direct",
+            "next_hop": {"interface": "eth1", "address": "198.51.100.11", "mac": ""},
+            "before": ["IPv4 203.0.113.5 -> 192.0.2.10"],
+            "after": [],
+            "answer": [],
+            "candidates": [
+                {"server": "198.51.100.11:80", "weight": 1, "active": 0, "inactive": 2, "why_not": "weight 0"},
+            ],
+            "candidates_left_off": 3,
+            "counters": {"no-neighbour": 1},
+            "notes": ["mark left out"],
+        }
+    )
+    assert text == (
+        "tcp 203.0.113.5:40000 -> 192.0.2.10:80\n"
+        "a new connection: the scheduler rr chooses 198.51.100.11:80\n\n"
+        "  packet      TCP SYN, in by eth0 (tcx)\n"
+        "  verdict     to-server (new-connection)\n"
+        "  service     tcp:192.0.2.10:80, scheduler rr\n"
+        "  server      198.51.100.11:80, direct\n"
+        "  next hop    198.51.100.11 (not resolved) by eth1\n"
+        "  counters    no-neighbour +1\n\n"
+        "  as it comes in\n    IPv4 203.0.113.5 -> 192.0.2.10\n\n"
+        "  SERVER            WEIGHT  ACTIVE  INACTIVE  MAY BE CHOSEN\n"
+        "  198.51.100.11:80  1       0       2         weight 0\n"
+        "  and 3 more\n\n"
+        "note: mark left out\n"
+    )

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +38,15 @@ def until(condition: Callable[[], Any], what: str, deadline_s: float = DEADLINE_
 
 
 class Daemon:
-    """One lbnoded with its own directories below `root`. `toml` is added to its node.toml."""
+    """One lbnoded with its own directories below `root`. `toml` is added to its node.toml.
 
-    def __init__(self, root: Path, node: str = "gw1", toml: str = "", plane: str = "fake") -> None:
+    prefix: of its command line: `ip netns exec ...`.
+    """
+
+    def __init__(
+        self, root: Path, node: str = "gw1", toml: str = "", plane: str = "fake", prefix: Sequence[str] = ()
+    ) -> None:
+        self.prefix = prefix
         self.root = root
         self.log = root / "log"
         self.port = free_port()
@@ -56,7 +62,7 @@ class Daemon:
     def start(self) -> None:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "lbnode", "--config", str(self.config)], stdout=log, stderr=log
+                [*self.prefix, sys.executable, "-m", "lbnode", "--config", str(self.config)], stdout=log, stderr=log
             )
         until(lambda: self.running() and self.status(), f"lbnoded answers; its log: {self.text()}")
 

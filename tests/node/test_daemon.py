@@ -106,6 +106,8 @@ def test_lbctl_apply_diff_drain_weight(daemon: Daemon, tmp_path: Path) -> None:
         assert WEB in daemon.run("lbctl", "get", "services", "-o", output).stdout
     assert "embedded connected" in daemon.run("lbctl", "status").stdout
     assert daemon.run("lbctl", "top", "-n", "1").returncode == 0
+    explained = daemon.run("lbctl", "explain", "tcp", "198.51.100.7:40000", "192.0.2.10:80")
+    assert explained.returncode == 1 and "only the XDP/tcx data plane" in explained.stderr
 
 
 def test_a_bad_document_names_file_line_and_column_and_changes_nothing(daemon: Daemon, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lbnode.dataplane.xdp import counts, layout, records, settings
+from lbnode.dataplane.xdp.explain import table
 from lbnode.dataplane.xdp.plane import OBJECT
 from lbnode.model import (
     Address,
@@ -74,7 +75,8 @@ SIZES = {
     "record": records.RECORD_SIZE,
     "records_args": 24,
     "sweep_args": 8,
-    "bucket": 512,
+    "bucket": table.BUCKET_SIZE,
+    "conn": table.CONN_SIZE,
 }
 
 

@@ -25,6 +25,7 @@ from lbnode.control import (
 )
 from lbnode.dataplane.base import InterfaceStatus, LeaseStatus, PlaneStatus
 from lbnode.errors import ConfigError, StoreConflict, StoreUnavailable
+from lbnode.explanation import Explanation, Question
 from lbnode.journal import Event, Journal, Kind
 from lbnode.model import Connection, Counters, L4Protocol, Problem, Rates, Role, VrrpState
 from lbnode.store.base import StoreHealth
@@ -287,6 +288,12 @@ class FakeControl(Control):
                 )
                 for port in range(chunk * 3, chunk * 3 + 3)
             ]
+
+    async def explain(self, question: Question) -> Explanation:
+        if question.interface not in ("", "eth0"):
+            raise KeyError(f"interface {question.interface} does not exist here")
+        self.requests.append(("explain", question))
+        return Explanation(str(question), "UDP", "eth0", "tcx", "dropped", "no-server", "no server takes it")
 
     def events_since(self, seq: int, limit: int) -> Sequence[Event]:
         return self.journal.since(seq, limit)

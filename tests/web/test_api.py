@@ -117,6 +117,19 @@ async def test_connections_that_cannot_be_read(api: Client, control: FakeControl
     assert "EPERM" in await error_of(await api.get("/api/v1/connections"), 500, "data-plane")
 
 
+async def test_explain(api: Client, control: FakeControl) -> None:
+    path = "/api/v1/explain?protocol=udp&source=%5B2001:db8::7%5D:40000&target=%5B2001:db8::10%5D:53"
+    body = await (await api.get(path + "&mark=7&length=900")).json()
+    assert (body["verdict"], body["reason"]) == ("dropped", "no-server")
+    assert body["question"] == "udp [2001:db8::7]:40000 -> [2001:db8::10]:53"
+    ((what, question),) = control.requests
+    assert what == "explain" and (question.mark, question.length) == (7, 900)
+    assert "eth9" in await error_of(await api.get(path + "&interface=eth9"), 404, "not-found")
+    assert "length" in await error_of(await api.get(path + "&length=99999"), 400, "bad-request")
+    path = "/api/v1/explain?protocol=tcp&source=192.0.2.1&target=192.0.2.10:80"
+    assert "source" in await error_of(await api.get(path), 400, "config")
+
+
 async def test_events(api: Client, control: FakeControl) -> None:
     for number in range(5):
         control.set_health(WEB, "198.51.100.31:80", "down" if number % 2 else "up", f"reason {number}")

@@ -49,7 +49,8 @@ from lbnode.dataplane.ipvs.translate import (
     to_service,
 )
 from lbnode.dataplane.xdp.guard import LeaseGuard
-from lbnode.errors import DataPlaneError
+from lbnode.errors import DataPlaneError, Unsupported
+from lbnode.explanation import Explanation, Question
 from lbnode.model import (
     Address,
     Connection,
@@ -314,6 +315,12 @@ class IpvsPlane:
                 raise explain_daemon(daemon, error.errno or 0) from None
             return error.errno
         return 0
+
+    async def explain(self, question: Question) -> Explanation:  # noqa: ARG002
+        raise Unsupported(
+            "not on IPVS: the kernel's ip_vs has no way to try a packet. `lbctl get connections` lists what it tracks, "
+            "`lbctl get` the servers; only the XDP/tcx data plane explains packets"
+        )
 
     async def changed_records(self, limit: int) -> bytes:  # noqa: ARG002
         return b""

@@ -37,6 +37,11 @@ class Leases:
         """For struct server: the lease of a service's address (None: it matches a firewall mark), 0 = none needed."""
         return layout.LEASE_OF_TARGET if address is None else self._of.get(address, 0)
 
+    def group_of(self, address: Address) -> str:
+        """The VIP group that an address is served under; empty: under none."""
+        index = self._of.get(address)
+        return next((name for name, one in self.groups.items() if one == index), "")
+
     def set_groups(self, groups: Mapping[str, Collection[Address]]) -> set[Address]:
         """Serve the addresses of these groups under a lease each, any other without. Returns those that changed.
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -51,10 +51,12 @@ def _library() -> ctypes.CDLL:
         ("bpf_object__next_map", pointer, pointer, pointer),
         ("bpf_program__name", string, pointer),
         ("bpf_program__fd", number, pointer),
+        ("bpf_program__set_autoload", number, pointer, ctypes.c_bool),
         ("bpf_map__name", string, pointer),
         ("bpf_map__fd", number, pointer),
         ("bpf_map__set_max_entries", number, pointer, ctypes.c_uint32),
         ("bpf_map__set_pin_path", number, pointer, string),
+        ("bpf_map__reuse_fd", number, pointer, number),
     ):
         function = getattr(lib, name)
         function.restype, function.argtypes = result, arguments
@@ -87,7 +89,8 @@ class LoadedObject:
     """A loaded BPF object: descriptors of its programs and maps by name, valid until `close`.
 
     Maps named in `pins` are taken from their pin path if something is pinned there (libbpf refuses a pin whose type
-    or sizes differ), and pinned there otherwise. `max_entries` overrides map sizes.
+    or sizes differ), and pinned there otherwise. `max_entries` overrides map sizes. `shared`: descriptors of maps to
+    take instead of new ones. `only`: programs to load; the others are left out.
     """
 
     def __init__(
@@ -96,6 +99,8 @@ class LoadedObject:
         *,
         pins: Callable[[str], Path | None],
         max_entries: Mapping[str, int] | None = None,
+        shared: Mapping[str, int] | None = None,
+        only: Collection[str] | None = None,
     ) -> None:
         if not path.exists():
             raise DataPlaneError(
@@ -119,13 +124,21 @@ class LoadedObject:
                 pin = pins(name)
                 if pin is not None:
                     lib.bpf_map__set_pin_path(item, str(pin).encode())
+            for name, fd in (shared or {}).items():
+                if lib.bpf_map__reuse_fd(maps[name], fd) != 0:
+                    raise _failure(f"map {name!r} cannot be shared", ctypes.get_errno())
+            programs = {
+                lib.bpf_program__name(item).decode(): item for item in _walk(lib.bpf_object__next_program, self._object)
+            }
+            for name, item in programs.items():
+                if only is not None and name not in only:
+                    lib.bpf_program__set_autoload(item, False)
             code = lib.bpf_object__load(self._object)
             if code != 0:
                 raise _failure(f"{path} was refused by the kernel", -code)
             self.maps = {name: int(lib.bpf_map__fd(item)) for name, item in maps.items()}
             self.programs = {
-                lib.bpf_program__name(item).decode(): int(lib.bpf_program__fd(item))
-                for item in _walk(lib.bpf_object__next_program, self._object)
+                name: int(lib.bpf_program__fd(item)) for name, item in programs.items() if only is None or name in only
             }
         except BaseException:
             self.close()

@@ -128,6 +128,16 @@ class Neighbours:
         this node's own."""
         return self._sources.get(address)
 
+    def interfaces(self) -> tuple[Interface, ...]:
+        """All links that are there now."""
+        return tuple(self._links.values())
+
+    async def towards(self, address: Address) -> tuple[int, Address] | None:
+        """(ifindex, neighbour) by which the kernel sends to any address now; None: it has no route but to itself."""
+        async with AsyncIPRoute() as query:
+            route = await self._route(query, address)
+        return (route.ifindex, route.via) if route is not None else None
+
     # --- following the kernel --------------------------------------------------------------------------------
 
     async def _follow(self, ready: asyncio.Event) -> None:

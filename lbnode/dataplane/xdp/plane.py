@@ -30,6 +30,7 @@ from lbnode.dataplane.base import (
 from lbnode.dataplane.xdp import counts, layout, links, settings, supported, syscall
 from lbnode.dataplane.xdp.attachments import Attachments
 from lbnode.dataplane.xdp.exchange import Exchange, aged
+from lbnode.dataplane.xdp.explain.explainer import Explainer
 from lbnode.dataplane.xdp.interfaces import Attach, Interface, wanted
 from lbnode.dataplane.xdp.libbpf import LoadedObject
 from lbnode.dataplane.xdp.maps import Map, mount_bpffs, unmount_bpffs
@@ -38,6 +39,7 @@ from lbnode.dataplane.xdp.records import RECORD_LAYOUT, RECORD_SIZE, unpack_reco
 from lbnode.dataplane.xdp.tables import Tables
 from lbnode.dataplane.xdp.vlans import Vlans
 from lbnode.errors import DataPlaneError, Unsupported
+from lbnode.explanation import Explanation, Question
 from lbnode.model import Address, Connection, Programmed, ServiceCounters, ServiceId, Timeouts
 
 _log = logging.getLogger(__name__)
@@ -85,6 +87,7 @@ class XdpPlane:
         self._object: LoadedObject | None = None
         self._neighbours: Neighbours | None = None
         self._attachments: Attachments | None = None
+        self._explainer: Explainer | None = None
         self._adopted = False
         # Records whose service or server was not there: (kept until, as they were when, records)
         self._unknown: list[tuple[float, float, bytes]] = []
@@ -171,11 +174,15 @@ class XdpPlane:
         self._tables = Tables(self._maps, time.monotonic, self._neighbours)
         self._attachments = Attachments(self._pins, self._names, self._attach, programs)
         self._vlans = Vlans(self._maps)
+        self._explainer = Explainer(self._object_path, self._maps, self._tables, self._neighbours, self._attachments)
         self._attachments.adopt()
         await self._tables.load()
         await self._neighbours.start()
 
     async def close(self, *, unload: bool = False) -> None:
+        if self._explainer is not None:
+            await self._explainer.close()
+            self._explainer = None
         if self._neighbours is not None:
             await self._neighbours.stop(release=unload)
             self._neighbours = None
@@ -343,6 +350,11 @@ class XdpPlane:
             for start in range(0, len(records), 512):
                 yield [one.connection(timeouts) for one in records[start : start + 512]]
                 await asyncio.sleep(0)
+
+    async def explain(self, question: Question) -> Explanation:
+        self._opened()
+        assert self._explainer is not None
+        return await self._explainer.explain(question, self._config.timeouts)
 
     # --- synchronisation -------------------------------------------------------------------------------------
 

@@ -1,0 +1,228 @@
+"""explain: the decision that it names is the one that the live program then takes, and asking changes nothing."""
+
+from __future__ import annotations
+
+import struct
+from ipaddress import ip_address
+
+import pytest
+from scapy.layers.inet import TCP, UDP
+from scapy.layers.l2 import Dot1Q, Ether
+from scapy.layers.sctp import SCTP
+
+from lbnode.dataplane.xdp.explain import probe
+from lbnode.dataplane.xdp.explain.explainer import Arrival, rehearse, tell
+from lbnode.dataplane.xdp.interfaces import Interface
+from lbnode.dataplane.xdp.plane import OBJECT
+from lbnode.explanation import Explanation, NextHop, Question
+from lbnode.model import Timeouts, Tunnel, TunnelType
+from tests.packets.bench import (
+    CLIENT,
+    CLIENT6,
+    CLIENT_ROUTER_MAC,
+    DIRECT,
+    SERVER6,
+    SERVER_MAC,
+    TUNNEL,
+    VIP,
+    VIP6,
+    Bench,
+    udp,
+)
+from tests.packets.checksums import wrong_checksums
+
+pytestmark = pytest.mark.root
+
+# All that a packet could change; the programs' working memory, which holds the last packet anyway, aside.
+STATE = (
+    *("conns", "replies", "gauges", "groups", "cursors", "clock", "affinity", "fragments", "changed", "changed_ends"),
+    *("events", "server_stats", "service_stats", "services", "servers", "slots", "leases", "config", "vips", "leased"),
+)
+
+
+def state(bench: Bench) -> dict[str, list[tuple[bytes, bytes]]]:
+    return {name: list(bench.maps[name].batches()) for name in STATE}
+
+
+def ask(bench: Bench, protocol: str, source: str, target: str, *, interface: str = "front", mark: int = 0,
+        length: int = 0) -> Explanation:  # fmt: skip
+    """As `lbctl explain` does; whatever the answer, the live maps are byte for byte what they were."""
+    question = Question.parse(protocol, source, target, interface, mark, length)
+    links = [
+        Interface(index, name, "veth", "", True, True, bytes.fromhex(mac.replace(":", "")), 1500, 0)
+        for name, (index, mac) in bench.wire.interfaces.items()
+    ]
+    link = next(one for one in links if one.name == interface)
+    at = Arrival(interface, "xdp" if bench.entry == "xdp" else "tcx", link.index, link.mac)
+    before = state(bench)
+    with bench.wire.inside():
+        done = rehearse(OBJECT, bench.maps, question, at, bench.config.timeouts)
+    told = tell(bench.maps, bench.tables, question, at, done, bench.config.timeouts, links)
+    assert state(bench) == before
+    return told
+
+
+def ask_tcp(bench: Bench, port: int = 40000, length: int = 0) -> Explanation:
+    return ask(bench, "tcp", f"{CLIENT}:{port}", f"{VIP}:80", length=length)
+
+
+@pytest.mark.parametrize("entry", ["xdp"])
+@pytest.mark.parametrize(
+    "scheduler", ["rr", "wrr", "lc", "wlc", "sed", "nq", "sh", "mh", "dh", "fo", "ovf", "lblc", "lblcr"]
+)
+def test_it_names_the_server_that_the_next_connection_gets(bench: Bench, scheduler: str) -> None:
+    service = bench.service(scheduler=scheduler)
+    for last in range(11, 15):
+        bench.server(service, f"198.51.100.{last}:80", weight=last % 3 + 1)
+    for port in range(40000, 40005):
+        bench.connect(port)
+    told = ask_tcp(bench, 40005)
+    assert (told.verdict, told.reason, told.scheduler) == ("to-server", "new-connection", scheduler)
+    assert told.service == str(service) and told.packet == "TCP SYN" and told.connection == "new, SYN_RECV"
+    assert sum(one.active for one in told.candidates) == 5
+    out = bench.connect(40005)
+    assert told.server == f"{out.ip.dst}:80"
+    assert told.after[1].startswith(f"IPv4 {CLIENT} -> {out.ip.dst}, TTL 63")
+    assert told.next_hop == NextHop("back", "", SERVER_MAC)
+
+
+def test_a_tracked_connection_and_its_reply(bench: Bench) -> None:
+    service = bench.service()
+    bench.server(service)
+    bench.server(service, "198.51.100.12:80")
+    at_server = bench.establish(40000)
+    told = ask_tcp(bench)
+    assert (told.verdict, told.reason, told.packet) == ("to-server", "connection", "TCP ACK")
+    assert told.server == f"{at_server.dst}:80" and told.connection.startswith(
+        "in the table: ESTABLISHED, expires in 900 s"
+    )
+    assert told.candidates == ()  # nothing was scheduled
+    reply = ask(bench, "tcp", told.server, f"{CLIENT}:40000", interface="back")
+    assert (reply.verdict, reply.reason, reply.service) == ("to-client", "reply", str(service))
+    assert reply.after[1].startswith(f"IPv4 {VIP} -> {CLIENT}, TTL 63")
+    assert reply.next_hop == NextHop("front", "", CLIENT_ROUTER_MAC)
+
+
+@pytest.mark.parametrize("entry", ["xdp"])
+def test_an_entry_whose_time_is_over_counts_for_nothing(bench: Bench) -> None:
+    service = bench.service()
+    bench.server(service)
+    bench.establish(40000)
+    bench.configure(timeouts=Timeouts(tcp_s=1))
+    bench.now_ms += 5000
+    bench.maps["clock"].put_index(0, struct.pack("=II", bench.now_ms, 0))  # no pass of the sweeper yet
+    told = ask_tcp(bench)
+    assert (told.reason, told.packet) == ("new-connection", "TCP SYN")
+
+
+def test_nothing_serves_it(bench: Bench) -> None:
+    service = bench.service()
+    bench.server(service)
+    other_port = ask(bench, "tcp", f"{CLIENT}:40000", f"{VIP}:81")
+    assert (other_port.verdict, other_port.reason, other_port.after) == ("passed", "no-service", ())
+    assert "tcp:192.0.2.10:80" in other_port.text
+    no_reply = ask(bench, "tcp", "198.51.100.11:80", f"{CLIENT}:9", interface="back")
+    assert (no_reply.verdict, no_reply.reason) == ("passed", "not-a-vip")
+    assert "is a server of tcp:192.0.2.10:80" in no_reply.notes[0]
+
+
+def test_no_server_takes_it(bench: Bench) -> None:
+    service = bench.service()
+    bench.server(service, weight=0)
+    bench.server(service, "198.51.100.12:80", upper=1)
+    bench.connect(39999)
+    told = ask_tcp(bench)
+    assert (told.verdict, told.reason, told.server) == ("dropped", "no-server", "")
+    assert told.answer[-1] == "ICMP port unreachable" and told.after == ()
+    assert [one.why_not.split(":")[0] for one in told.candidates] == ["weight 0", "overloaded"]
+
+
+@pytest.mark.parametrize("entry", ["tc"])
+def test_the_lease_has_ended(bench: Bench) -> None:
+    service = bench.service()
+    bench.server(service)
+    bench.tables.set_leases({"web": [ip_address(VIP)]})
+    told = ask_tcp(bench)
+    assert (told.verdict, told.reason, told.service) == ("dropped", "no-lease", str(service))
+    assert "VIP group web" in told.text
+    bench.maps["leases"].put_index(bench.tables.leases.groups["web"], struct.pack("=Q", 1 << 63))
+    assert ask_tcp(bench).verdict == "to-server"
+
+
+@pytest.mark.parametrize(
+    ("tunnel", "names"),
+    [
+        (Tunnel(), ["IPv4 198.51.100.1 -> 198.51.100.11", f"IPv4 {CLIENT} -> {VIP}", "TCP"]),
+        (Tunnel(TunnelType.GRE), ["IPv4 198.51.100.1 -> 198.51.100.11", "GRE", f"IPv4 {CLIENT} -> {VIP}", "TCP"]),
+        (Tunnel(TunnelType.GUE, 6080), ["IPv4 198.51.100.1", "UDP port", "GUE", f"IPv4 {CLIENT} -> {VIP}", "TCP"]),
+    ],
+)
+@pytest.mark.parametrize("entry", ["xdp"])
+def test_a_tunnel_and_what_does_not_fit_through_it(bench: Bench, tunnel: Tunnel, names: list[str]) -> None:
+    service = bench.service()
+    bench.server(service, forward=TUNNEL, tunnel=tunnel)
+    told = ask_tcp(bench)
+    assert (told.verdict, told.forward) == ("to-server", f"tunnel ({tunnel.type})")
+    assert len(told.after) == len(names) + 1
+    for line, name in zip(told.after[1:], names, strict=True):
+        assert line.startswith(name)
+    if tunnel.type is TunnelType.IPIP:
+        told = ask_tcp(bench, length=1500)
+        assert (told.verdict, told.reason) == ("dropped", "too-big")
+        assert "1500 bytes, of which 20" in told.text and told.answer[-1] == "ICMP fragmentation needed"
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "udp", "sctp"])
+def test_ipv6(bench: Bench, protocol: str) -> None:
+    service = bench.service(f"{protocol}:[{VIP6}]:80")
+    bench.server(service, f"[{SERVER6}]:8080")
+    told = ask(bench, protocol, f"[{CLIENT6}]:40000", f"[{VIP6}]:80")
+    assert (told.verdict, told.server, told.service) == ("to-server", f"[{SERVER6}]:8080", str(service))
+    assert told.after[1].startswith(f"IPv6 {CLIENT6} -> {SERVER6}, hop limit 63")
+    assert told.after[2].startswith(f"{protocol.upper()} port 40000 -> 8080")
+
+
+def test_the_next_hop_is_not_resolved(bench: Bench) -> None:
+    service = bench.service()
+    bench.server(service, "198.51.100.77:80", hop=False)
+    told = ask_tcp(bench)
+    assert (told.verdict, told.server, told.next_hop) == ("to-server", "198.51.100.77:80", NextHop("", "", ""))
+    assert "not resolved" in told.text
+
+
+@pytest.mark.parametrize("entry", ["tc"])
+def test_a_firewall_mark_and_a_persistent_client(bench: Bench) -> None:
+    service = bench.service("fwmark:7", persistent_s=300)
+    bench.server(service)
+    bench.server(service, "198.51.100.12:80")
+    told = ask(bench, "udp", f"{CLIENT}:40000", f"{VIP}:53", mark=7)
+    assert (told.service, told.reason) == ("fwmark:7", "new-connection") and "a new one" in told.connection
+    first = bench.send(udp(40001), mark=7).ip.dst
+    told = ask(bench, "udp", f"{CLIENT}:40002", f"{VIP}:53", mark=7)
+    assert told.server.startswith(first) and "persistence keeps" in told.text and "that is there" in told.connection
+
+
+@pytest.mark.parametrize("entry", ["xdp"])
+def test_direct_routing_and_a_deleted_server(bench: Bench) -> None:
+    service = bench.service()
+    server = bench.server(service, forward=DIRECT)
+    told = ask_tcp(bench)
+    assert told.forward == "direct" and told.after[1].startswith(f"IPv4 {CLIENT} -> {VIP}, TTL 63")
+    bench.connect(40000)
+    bench.remove(service, server)
+    told = ask_tcp(bench)
+    assert (told.verdict, told.reason, told.service) == ("dropped", "server-gone", str(service))
+
+
+def test_packets_that_are_asked_about_are_whole() -> None:
+    for protocol, layer in (("tcp", TCP), ("udp", UDP), ("sctp", SCTP)):
+        for source, target in (("198.51.100.7:40000", f"{VIP}:80"), ("[2001:db8::7]:40000", f"[{VIP6}]:80")):
+            for length in (0, 101, 1500):
+                question = Question.parse(protocol, source, target, "", 0, length)
+                for known in (False, True):
+                    frame = probe.frame(question, bytes(6), known=known, vlan=5)
+                    assert wrong_checksums(frame[18:]) == []
+                    packet = Ether(frame)
+                    assert packet[Dot1Q].vlan == 5 and packet[layer].sport == 40000 and packet[layer].dport == 80
+                    if length and protocol != "sctp":
+                        assert len(frame) - 18 == length
