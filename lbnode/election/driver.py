@@ -26,7 +26,7 @@ from lbnode.election.dual import DualPath
 from lbnode.election.ears import Ears
 from lbnode.election.lease import Leases
 from lbnode.election.machine import Machine
-from lbnode.election.member import Member
+from lbnode.election.member import Member, why_unauthenticated
 from lbnode.election.messages import Setup
 from lbnode.election.netlink import open_monitor
 from lbnode.election.parent import Parent
@@ -63,6 +63,7 @@ class Driver:
         self._configured = False
         self._scan_at: int | None = None
         self._scanned_at = 0
+        self._notes: dict[str, str] = {}  # by group, what was said about its authentication
         self._figures_at = 0
         self._leave_reason = ""
         self._succession = Succession()
@@ -274,6 +275,10 @@ class Driver:
             member.reconfigure(group, self._node, self._setup)
         for member in self._members.values():
             self._actions.dual.converse(member, now_ns())
+            why = why_unauthenticated(member.group, self._setup)
+            if why and self._notes.get(member.name) != why:
+                self.warn(f"advertisements of VIP group {member.name} are not authenticated: {why}")
+            self._notes[member.name] = why
         self._scan_at = now_ns()
 
     def _stop(self, member: Member, reason: str) -> None:

@@ -249,3 +249,13 @@ def authentication_for(group: VipGroup, setup: Setup) -> tuple[Authentication, s
     if mode is not Mode.OFF and not setup.keys:
         return OFF, f"authentication is {mode}, but node.toml has no keys: set [election] keys_file, or [sync] key_file"
     return Authentication(mode, setup.keys, send_key, fresh=True), ""
+
+
+def why_unauthenticated(group: VipGroup, setup: Setup) -> str:
+    """Why "auto" is off in a group with several members; "" = it is on, or the operator has decided."""
+    if group.authentication != "auto" or len(group.priorities) < 2:
+        return ""
+    if not setup.keys:
+        return "this node has no key; give all members one: [sync] key_file, or [election] keys_file"
+    strangers = ", ".join(sorted(group.priorities.keys() - setup.nodes))
+    return f"{strangers} is not among the [sync] peers of this node" if strangers else ""
