@@ -116,6 +116,20 @@ def test_indexes_of_deleted_servers_are_found_when_none_is_left(bench: Bench) ->
 
 
 @pytest.mark.parametrize("entry", ["xdp"], indirect=True)
+def test_a_deletion_that_finds_no_room_changes_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = bench.service(scheduler="wlc")
+    server = bench.server(service, "198.51.100.11:80")
+    bench.server(service, "198.51.100.12:80", weight=0)
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.tables._ranges, "take", lambda length, now: None)
+        with pytest.raises(DataPlaneError, match="no room for 1 scheduler slots"):
+            bench.remove(service, server)
+    assert bench.connect().ip.dst == "198.51.100.11"
+    bench.remove(service, server)
+    assert bench.send(tcp(40001)).ip.src == VIP, "refused"
+
+
+@pytest.mark.parametrize("entry", ["xdp"], indirect=True)
 def test_every_scheduler_after_every_other(bench: Bench) -> None:
     """Lists, tables and groups of the one before are given back."""
     service = bench.service()

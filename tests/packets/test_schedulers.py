@@ -84,6 +84,17 @@ def test_the_least_loaded_of_many_is_the_one_that_a_scan_finds(bench: Bench, sch
         open_ports.append(port)
 
 
+@pytest.mark.parametrize("left", [0, 20, 49])
+def test_who_is_left_of_many_is_found(bench: Bench, left: int) -> None:
+    """In whichever group: there are more groups than servers now."""
+    service = bench.service(scheduler="wlc")
+    servers = [bench.server(service, f"198.51.100.{11 + at}:80") for at in range(50)]
+    for at, server in enumerate(servers):
+        if at != left:
+            bench.remove(service, server)
+    assert bench.connect().ip.dst == str(servers[left].address)
+
+
 def weighted_round_robin(weights: Sequence[int]) -> Iterator[int]:
     """ip_vs_wrr.c: positions in the list. The current weight that the first server left behind is the least one."""
     divisor = math.gcd(*weights)

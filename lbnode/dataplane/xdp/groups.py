@@ -49,6 +49,10 @@ class Groups:
     def remove(self, index: int, server: int) -> None:
         self._change(index, server, SLOT_EMPTY)
 
+    def put_back(self, index: int, server: int) -> None:
+        """Undo `remove`."""
+        self._change(index, SLOT_EMPTY, server)
+
     def drop(self, first: int) -> None:
         """The chain of a service that names it no more."""
         while first:

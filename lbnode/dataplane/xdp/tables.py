@@ -223,7 +223,12 @@ class Tables:
             return
         if server.group:
             self._groups.remove(server.group, server.index)
-        self._write_lists(service, [one for one in service.servers.values() if one is not server])
+        try:
+            self._write_lists(service, [one for one in service.servers.values() if one is not server])
+        except DataPlaneError:
+            if server.group:
+                self._groups.put_back(server.group, server.index)
+            raise
         server.group = 0
         self._forget(service, server)
         self._trash.empty()

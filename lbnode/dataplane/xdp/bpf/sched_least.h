@@ -114,7 +114,7 @@ INLINE __u32 schedule_least(const struct service *s, struct walk *w)
 	w->spare = 0;
 	w->least.index = NO_SERVER;
 	if (w->group)
-		bpf_loop(s->list_len & 0xffff, group_step, &w, 0);
+		bpf_loop(map_size(&groups), group_step, &w, 0); /* some may have lost all their members */
 	return w->least.index;
 }
 
