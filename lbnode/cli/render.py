@@ -129,6 +129,12 @@ def status(node: Json, now: float) -> str:
     drops = ", ".join(f"{reason} {count}" for reason, count in sorted(plane["drops"].items()) if count)
     if drops:
         lines.append(f"  dropped   {drops}\n")
+    events = ", ".join(f"{event} {count}" for event, count in sorted(plane["events"].items()) if count)
+    if events:
+        lines.append(f"  counted   {events}\n")
+    if packets := sum(plane["cpu_packets"]):
+        shares = ", ".join(f"{cpu}: {100 * one / packets:.0f} %" for cpu, one in enumerate(plane["cpu_packets"]) if one)
+        lines.append(f"  CPUs      {shares} of {quantity(packets)} packets\n")
     if node["roles"]:
         lines.append("\n" + roles(node["roles"], now, plane["leases"]))
     if node["sync"]:

@@ -109,6 +109,8 @@ class PlaneStatus:
     adopted: bool  # True if this process found the data plane already loaded and took it over
     sync_daemons: Mapping[str, SyncDaemon] = field(default_factory=dict)  # the kernel's that run: "master", "backup"
     leases: Sequence[LeaseStatus] = ()  # of the VIP groups that have one
+    events: Mapping[str, int] = field(default_factory=dict)  # what else the data plane counts, since load
+    cpu_packets: Sequence[int] = ()  # of balanced connections, by CPU; at the last reading of the counters
 
 
 class DataPlane(Protocol):

@@ -132,6 +132,27 @@ def _dataplane(status: NodeStatus) -> Iterator[Metric]:
     for reason, packets in sorted(plane.drops.items()):
         drops.add_metric([reason], packets)
     yield drops
+    events = CounterMetricFamily(
+        "lbnode_dataplane_events",
+        "What the data plane counts beside packets dropped",
+        labels=["event"],
+    )
+    for event, packets in sorted(plane.events.items()):
+        events.add_metric([event], packets)
+    yield events
+    failures = CounterMetricFamily(
+        "lbnode_connection_insert_failures",
+        "New connections without room in the table: dropped, or forwarded by hash without an entry (untracked)",
+        labels=["outcome"],
+    )
+    for outcome, found in (("dropped", plane.drops.get("table-full")), ("untracked", plane.events.get("untracked"))):
+        if found is not None:
+            failures.add_metric([outcome], found)
+    yield failures
+    load = CounterMetricFamily("lbnode_cpu_packets", "Packets of balanced connections by CPU", labels=["cpu"])
+    for cpu, packets in enumerate(plane.cpu_packets):
+        load.add_metric([str(cpu)], packets)
+    yield load
     leases = GaugeMetricFamily(
         "lbnode_vip_lease_seconds", "Until the node stops serving the VIP group; 0 or less: it has", labels=["group"]
     )

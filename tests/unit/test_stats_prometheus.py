@@ -63,8 +63,10 @@ STATUS = NodeStatus(
         (),
         30,
         1000,
-        {"table_full": 9, "no_route": 0},
+        {"table-full": 9, "no-route": 0},
         adopted=False,
+        events={"untracked": 4, "evicted": 2},
+        cpu_packets=(70, 0),
         leases=(LeaseStatus("front", 0.18), LeaseStatus("back", -3.0), LeaseStatus("broken", None)),
     ),
     roles=(
@@ -117,8 +119,14 @@ def test_every_figure_comes_back() -> None:
         ("lbnode_vrrp_state", "broken"): 0,
         ("lbnode_connection_table_entries",): 30,
         ("lbnode_connection_table_size",): 1000,
-        ("lbnode_dataplane_drops_total", "table_full"): 9,
-        ("lbnode_dataplane_drops_total", "no_route"): 0,
+        ("lbnode_dataplane_drops_total", "table-full"): 9,
+        ("lbnode_dataplane_drops_total", "no-route"): 0,
+        ("lbnode_dataplane_events_total", "evicted"): 2,
+        ("lbnode_dataplane_events_total", "untracked"): 4,
+        ("lbnode_connection_insert_failures_total", "dropped"): 9,
+        ("lbnode_connection_insert_failures_total", "untracked"): 4,
+        ("lbnode_cpu_packets_total", "0"): 70,
+        ("lbnode_cpu_packets_total", "1"): 0,
         ("lbnode_sync_in_sync", "gw2"): 1,
         ("lbnode_sync_lag_seconds", "gw2"): 0.25,
         ("lbnode_sync_sent_records_total", "gw2"): 100,
@@ -155,9 +163,10 @@ def test_unknown_values_have_no_sample() -> None:
 
 
 def test_a_node_without_anything_still_answers() -> None:
-    bare = replace(STATUS, roles=(), sync=(), problems=(), dataplane=replace(STATUS.dataplane, drops={}))
+    bare = replace(STATUS, roles=(), sync=(), problems=(), dataplane=replace(STATUS.dataplane, drops={}, events={}))
     found = samples(bare, ())
     assert found["lbnode_problems", "error"] == 0
+    assert not [key for key in found if key[0].startswith("lbnode_connection_insert")]
     assert not [key for key in found if key[0].startswith(("lbnode_server", "lbnode_service", "lbnode_sync"))]
     assert CONTENT_TYPE.startswith("text/plain")
 

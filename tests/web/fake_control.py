@@ -136,6 +136,8 @@ def sample_status(node: str = "gw1") -> NodeStatus:
             connections=1482,
             connections_max=1_048_576,
             drops={"no-server": 0, "bad-checksum": 2},
+            events={"no-neighbour": 3, "evicted": 0},
+            cpu_packets=(30_000, 10_000),
             adopted=False,
             leases=(LeaseStatus("front", 0.18),),
         ),

@@ -149,7 +149,11 @@ function createProblem(problem) {
 function details(status) {
   const now = nodeNow();
   const plane = status.dataplane;
-  const drops = Object.entries(plane.drops).filter(([, packets]) => packets);
+  const counted = (of) => Object.entries(of).filter(([, packets]) => packets)
+    .map(([name, packets]) => `${name} ${count(packets)}`).join(", ") || "none";
+  const packets = plane.cpu_packets.reduce((total, one) => total + one, 0);
+  const shares = plane.cpu_packets.map((one, cpu) => [cpu, one]).filter(([, one]) => one)
+    .map(([cpu, one]) => `CPU ${cpu}: ${((100 * one) / packets).toFixed(0)} %`);
   const rows = [
     ["Software", `lbnode ${status.version}, started ${dateTime(status.started)} (${duration(now - status.started)} ago)`],
     ["Store", `${status.store.kind} ${status.store.endpoint}, ${status.store.connected ? "connected" : "not connected"} since ${dateTime(status.store.since)} ${status.store.problem}`],
@@ -158,7 +162,9 @@ function details(status) {
     ...Object.entries(plane.sync_daemons).map(([name, daemon]) => [`Sync daemon (${name})`,
       `on ${daemon.interface}, id ${daemon.syncid}, group ${daemon.group} port ${daemon.port}`]),
     ...(status.foreign.length ? [["Foreign services", status.foreign.join(", ")]] : []),
-    ["Dropped packets", drops.length ? drops.map(([reason, packets]) => `${reason} ${count(packets)}`).join(", ") : "none"],
+    ["Dropped packets", counted(plane.drops)],
+    ...(Object.keys(plane.events).length ? [["Other events", counted(plane.events)]] : []),
+    ...(packets ? [["Packets by CPU", `${shares.join(", ")} of ${count(packets)}`]] : []),
     ...status.roles.map((role) => [`VIP group ${role.group}`, `${role.state}, priority ${role.priority}, since ${dateTime(role.since)}: ${role.reason}${lease(plane, role)}`]),
     ...status.sync.map((peer) => [`Synchronisation with ${peer.name}`,
       `${peer.state} (${peer.address}), ${count(peer.sent_records)} records sent, ${count(peer.received_records)} received, lag ${duration(peer.lag_s)}` +

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -39,3 +40,25 @@ def unpack_counters(per_cpu: bytes, gauge: Gauge | None = None) -> Counters:
 def unpack_event(per_cpu: bytes) -> int:
     """One element of map `events` over all CPUs. ENTRIES counts up and down, so the values are signed."""
     return sum(value for (value,) in struct.iter_unpack("=q", per_cpu))
+
+
+class CpuPackets:
+    """Packets of balanced connections by CPU, both directions, out of the services' counters.
+
+    Those are zeroed now and then, and given to other services; `total` only grows.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[int, tuple[int, ...]] = {}  # by index of the service
+        self.total: tuple[int, ...] = ()
+
+    def update(self, stats: Mapping[int, bytes]) -> None:
+        """`stats`: elements of map `service_stats` by index, of all services that there are."""
+        new: dict[int, tuple[int, ...]] = {}
+        for index, per_cpu in stats.items():
+            packets = tuple(incoming + outgoing for _, incoming, outgoing, _, _ in struct.iter_unpack("=5Q", per_cpu))
+            before = self._seen.get(index, (0,) * len(packets))
+            grown = [now - then if now >= then else now for now, then in zip(packets, before, strict=True)]
+            self.total = tuple(map(sum, zip(self.total or (0,) * len(packets), grown, strict=True)))
+            new[index] = packets
+        self._seen = new

@@ -137,6 +137,11 @@ class Event(IntEnum):
     DROP_CLAIM = 26
     DROP_BUNDLE = 27
 
+    @property
+    def label(self) -> str:
+        """For people and /metrics: `no-server` of DROP_NO_SERVER."""
+        return self.name.removeprefix("DROP_").lower().replace("_", "-")
+
 
 FIRST_DROP = 16
 

@@ -89,6 +89,7 @@ class XdpPlane:
         self._attachments: Attachments | None = None
         self._explainer: Explainer | None = None
         self._adopted = False
+        self._cpu_packets = counts.CpuPackets()
         # Records whose service or server was not there: (kept until, as they were when, records)
         self._unknown: list[tuple[float, float, bytes]] = []
         self._unknown_due = False
@@ -259,17 +260,16 @@ class XdpPlane:
     async def status(self) -> PlaneStatus:
         _, attachments = self._opened()
         events = self._maps["events"]
-        drops = {
-            event.name.removeprefix("DROP_").lower().replace("_", "-"): counts.unpack_event(events.get_index(event))
-            for event in layout.Event
-            if event >= layout.FIRST_DROP
-        }
+        counted = {event: counts.unpack_event(events.get_index(event)) for event in layout.Event}
+        entries = counted.pop(layout.Event.ENTRIES)
         return PlaneStatus(
             kind="xdp",
             interfaces=[self._with_marks(one) for one in attachments.status()],
-            connections=counts.unpack_event(events.get_index(layout.Event.ENTRIES)),
+            connections=entries,
             connections_max=self._maps["conns"].info.max_entries * layout.BUCKET_WAYS,
-            drops=drops,
+            drops={event.label: count for event, count in counted.items() if event >= layout.FIRST_DROP},
+            events={event.label: count for event, count in counted.items() if event < layout.FIRST_DROP},
+            cpu_packets=self._cpu_packets.total,
             adopted=self._adopted,
             leases=self._tables.leases.status(),
         )
@@ -303,6 +303,7 @@ class XdpPlane:
         highest = max((index for one in servers.values() for index in one.values()), default=-1) + 1
         server_stats = await self._column("server_stats", highest)
         gauges = await self._column("gauges", highest)
+        self._cpu_packets.update({index: service_stats[index] for index in services.values()})
         result: dict[ServiceId, ServiceCounters] = {}
         for turn, (key, index) in enumerate(services.items(), 1):
             each = {

@@ -77,7 +77,7 @@ def explain(question: Question, frame: bytes, known: Entry | None, traces: Trace
         reason="",
         text="",
         before=headers.describe(frame),
-        counters={name(event): count for event, count in traces.events.items()},
+        counters={event.label: count for event, count in traces.events.items()},
         notes=tuple(_notes(question, known, scene)),
     )
     index = traces.server if traces.server is not None else known.server if known is not None else None
@@ -97,11 +97,6 @@ def explain(question: Question, frame: bytes, known: Entry | None, traces: Trace
     if traces.server is None or server is None:
         return _passed(base, question, traces, service, scene)
     return _forwarded(base, known, traces, service, server, scene)
-
-
-def name(event: Event) -> str:
-    """`DROP_NO_SERVER` is `no-server` for those who read, as in `lbctl status` and /metrics."""
-    return event.name.removeprefix("DROP_").lower().replace("_", "-")
 
 
 def _service(question: Question, server: layout.Server | None, scene: Scene) -> Service | None:
@@ -175,7 +170,7 @@ def _dropped(
     return replace(
         base,
         verdict="dropped",
-        reason=name(event),
+        reason=event.label,
         text=text,
         answer=headers.describe(traces.frame) if answered else (),
     )
