@@ -40,7 +40,7 @@ from lbnode.errors import ConfigError, DataPlaneError
 from lbnode.feed import ConfigFeed
 from lbnode.journal import Journal, Kind
 from lbnode.membership import Membership
-from lbnode.model import Config, Problem, Settings, Severity, SyncDaemon, VrrpState, parse_endpoint
+from lbnode.model import Config, Problem, Severity, SyncDaemon, VrrpState, parse_endpoint
 from lbnode.node_control import NodeControl
 from lbnode.overview import Facts, overview
 from lbnode.ownership import Ownership
@@ -287,7 +287,7 @@ class Node:
 
     def _report_status(self, plane: PlaneStatus) -> None:
         resolution = self._feed.resolution.value
-        problems = (*resolution.problems, *self._problems_here(resolution.config.settings)) if resolution else ()
+        problems = (*resolution.problems, *self._problems_here(resolution.config)) if resolution else ()
         event, problem = self._table_alarm.look(plane)
         if event is not None:
             self.journal.record(Kind.DATAPLANE, "connections", *event)
@@ -326,14 +326,19 @@ class Node:
             )
         )
 
-    def _problems_here(self, settings: Settings) -> Iterator[Problem]:
-        """What of the settings cannot be in force on this node."""
+    def _problems_here(self, config: Config) -> Iterator[Problem]:
+        """What of the configuration cannot be in force on this node."""
+        settings = config.settings
         for name, status in self._reconciler.status.value.items():
             if status.error and name.startswith("settings"):
                 yield Problem("settings", name.partition("/")[2], status.error)
         if self._config.dataplane.kind == "auto" and settings.dataplane not in ("auto", self._kind):
             message = f"this node drives {self._kind}, the settings say {settings.dataplane}"
             yield Problem("settings", "dataplane", message, "restart lbnoded", Severity.WARNING)
+        for group in config.vip_groups.values():
+            if group.policy == "consistency" and self._ownership is None and len(group.priorities) > 1:
+                message = "consistency needs etcd, which names the owner; this node's store knows no other node"
+                yield Problem(f"vip-groups/{group.name}", "policy", message, "", Severity.WARNING)
         if self._kind == "ipvs" and self._config.sync.listen and self._sync_interface is None:
             message = f"no interface has the address of {self._config.sync.listen}, so ip_vs's sync daemons cannot run"
             yield Problem("node.toml", "sync.listen", message, "use an address of this node")

@@ -93,7 +93,7 @@ class Actions:
         """Those that are due, on the interface and from the address that VRRP uses."""
         link = member.placement.link
         prober = self.probers.get(link.index) if link else None
-        for address, mac in member.gateways.questions(now) if prober else ():
+        for address, mac in member.gateways.questions(now):  # also while there is no prober: their time has passed
             source = next((s for s in member.placement.sources if s.version == address.version), None)
             if prober is not None and source is not None:
                 prober.ask(source, address, mac)

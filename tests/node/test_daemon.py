@@ -139,6 +139,13 @@ FAULTS = [
 ]
 
 
+def test_a_policy_that_needs_etcd_is_doubted_without(daemon: Daemon) -> None:
+    group = {"vrid": 51, "addresses": ["192.0.2.10/24"], "priorities": {"gw8": 100, "gw9": 50}, "policy": "consistency"}
+    put(daemon, "vip-groups/first", group)
+    (problem,) = until(lambda: daemon.status()["problems"], "the problem is reported")
+    assert (problem["where"], problem["field"], problem["severity"]) == ("vip-groups/first", "policy", "warning")
+
+
 @pytest.mark.parametrize(("key", "text", "named"), FAULTS)
 def test_a_bad_value_is_reported_by_key_and_unloads_nothing(daemon: Daemon, key: str, text: str, named: str) -> None:
     put(daemon, "vip-groups/first", {"vrid": 51, "addresses": ["192.0.2.10/24"], "priorities": {"gw9": 100}})
