@@ -176,6 +176,18 @@ def test_maintenance_is_shown_then_done_and_refused_where_nobody_would_take_over
     until(lambda: observe.holders(lab, VIP) == ("gw1",), "gw1 holds the addresses")
 
 
+def test_metrics_tell_how_late_advertisements_leave(lab: Lab) -> None:
+    command = ["curl", "-s", "--unix-socket", "/run/lbnode/api.sock", "http://node/metrics"]
+
+    def sent() -> float | None:
+        lines = lab.run("gw1", command).stdout.splitlines()
+        found = [line for line in lines if line.startswith('lbnode_vrrp_advert_lateness_seconds_count{group="front"}')]
+        return float(found[0].split()[1]) if found else None
+
+    before = until(sent, "the histogram is there")
+    until(lambda: (sent() or 0.0) > before + 10, "it grows with each advertisement")
+
+
 def lbctl(lab: Lab, *arguments: str, node: str = "gw1") -> tuple[int, str]:
     """(exit code, what it printed)"""
     done = lab.run(node, ["lbctl", *arguments], check=False)
