@@ -67,3 +67,19 @@ async def test_every_tunnel_carries_traffic(lab: Lab, tmp_path: Path, inner: int
         assert {reason for reason, count in status.drops.items() if count} == {"too-big"}
         total = (await plane.counters())[services[0]].total
         assert total.packets_in > 0 and total.packets_out == 0, "answers bypass the gateway"
+
+
+@pytest.mark.parametrize("lab", ["auto"], indirect=True)
+async def test_bundles_that_cannot_get_checksums_are_dropped_and_counted(lab: Lab, tmp_path: Path) -> None:
+    """The kernel cuts them behind the program, and would send each segment with the whole bundle's checksum."""
+    tunnel = Tunnel(TunnelType.GRE, 0, TunnelChecksum.FULL)
+    async with lab.plane(tmp_path) as plane:
+        await programmed(plane, "rr", replace(server(1, forward="tunnel"), tunnel=tunnel))
+        with lab.connect() as sock:
+            assert ask(sock) == "rs1"
+            sock.sendall(bytes(50_000))
+
+            async def counted() -> bool:
+                return (await plane.status()).drops["bundle"] > 0
+
+            await until(counted, "a bundle is counted")
