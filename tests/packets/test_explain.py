@@ -27,6 +27,7 @@ from tests.packets.bench import (
     VIP,
     VIP6,
     Bench,
+    tcp,
     udp,
 )
 from tests.packets.checksums import wrong_checksums
@@ -180,6 +181,12 @@ def test_ipv6(bench: Bench, protocol: str) -> None:
     assert (told.verdict, told.server, told.service) == ("to-server", f"[{SERVER6}]:8080", str(service))
     assert told.after[1].startswith(f"IPv6 {CLIENT6} -> {SERVER6}, hop limit 63")
     assert told.after[2].startswith(f"{protocol.upper()} port 40000 -> 8080")
+    assert bench.send(udp(vip=VIP6, dport=80) if protocol == "udp" else tcp(vip=VIP6)).verdict != "drop"
+    if protocol != "sctp":
+        told = ask(bench, protocol, f"[{CLIENT6}]:40000", f"[{VIP6}]:80")
+        assert told.reason == "connection"
+        told = ask(bench, protocol, f"[{SERVER6}]:8080", f"[{CLIENT6}]:40000", interface="back")
+        assert told.reason == "reply" and told.after[1].startswith(f"IPv6 {VIP6} -> {CLIENT6}")
 
 
 def test_the_next_hop_is_not_resolved(bench: Bench) -> None:

@@ -129,25 +129,27 @@ def test_an_entry_is_found_by_both_its_tuples() -> None:
     client, vip, server = ip_address("203.0.113.5"), ip_address("192.0.2.10"), ip_address("198.51.100.11")
     inward = Tuple(client, 40000, vip, 80, L4Protocol.TCP).pack()
     outward = Tuple(server, 8080, client, 40000, L4Protocol.TCP).pack()
-    bucket, way = 3, 2
+    buckets, way = 8, 2
+    bucket = table.tuple_hash(inward, 7) >> 32 & buckets - 1  # the second choice
+    memory, replies = bytearray(buckets * table.BUCKET_SIZE), bytearray(buckets * 64)
+    start = bucket * table.BUCKET_SIZE
+    numbers = b"".join(number.to_bytes(4, "little") for number in (6, 9, 1000, 0))
+    conn = inward + outward + numbers + bytes(16)
+    memory[start + 64 + way * table.CONN_SIZE : start + 64 + (way + 1) * table.CONN_SIZE] = conn
 
-    def memory(state: int, forward: ForwardingMethod) -> bytearray:
-        data = bytearray(8 * table.BUCKET_SIZE)
-        at = bucket * table.BUCKET_SIZE
-        data[at + way * 8 : at + way * 8 + 8] = (77 << 32 | state).to_bytes(8, "little")
-        rest = layout.FORWARD_NUMBER[forward].to_bytes(8, "little")
-        numbers = b"".join(number.to_bytes(4, "little") for number in (6, 9, 1000, 0))
-        conn = inward + outward + numbers + rest + bytes(8)
-        data[at + 64 + way * table.CONN_SIZE : at + 64 + (way + 1) * table.CONN_SIZE] = conn
-        return data
+    def state(state: int) -> None:
+        memory[start + way * 8 : start + way * 8 + 8] = (77 << 32 | state).to_bytes(8, "little")
 
-    found = table.find(memory(State.ESTABLISHED, ForwardingMethod.MASQUERADE), inward)
+    state(State.ESTABLISHED)
+    found = table.find(memory, replies, buckets, 7, inward)
     assert found == Entry(bucket * 4 + way, 77, True, State.ESTABLISHED, 6, 9, 1000, 0, -1, 0)
-    assert table.birth(memory(State.ESTABLISHED, ForwardingMethod.MASQUERADE), found.at) == 77
-    reply = table.find(memory(State.ESTABLISHED, ForwardingMethod.MASQUERADE), outward)
-    assert reply == replace(found, inward=False)
-    assert table.find(memory(State.ESTABLISHED, ForwardingMethod.DIRECT), outward) is None
-    assert table.find(memory(State.NONE, ForwardingMethod.MASQUERADE), inward) is None
+    assert table.birth(memory, found.at) == 77
+    assert table.find(memory, replies, buckets, 7, outward) is None  # as of direct routing
+    reply_at = (table.tuple_hash(outward, 7) & buckets - 1) * 64 + 8
+    replies[reply_at : reply_at + 8] = (found.at + 1).to_bytes(8, "little")
+    assert table.find(memory, replies, buckets, 7, outward) == replace(found, inward=False)
+    state(State.NONE)
+    assert table.find(memory, replies, buckets, 7, inward) is table.find(memory, replies, buckets, 7, outward) is None
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from lbnode.dataplane.xdp import counts, layout, syscall
+from lbnode.dataplane.xdp import counts, layout, settings, syscall
 from lbnode.dataplane.xdp.explain import table
 from lbnode.dataplane.xdp.explain.table import Entry
 from lbnode.dataplane.xdp.explain.traces import Traces
@@ -42,6 +42,7 @@ class Rehearsal:
 
     def __init__(self, path: Path, live: Mapping[str, Map], program: str) -> None:
         self._program = program
+        self._seed = settings.Config.unpack(live["config"].get_index(0)).seed
         self._live = Map(live["conns"].fd)  # a mapping of its own, for as long as this lasts
         try:
             self._object = LoadedObject(
@@ -92,7 +93,8 @@ class Rehearsal:
         return int(struct.unpack_from("=I", self._maps["clock"].get_index(0))[0])
 
     def find(self, packed_tuple: bytes) -> Entry | None:
-        return table.find(self._maps["conns"].view(), packed_tuple)
+        conns, replies = self._maps["conns"], _Elements(self._maps["replies"])
+        return table.find(conns.view(), replies, conns.info.max_entries, self._seed, packed_tuple)
 
     def run(self, frame: bytes, packed_tuple: bytes, ifindex: int, mark: int) -> Traces:
         """Once; a second packet would find what the first one left."""
@@ -137,3 +139,13 @@ class Rehearsal:
         if entry is None or entry.template < 0:
             return False
         return table.birth(self._live.view(), entry.template) != entry.template_birth
+
+
+class _Elements:
+    """table.Memory of an array that cannot be mapped into memory: whole elements, one at a time."""
+
+    def __init__(self, array: Map) -> None:
+        self._array = array
+
+    def __getitem__(self, key: slice) -> bytes:
+        return self._array.get_index(key.start // self._array.value_size)

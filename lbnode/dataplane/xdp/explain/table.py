@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from lbnode.dataplane.xdp.layout import BUCKET_WAYS, FORWARDING, State
-from lbnode.model import ForwardingMethod
+from lbnode.dataplane.xdp.layout import BUCKET_WAYS, State
 
 BUCKET_SIZE = 512
 CONN_SIZE = 112
 _WAYS_AT = 64  # behind words, tags and what is reserved
-_TUPLE_SIZE = 40
 _WORD = struct.Struct("=Q")
 _CONN = struct.Struct("=40s40sIIIIB3xIQ")
+_REPLIES = struct.Struct("=8Q")  # struct reply_bucket
 _BUSY = 0xFF
+_64_BITS = (1 << 64) - 1
 
 
 class Memory(Protocol):
     """A map's memory, as mmap gives it."""
 
-    def find(self, sub: bytes, start: int, /) -> int: ...
     def __getitem__(self, key: slice, /) -> bytes: ...
 
 
@@ -40,37 +38,61 @@ class Entry:
     template_birth: int
 
 
-def find(memory: Memory, packed_tuple: bytes) -> Entry | None:
-    """The entry that a packet with this tuple (records.Tuple.pack) belongs to, of whatever age."""
-    for position in _positions(memory, packed_tuple):
-        bucket, inside = divmod(position, BUCKET_SIZE)
-        way, member = divmod(inside - _WAYS_AT, CONN_SIZE)
-        if inside < _WAYS_AT or member not in (0, _TUPLE_SIZE):
-            continue
-        (word,) = _WORD.unpack(memory[bucket * BUCKET_SIZE + way * 8 : bucket * BUCKET_SIZE + way * 8 + 8])
-        if word & 0xFF in (State.NONE, _BUSY):
-            continue
-        start = position - member
-        values = _CONN.unpack(memory[start : start + CONN_SIZE])
-        _, _, server, generation, last_ms, _, forward, timeout_ms, control = values
-        if member and FORWARDING[forward] is not ForwardingMethod.MASQUERADE:
-            continue  # its replies do not pass here, the program does not look for them
-        state = State(word & 0xFF)
-        template, birth = (control & 0xFFFFFFFF) - 1, control >> 32
-        at = bucket * BUCKET_WAYS + way
-        return Entry(at, word >> 32, member == 0, state, server, generation, last_ms, timeout_ms, template, birth)
+def tuple_hash(packed_tuple: bytes, seed: int) -> int:
+    """tuple_hash of maps.h."""
+    x0, x1, x2, x3, x4 = struct.unpack("=5Q", packed_tuple)
+    value = seed
+    if x0 | x2:
+        value = _mix(_mix(value ^ x0) + x2)
+    value = _mix(_mix(_mix(value ^ x1) + x3) ^ x4)
+    value = value * 0xFF51AFD7ED558CCD & _64_BITS
+    return value ^ value >> 29
+
+
+def _mix(value: int) -> int:
+    value = value * 0x9E3779B97F4A7C15 & _64_BITS
+    return value ^ value >> 32
+
+
+def find(memory: Memory, replies: Memory, buckets: int, seed: int, packed_tuple: bytes) -> Entry | None:
+    """The entry, of whatever age, that a packet with this tuple (records.Tuple.pack) belongs to.
+
+    memory, replies: maps `conns` and `replies`, of `buckets` elements each.
+    """
+    value = tuple_hash(packed_tuple, seed)
+    numbers = [value & buckets - 1, value >> 32 & buckets - 1]
+    for at in (number * BUCKET_WAYS + way for number in numbers for way in range(BUCKET_WAYS)):
+        found = _entry(memory, at, packed_tuple, inward=True)
+        if found is not None:
+            return found
+    for number in numbers:
+        for ref in _REPLIES.unpack(replies[number * _REPLIES.size : (number + 1) * _REPLIES.size]):
+            found = _entry(memory, (ref & 0xFFFFFFFF) - 1, packed_tuple, inward=False) if ref else None
+            if found is not None:
+                return found
     return None
+
+
+def _entry(memory: Memory, at: int, packed_tuple: bytes, *, inward: bool) -> Entry | None:
+    """What is in this way, if it has the tuple as its client's (`inward`), or as its server's."""
+    bucket, way = divmod(at, BUCKET_WAYS)
+    word = _word(memory, at)
+    start = bucket * BUCKET_SIZE + _WAYS_AT + way * CONN_SIZE
+    client, back, server, generation, last_ms, _, _, timeout_ms, control = _CONN.unpack(
+        memory[start : start + CONN_SIZE]
+    )
+    if word & 0xFF in (State.NONE, _BUSY) or packed_tuple != (client if inward else back):
+        return None
+    template, born = (control & 0xFFFFFFFF) - 1, control >> 32
+    return Entry(at, word >> 32, inward, State(word & 0xFF), server, generation, last_ms, timeout_ms, template, born)
+
+
+def _word(memory: Memory, at: int) -> int:
+    bucket, way = divmod(at, BUCKET_WAYS)
+    start = bucket * BUCKET_SIZE + way * _WORD.size
+    return int(_WORD.unpack(memory[start : start + _WORD.size])[0])
 
 
 def birth(memory: Memory, at: int) -> int:
     """Of what is in a way now."""
-    bucket, way = divmod(at, BUCKET_WAYS)
-    start = bucket * BUCKET_SIZE + way * 8
-    return int(_WORD.unpack(memory[start : start + 8])[0]) >> 32
-
-
-def _positions(memory: Memory, wanted: bytes) -> Iterator[int]:
-    position = memory.find(wanted, 0)
-    while position >= 0:
-        yield position
-        position = memory.find(wanted, position + 8)
+    return _word(memory, at) >> 32
