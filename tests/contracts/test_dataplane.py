@@ -25,6 +25,7 @@ from lbnode.dataplane.fake import FakeKernel, FakePlane
 from lbnode.dataplane.ipvs.plane import IpvsPlane
 from lbnode.dataplane.xdp.plane import XdpPlane
 from lbnode.errors import DataPlaneError
+from lbnode.explanation import Question
 from lbnode.lab.netns import Net
 from lbnode.model import (
     Connection,
@@ -331,6 +332,15 @@ async def test_counters_exist_for_what_is_programmed_and_can_be_zeroed(plane: Da
     await plane.zero(None)
     await plane.zero(DNS)
     assert set((await plane.counters())[WEB].servers) == set(IDS[:2])
+
+
+async def test_who_cannot_explain_a_packet_says_why(plane: DataPlane) -> None:
+    """Nothing comes in here: the namespace has no interface. Explanations themselves: tests/packets/test_explain.py."""
+    await apply(plane, *BASIC)
+    before = await plane.dump(), await plane.counters()
+    with pytest.raises(DataPlaneError, match=r"only the XDP/tcx data plane|no interface carries the data plane"):
+        await plane.explain(Question.parse("tcp", "203.0.113.5:40000", "192.0.2.10:80", "", 0, 0))
+    assert (await plane.dump(), await plane.counters()) == before
 
 
 async def test_a_restart_adopts_what_is_there(case: PlaneCase) -> None:

@@ -14,6 +14,7 @@ from lbnode.dataplane.xdp.explain import probe
 from lbnode.dataplane.xdp.explain.explainer import Arrival, rehearse, tell
 from lbnode.dataplane.xdp.interfaces import Interface
 from lbnode.dataplane.xdp.plane import OBJECT
+from lbnode.dataplane.xdp.vlans import Vlans
 from lbnode.explanation import Explanation, NextHop, Question
 from lbnode.model import Timeouts, Tunnel, TunnelType
 from tests.packets.bench import (
@@ -55,6 +56,10 @@ def ask(bench: Bench, protocol: str, source: str, target: str, *, interface: str
     ]
     link = next(one for one in links if one.name == interface)
     at = Arrival(interface, "xdp" if bench.entry == "xdp" else "tcx", link.index, link.mac)
+    return answer(bench, question, at, links)
+
+
+def answer(bench: Bench, question: Question, at: Arrival, links: list[Interface]) -> Explanation:
     before = state(bench)
     with bench.wire.inside():
         done = rehearse(OBJECT, bench.maps, question, at, bench.config.timeouts)
@@ -136,6 +141,26 @@ def test_no_server_takes_it(bench: Bench) -> None:
     assert (told.verdict, told.reason, told.server) == ("dropped", "no-server", "")
     assert told.answer[-1] == "ICMP port unreachable" and told.after == ()
     assert [one.why_not.split(":")[0] for one in told.candidates] == ["weight 0", "overloaded"]
+
+
+@pytest.mark.parametrize("entry", ["xdp"])
+def test_a_choice_by_chance_says_so(bench: Bench) -> None:
+    service = bench.service(scheduler="twos")
+    servers = [str(bench.server(service, f"198.51.100.{last}:80")) for last in (11, 12)]
+    told = ask_tcp(bench)
+    assert told.server in servers and "random" in told.notes[0]
+
+
+@pytest.mark.parametrize("entry", ["xdp"])
+def test_a_vlan_at_xdp(bench: Bench) -> None:
+    bench.server(bench.service())
+    lower = bench.wire.index("front")
+    Vlans(bench.maps).update([Interface(4000, "front.5", "vlan", "", True, True, bytes(6), 1500, 0, (lower, 5))])
+    mac = bytes.fromhex(bench.wire.mac("front").replace(":", ""))
+    question = Question.parse("tcp", f"{CLIENT}:40000", f"{VIP}:80", "front.5", 0, 0)
+    told = answer(bench, question, Arrival("front.5", "xdp", lower, mac, 5), [])
+    assert (told.verdict, told.interface) == ("to-server", "front.5")
+    assert told.before[0].endswith("VLAN 5") and "VLAN" not in told.after[0]
 
 
 @pytest.mark.parametrize("entry", ["tc"])

@@ -83,6 +83,8 @@ def explain(question: Question, frame: bytes, known: Entry | None, traces: Trace
     index = traces.server if traces.server is not None else known.server if known is not None else None
     server = scene.servers.get(index) if index is not None else None
     service = _service(question, server, scene)
+    if service is not None and service.entry.scheduler is layout.Scheduler.TWOS and known is None:
+        base = replace(base, notes=(*base.notes, "twos draws servers at random: the next packet may get another"))
     base = replace(base, **_about(service, server))  # type: ignore[arg-type]
     # Only a packet that found no entry asked the scheduler.
     if service is not None and known is None and Event.DROP_NO_LEASE not in traces.events:
