@@ -15,7 +15,7 @@ from lbnode.dataplane.xdp.explain.explainer import Arrival, rehearse, tell
 from lbnode.dataplane.xdp.interfaces import Interface
 from lbnode.dataplane.xdp.plane import OBJECT
 from lbnode.dataplane.xdp.vlans import Vlans
-from lbnode.explanation import Explanation, NextHop, Question
+from lbnode.explanation import MAX_LENGTH, Explanation, NextHop, Question
 from lbnode.model import Timeouts, Tunnel, TunnelType
 from tests.packets.bench import (
     CLIENT,
@@ -141,6 +141,9 @@ def test_no_server_takes_it(bench: Bench) -> None:
     assert (told.verdict, told.reason, told.server) == ("dropped", "no-server", "")
     assert told.answer[-1] == "ICMP port unreachable" and told.after == ()
     assert [one.why_not.split(":")[0] for one in told.candidates] == ["weight 0", "overloaded"]
+    bench.server(service, "198.51.100.12:80", upper=2)
+    told = ask_tcp(bench, length=MAX_LENGTH)  # more than its next hop takes
+    assert (told.reason, told.server, told.candidates[1].why_not) == ("too-big", "198.51.100.12:80", "")
 
 
 @pytest.mark.parametrize("entry", ["xdp"])
@@ -193,7 +196,7 @@ def test_a_tunnel_and_what_does_not_fit_through_it(bench: Bench, tunnel: Tunnel,
     for line, name in zip(told.after[1:], names, strict=True):
         assert line.startswith(name)
     if tunnel.type is TunnelType.IPIP:
-        told = ask_tcp(bench, length=1500)
+        told = ask_tcp(bench, length=MAX_LENGTH)
         assert (told.verdict, told.reason) == ("dropped", "too-big")
         assert "1500 bytes, of which 20" in told.text and told.answer[-1] == "ICMP fragmentation needed"
 

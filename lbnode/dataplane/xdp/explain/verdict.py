@@ -123,12 +123,14 @@ def _method(server: layout.Server) -> str:
 
 
 def _candidate(server: Server, gauge: Gauge | None) -> Candidate:
+    """may_get of sched_walk.h in words."""
     gauge = gauge or Gauge(0, 0)
+    upper = server.programmed.upper_threshold
     why_not = ""
     if server.programmed.weight == 0:
         why_not = "weight 0: drained, or its health check fails"
-    elif gauge.overloaded:
-        why_not = f"overloaded: reached its upper threshold of {gauge.overloaded} connections"
+    elif upper and upper <= gauge.overloaded:
+        why_not = f"overloaded: it reached its upper threshold of {upper} connections"
     return Candidate(str(server.programmed.id), server.programmed.weight, gauge.active, gauge.inactive, why_not)
 
 
