@@ -16,7 +16,7 @@ BENCH_PACKAGES := $(LAB_PACKAGES) haproxy keepalived nftables wrk user-mode-linu
 OLDEST_PACKAGES := qemu-system-x86 gcc libc6-dev libbpf-dev libelf-dev zlib1g-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help check test test-reference test-oldest-kernel sim soak demo lab bench bench-failover clean packages-lab packages-test packages-bench
+.PHONY: help check test test-reference test-oldest-kernel sim soak soak-packets demo lab bench bench-failover clean packages-lab packages-test packages-bench
 
 help:
 	@echo "make demo         the two-gateway lab, a failover under load, then the web UI (root); ONCE=1 exits afterwards"
@@ -25,7 +25,8 @@ help:
 	@echo "make test-oldest-kernel  the BPF objects in the verifier of Debian 12's Linux 6.1, in a virtual machine"
 	@echo "make check        lint, format, types, import direction, unit and simulation tests (seconds, no root)"
 	@echo "make sim          elections under random faults, as figures: CLUSTER_SECONDS=200000 SEED=1; PROFILE= NUMBER= tell one"
-	@echo "make soak         the same for 50 million cluster-seconds (hours on all cores)"
+	@echo "make soak         the same for 50 million cluster-seconds (hours on all cores), and soak-packets"
+	@echo "make soak-packets 10^8 mutated packets through the data plane, each judged (root; about an hour)"
 	@echo "make lab          the lab, until Ctrl-C (root)"
 	@echo "make bench        performance beside a floor and peers, as ratios (root)"
 	@echo "make bench-failover  failover of lbnode and keepalived in every pairing, side by side (root): RUNS=20,"
@@ -107,7 +108,11 @@ sim: built
 	  $(if $(PROFILE),--profile $(PROFILE)) $(if $(NUMBER),--number $(NUMBER))
 
 soak: CLUSTER_SECONDS = 50000000
-soak: sim
+soak: sim soak-packets
+
+# Root. Seeds are those of make test, so that what it finds is found again.
+soak-packets: built
+	LBNODE_FUZZ=100000000 $(BIN)/pytest -q -s --timeout 0 tests/packets/test_fuzz.py
 
 demo: packages-lab built
 	$(BIN)/lbnode demo $(if $(ONCE),--once)

@@ -4,13 +4,29 @@ from __future__ import annotations
 
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_RR
+from scapy.layers.inet6 import ICMPv6DestUnreach, ICMPv6TimeExceeded
 from scapy.packet import Packet
 
 from lbnode.dataplane.xdp.layout import Event
-from tests.packets.bench import CLIENT, DIRECT, SERVER_MAC, TUNNEL, VIP, Bench, answer, tcp, udp
+from tests.packets.bench import (
+    CLIENT,
+    DIRECT,
+    SERVER6,
+    SERVER_MAC,
+    TUNNEL,
+    VIP,
+    VIP6,
+    Bench,
+    answer,
+    ether,
+    ip,
+    tcp,
+    udp,
+)
 
 pytestmark = pytest.mark.root
 ROUTER = "198.51.100.200"  # somewhere between
+SERVER, OTHER = "198.51.100.11", "192.0.2.77"
 
 
 @pytest.mark.parametrize("size", [0, 1, 56, 1400])
@@ -134,3 +150,17 @@ def test_error_does_not_keep_a_connection_alive(bench: Bench) -> None:
     bench.advance(299)
     bench.send(IP(src=ROUTER, dst=CLIENT) / ICMP(type=3, code=1) / bytes(sent), "back")
     assert bench.advance(2) == 1
+
+
+@pytest.mark.parametrize("vip", [VIP, VIP6])
+def test_error_to_another_host_is_not_ours(bench: Bench, vip: str) -> None:
+    """Whatever it quotes: errors go to the sender of what they quote (RFC 792, RFC 4443 2.4)."""
+    text, server, other = ("[" + VIP6 + "]", f"[{SERVER6}]", "2001:db8::77") if vip == VIP6 else (VIP, SERVER, OTHER)
+    bench.server(bench.service(f"tcp:{text}:80"), f"{server}:8080")
+    reached = bench.send(tcp(vip=vip)).ip
+    seen = bench.send(answer(reached), "back").ip
+    kinds = (ICMPv6DestUnreach(), ICMPv6TimeExceeded()) if vip == VIP6 else (ICMP(type=3), ICMP(type=11))
+    for interface, error, about in zip(("front", "back"), kinds, (seen, reached), strict=True):
+        frame = ether(ip("2001:db8::99" if vip == VIP6 else ROUTER, other) / error / bytes(about))
+        out = bench.send(frame, interface)
+        assert (out.verdict, out.frame) == ("pass", frame)

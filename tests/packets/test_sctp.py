@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from scapy.layers.inet import ICMP, IP
+from scapy.layers.inet import ICMP, IP, fragment
 from scapy.layers.sctp import (
     SCTP,
     SCTPChunkAbort,
@@ -22,7 +22,7 @@ from scapy.packet import Packet
 
 from lbnode.dataplane.xdp.layout import Event
 from lbnode.model import ServiceId
-from tests.packets.bench import CLIENT, DIRECT, MASQUERADE, SERVER6, TUNNEL, VIP, VIP6, Bench, client_of, ip
+from tests.packets.bench import CLIENT, DIRECT, MASQUERADE, SERVER6, TUNNEL, VIP, VIP6, Bench, client_of, fragment6, ip
 
 pytestmark = pytest.mark.root
 SERVERS = {VIP: "198.51.100.11", VIP6: SERVER6}
@@ -132,3 +132,12 @@ def test_connections_go_to_a_peer(bench: Bench, peer: Bench) -> None:
     peer.merge(bench.export())
     assert [(one.inward.protocol, one.state.name) for one in peer.records()] == [("sctp", "ESTABLISHED")]
     assert peer.send(sctp(SCTPChunkData(data=b"x"))).verdict == "send"
+
+
+@pytest.mark.parametrize("vip", [VIP, VIP6])
+def test_a_first_fragment_with_another_port_is_dropped(bench: Bench, vip: str) -> None:
+    """Its CRC covers what is not there. With the same port nothing in it changes."""
+    service(bench, vip)
+    packet = sctp(SCTPChunkInit() / SCTPChunkData(data=bytes(200)), vip)
+    first, *_ = fragment6(packet, 104) if vip == VIP6 else fragment(packet, 104)
+    assert bench.send(first).verdict == "drop" and bench.events() == {Event.DROP_ERROR: 1}

@@ -63,6 +63,8 @@ GLOBAL int decide_error(const struct packet *p, struct decision *d)
 	struct config *config = get_config();
 	if (!p || !d || !config)
 		return ACTION_PASS;
+	if (!addr_equal(&p->tuple.target, &p->quoted.source))
+		return ACTION_PASS; /* errors go to the sender of what they quote (RFC 792): this one is another host's */
 	struct tuple turned;
 	struct place place = {};
 	tuple_reverse(&turned, &p->quoted);

@@ -112,9 +112,11 @@ INLINE int translate_rare(void *ctx, const int hook, struct scratch *memory)
 	const struct packet *p = &memory->packet;
 	if (p->kind == KIND_FRAGMENT)
 		return translate_address(ctx, hook, p, &memory->rewrite);
-	if (p->kind != KIND_ICMP_ERROR)
-		return translate_sctp_port(ctx, hook, p, &memory->rewrite) ||
-		       translate_address(ctx, hook, p, &memory->rewrite);
+	if (p->kind != KIND_ICMP_ERROR) {
+		if (translate_sctp_port(ctx, hook, p, &memory->rewrite))
+			return -1;
+		return translate_address(ctx, hook, p, &memory->rewrite);
+	}
 	return p->family == 6 ? translate_error6(ctx, hook, p, &memory->rewrite)
 			      : translate_error4(ctx, hook, p, &memory->rewrite);
 }

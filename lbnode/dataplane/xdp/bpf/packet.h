@@ -273,7 +273,7 @@ INLINE int parse_l4(void *ip, void *end, struct packet *p, const int family, int
 		return kind;
 	}
 	if (kind == KIND_FIRST_FRAGMENT)
-		return KIND_FRAGMENT; /* whose first one nobody knows */
+		return KIND_OTHER; /* not a later one: IPv6's identifications are apart without the protocol */
 	return p->tuple.protocol == (family == 6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP) ? KIND_ICMP : KIND_OTHER;
 }
 

@@ -1,0 +1,168 @@
+"""The node that the fuzzer shoots at, and valid frames of every mode, family and protocol to begin with.
+
+Each service has one server, so that it is known beforehand where a packet must go and what the answer looks like.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import ip_address
+from itertools import product
+
+from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_NOP, IPOption_RR, fragment
+from scapy.layers.inet6 import (
+    ICMPv6DestUnreach,
+    ICMPv6EchoRequest,
+    ICMPv6PacketTooBig,
+    ICMPv6TimeExceeded,
+    IPv6ExtHdrDestOpt,
+    IPv6ExtHdrHopByHop,
+    IPv6ExtHdrRouting,
+    PadN,
+)
+from scapy.layers.l2 import Dot1Q, Ether
+from scapy.layers.sctp import SCTP, SCTPChunkInit
+from scapy.packet import Packet, Raw
+
+from lbnode.dataplane.xdp.interfaces import Interface
+from lbnode.dataplane.xdp.vlans import Vlans
+from lbnode.model import ForwardingMethod, Tunnel, TunnelChecksum, TunnelType
+from tests.packets.bench import (
+    DIRECT,
+    MASQUERADE,
+    TUNNEL,
+    VIP,
+    VIP6,
+    Bench,
+    Wire,
+    client_of,
+    ether,
+    fragment6,
+    ip,
+)
+from tests.packets.checksums import GUE_PORT
+
+VLAN = 5
+PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
+_GUE, _GUE_SUM = Tunnel(TunnelType.GUE, GUE_PORT), Tunnel(TunnelType.GUE, GUE_PORT, TunnelChecksum.FULL)
+_GRE, _IPIP = Tunnel(TunnelType.GRE), Tunnel(TunnelType.IPIP)
+# port of the VIP: how it is forwarded, through which tunnel, whether the server is of the other family
+MODES: dict[int, tuple[ForwardingMethod, Tunnel, bool]] = {
+    80: (MASQUERADE, _IPIP, False),
+    81: (DIRECT, _IPIP, False),
+    82: (TUNNEL, _IPIP, False),
+    83: (TUNNEL, _GUE, False),
+    84: (TUNNEL, _GUE_SUM, False),
+    85: (TUNNEL, _GRE, False),
+    86: (TUNNEL, _IPIP, True),
+    87: (TUNNEL, _GUE, True),
+}
+REFUSED = 90  # a service without servers
+_HOST = {"tcp": 11, "udp": 31, "sctp": 51}  # the first server's last byte
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where packets to a service must go. Addresses are packed."""
+
+    method: ForwardingMethod
+    vip: bytes
+    port: int
+    server: bytes
+    server_port: int
+
+
+def server_of(protocol: str, port: int, family: int) -> str:
+    host = _HOST[protocol] + port - 80
+    return f"198.51.100.{host}" if family == 4 else f"2001:db8:b::{host}"
+
+
+def configure(bench: Bench) -> dict[tuple[int, bytes, int], Target]:
+    """Every service, by protocol number, VIP and port."""
+    index = bench.wire.index("front")
+    Vlans(bench.maps).update([Interface(4000, "vlan5", "vlan", "", True, True, bytes(6), 1500, 0, (index, VLAN))])
+    bench.configure(icmp_rate=1 << 20)
+    targets = {}
+    for (protocol, number), vip in product(PROTOCOLS.items(), (VIP, VIP6)):
+        family, text = (6, f"[{vip}]") if ":" in vip else (4, vip)
+        packed = ip_address(vip).packed
+        for port, (method, tunnel, other) in MODES.items():
+            address = server_of(protocol, port, 10 - family if other else family)
+            server_port = 8080 if method is MASQUERADE else port
+            shown = f"[{address}]" if ":" in address else address
+            service = bench.service(f"{protocol}:{text}:{port}")
+            bench.server(service, f"{shown}:{server_port}", method, tunnel=tunnel)
+            targets[number, packed, port] = Target(method, packed, port, ip_address(address).packed, server_port)
+        bench.service(f"{protocol}:{text}:{REFUSED}")
+    return targets
+
+
+def _layer(protocol: str, source: int, target: int, flags: str, data: bytes) -> Packet:
+    if protocol == "tcp":
+        return TCP(sport=source, dport=target, flags=flags, seq=1000) / Raw(data)
+    if protocol == "udp":
+        return UDP(sport=source, dport=target) / Raw(data)
+    return SCTP(sport=source, dport=target) / SCTPChunkInit()
+
+
+def _options(vip: str) -> list[Packet]:
+    """Headers of a packet to the VIP with IPv4 options, or IPv6 extension headers."""
+    client = client_of(vip)
+    if ":" not in vip:
+        short, full = IPOption_RR(length=11, pointer=4), IPOption_RR(length=39, pointer=4, routers=["192.0.2.9"] * 9)
+        return [ip(client, vip, options=[one, IPOption_NOP()]) for one in (short, full)]
+    padding = IPv6ExtHdrDestOpt(options=[PadN(optdata=bytes(4))])
+    chain = IPv6ExtHdrHopByHop(options=[PadN(optdata=bytes(4))]) / IPv6ExtHdrRouting(
+        addresses=["2001:db8::9"], segleft=0
+    )
+    return [ip(client, vip) / padding, ip(client, vip) / chain]
+
+
+def _of_service(protocol: str, vip: str, port: int, number: int) -> list[tuple[Packet, str]]:
+    client, source = client_of(vip), 40000 + number
+    head = ip(client, vip)
+    packets = [head / _layer(protocol, source, port, flags, data) for flags, data in (("S", b""), ("PA", b"get it"))]
+    packets += [one / _layer(protocol, source + 1000, port, "S", b"odd") for one in _options(vip)]
+    large = head / _layer(protocol, source + 2000, port, "S", bytes(range(200)))
+    packets += fragment6(large, 120, number) if ":" in vip else fragment(IP(bytes(large)), 120)
+    front = [(one, "front") for one in packets]
+    if port not in MODES or MODES[port][0] is not MASQUERADE:
+        return front
+    family = 6 if ":" in vip else 4
+    server = server_of(protocol, port, family)
+    reached = ip(client, server) / _layer(protocol, source, 8080, "S", b"")
+    back = [ip(server, client) / _layer(protocol, 8080, source, flags, b"answer") for flags in ("SA", "A", "FA")]
+    large = ip(server, client) / _layer(protocol, 8080, source, "A", bytes(range(200)))
+    back += fragment6(large, 120, number) if family == 6 else fragment(IP(bytes(large)), 120)
+    seen = bytes(ip(vip, client) / _layer(protocol, port, source, "SA", b"answer"))
+    if family == 4:
+        front += [(ip(client, vip) / ICMP(type=3, code=code) / seen, "front") for code in (3, 4)]
+        back += [ip(one, client) / ICMP(type=11) / bytes(reached) for one in (server, "198.51.100.99")]
+    else:
+        front += [(head / one / seen, "front") for one in (ICMPv6DestUnreach(code=4), ICMPv6PacketTooBig(mtu=1280))]
+        back += [ip(one, client) / ICMPv6TimeExceeded() / bytes(reached) for one in (server, "2001:db8:b::99")]
+    return front + [(one, "back") for one in back]
+
+
+def _others(vip: str) -> list[tuple[Packet, str]]:
+    """To the VIP but no service, and to nobody of ours."""
+    client, other = client_of(vip), "2001:db8::77" if ":" in vip else "192.0.2.77"
+    echo = ICMPv6EchoRequest(data=b"ping") if ":" in vip else ICMP(id=3) / b"ping"
+    packets = [ip(client, one) / echo for one in (vip, other)]
+    packets += [ip(client, one) / TCP(sport=40000, dport=port) for one, port in ((other, 80), (vip, 4))]
+    return [(one, "front") for one in packets] + [(ip(other, client) / UDP(sport=8080, dport=40000), "back")]
+
+
+def frames(wire: Wire) -> list[tuple[bytes, str]]:
+    """Frames, with the interface that each comes in by; a part of them once more with a VLAN tag."""
+    found = [one for vip in (VIP, VIP6) for one in _others(vip)]
+    ways = product(PROTOCOLS, (VIP, VIP6), (*MODES, REFUSED))
+    for number, (protocol, vip, port) in enumerate(ways):
+        found += _of_service(protocol, vip, port, number)
+    plain = [(ether(packet, target=wire.mac(interface)), interface) for packet, interface in found]
+    tagged = [
+        (bytes(Ether(src="02:00:00:00:00:99", dst=wire.mac("front")) / Dot1Q(vlan=VLAN) / packet), interface)
+        for packet, interface in found[::7]
+        if interface == "front"
+    ]
+    return plain + tagged

@@ -1,0 +1,129 @@
+"""Mutated packets through both programs, every one judged: a million in `make test`, LBNODE_FUZZ says how many else.
+
+The kernel runs a packet in microseconds, and so the judge is made of slices and sums (judge.py); scapy parses what is
+sent for one mutation of a hundred. A failing frame is shown in hex with the seed: add it to PAST.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+from collections import Counter
+from random import Random
+
+import pytest
+from scapy.layers.l2 import Ether
+
+from lbnode.dataplane.xdp import syscall
+from lbnode.dataplane.xdp.layout import Event
+from tests.packets import seeds
+from tests.packets.bench import _HANDOVER, _HANDOVER_SIZE, _VERDICTS, Bench
+from tests.packets.judge import Judge, untagged, view
+from tests.packets.mutations import mutate
+
+pytestmark = pytest.mark.root
+PACKETS = int(os.environ.get("LBNODE_FUZZ", "1000000"))
+ROUND = 10_000
+SEEDS = 2  # and two programs
+ROOM = 2048
+
+
+class _Attributes(ctypes.Structure):
+    """`union bpf_attr`, as BPF_PROG_TEST_RUN reads it."""
+
+    _fields_ = [
+        ("program", ctypes.c_uint32),
+        ("verdict", ctypes.c_uint32),
+        ("size_in", ctypes.c_uint32),
+        ("size_out", ctypes.c_uint32),
+        ("data_in", ctypes.c_uint64),
+        ("data_out", ctypes.c_uint64),
+        ("repeat", ctypes.c_uint32),
+        ("duration", ctypes.c_uint32),
+        ("context_size_in", ctypes.c_uint32),
+        ("context_size_out", ctypes.c_uint32),
+        ("context_in", ctypes.c_uint64),
+        ("context_out", ctypes.c_uint64),
+        ("rest", ctypes.c_uint64 * 2),
+    ]
+
+
+class Gun:
+    """Runs one program on frame after frame with buffers that stay."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.verdicts, self.xdp = _VERDICTS[bench.entry], bench.entry == "xdp"
+        self._frame, self._out = (ctypes.create_string_buffer(ROOM) for _ in range(2))
+        self._contexts = {
+            name: ctypes.create_string_buffer(
+                struct.pack("=6I", 0, 0, 0, index, 0, 0) if self.xdp else struct.pack("=11I", *(0,) * 9, index, index)
+            )
+            for name, (index, _) in bench.wire.interfaces.items()
+        }
+        self._attr = _Attributes(bench.machine.programs["xdp_lb" if self.xdp else "tc_lb"])
+        self._attr.data_in, self._attr.data_out = ctypes.addressof(self._frame), ctypes.addressof(self._out)
+        self._attr.repeat, self._attr.context_size_in = 1, 24 if self.xdp else 44
+        self._call = ctypes.CDLL(None).syscall
+        self._number = ctypes.c_long(syscall._NUMBERS[os.uname().machine])
+        self._pointer, self._size = ctypes.byref(self._attr), ctypes.c_long(ctypes.sizeof(self._attr))
+
+    def __call__(self, frame: bytes, interface: str) -> tuple[str, bytes]:
+        """The verdict and the frame behind the program; "" where the kernel makes no packet of so few bytes."""
+        attr, context, size = self._attr, self._contexts[interface], len(frame)
+        ctypes.memmove(self._frame, frame, size)
+        if self.xdp:
+            ctypes.memmove(ctypes.addressof(context) + 4, size.to_bytes(4, "little"), 4)
+        attr.size_in, attr.size_out, attr.context_in = size, ROOM, ctypes.addressof(context)
+        if self._call(self._number, 10, self._pointer, self._size) < 0:
+            return "", frame
+        return self.verdicts[attr.verdict], ctypes.string_at(self._out, attr.size_out)
+
+
+def scapy_agrees(frame: bytes) -> bool:
+    """scapy takes it apart and puts it together again: the same bytes."""
+    return bytes(Ether(frame)) == frame
+
+
+def first_of_sctp(frame: bytes) -> bool:
+    """A first fragment, whose CRC covers what is not there: translated it cannot be."""
+    seen = view(untagged(frame))
+    return seen is not None and (seen.protocol, seen.fragment) == (132, 1)
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_mutations(bench: Bench, seed: int) -> None:
+    judge, dice = Judge(seeds.configure(bench)), Random(f"{seed} {bench.entry}")
+    bench.advance(0)
+    frames, gun = seeds.frames(bench.wire), Gun(bench)
+    verdicts: Counter[str] = Counter()
+    unmendable = 0
+    for _ in range(max(1, PACKETS // (2 * SEEDS * ROUND))):
+        drops, errors = bench.drops(), judge.seen.get("own error", 0)
+        this: Counter[str] = Counter()
+        with bench.wire.inside():
+            for _ in range(ROUND):
+                frame, interface = mutate(frames, dice)
+                verdict, out = gun(frame, interface)
+                this[verdict] += 1
+                if verdict == "pass" and out.startswith(_HANDOVER):
+                    verdict, out = "send", out[_HANDOVER_SIZE:]
+                if verdict == "send":
+                    complaint = judge.sent(frame, out)
+                    if dice.random() < 0.01 and not scapy_agrees(out):
+                        complaint += " scapy reads it otherwise"
+                elif verdict:
+                    unmendable += verdict == "drop" and first_of_sctp(frame)
+                    complaint = judge.untouched(frame, verdict, changed=out != frame)
+                else:
+                    complaint = "" if len(frame) < 54 else "the kernel refused it"
+                assert not complaint, f"{complaint}; seed {seed}, by {interface}: {frame.hex()} became {out.hex()}"
+        verdicts += this
+        assert bench.drops() - drops == this["drop"] + judge.seen.get("own error", 0) - errors
+        assert bench.event(Event.DROP_ERROR) <= unmendable
+        assert bench.event(Event.ENTRIES) == len(bench.records()) == sum(bench.gauges())
+        bench.advance(100)
+    print(f"seed {seed}: {dict(verdicts)}, sent {judge.seen}")
+    assert set(judge.seen) == {"masquerade", "reply", "direct", "tunnel", "echo", "own error", "error translated"}
+    bench.advance(2000)
+    assert bench.records() == [] and bench.gauges() == (0, 0)
