@@ -115,14 +115,16 @@ class Ownership:
             role = self._election.roles.value.get(group)
             return role is not None and role.state is VrrpState.ACTIVE
 
+        written = False  # what is seen may be old: that it names us proves nothing before we have written
         while active():
             owner, seen = self._owner(group), self._seen
-            if owner is not None and owner.node == self._node:  # as before a restart
+            if written and owner is not None and owner.node == self._node:
                 self._election.tell(_owner_message(group, owner))
                 return
             try:
                 async with asyncio.timeout(WRITE_TIMEOUT_S):
                     await self._write(group, owner)
+                written = True
             except StoreConflict:  # what it found is on its way to us
                 pass
             except (LbError, TimeoutError):
@@ -133,7 +135,8 @@ class Ownership:
                     await seen.wait()
 
     async def _write(self, group: str, before: Owner | None) -> None:
-        document = {"node": self._node, "epoch": before.epoch + 1 if before else 1, "since": round(time.time(), 3)}
+        epoch = before.epoch + (before.node != self._node) if before else 1
+        document = {"node": self._node, "epoch": epoch, "since": round(time.time(), 3)}
         known = self._view.entries.get(OWNERS + group)
         guard = Expect(OWNERS + group, known.revision if known else 0)
         await self._store.txn({OWNERS + group: json.dumps(document)}, expect=[guard])

@@ -115,11 +115,15 @@ class Driver:
             return
         if (ahead := machine.ask_at) is not None and ahead <= now and member.asked_for != ahead:
             member.asked_for, member.gateways.ask_at = ahead, 0
-            if member.ownership.wants_to_ask(ahead, now):
+            if member.ownership.wants_to_ask(ahead, now, refused=bool(machine.refused)):
                 within = member.interval * 3 / 4 / 1e9  # before the timer fires
                 self._parent.tell({"ask": {"group": member.name, "within": within}})
         if member.group.track and member.weigh(self._vips.links.values(), now):
             self._scan_at = now
+        own = member.ownership
+        if member.active and 0 < machine.epoch < own.epoch != member.claimed_after and member.outdated_owner(now):
+            member.claimed_after = own.epoch
+            self._parent.tell({"claim": member.name})
         timer = machine.get_timer()
         if timer is not None and timer <= now:
             if member.active and (reason := member.refuses_to_hold(now)):
@@ -127,6 +131,9 @@ class Driver:
             else:
                 machine.handle_timer(now, "" if member.active else member.refuses_takeover(now))
             self._actions.perform(member)
+        if member.question and member.vouches(now):
+            self._parent.tell({"alive": {"group": member.name, "question": member.question}})
+            member.question = ""
         if member.conversations and member.beat_at <= now:
             self._actions.beat(member)
         self._actions.ask_gateways(member, now)
@@ -333,15 +340,15 @@ class Driver:
                     member.ownership.store = answers
             case {"owner": {"group": group, "node": node, "epoch": epoch}} if group in self._members:
                 member = self._members[group]
-                member.ownership.node, member.ownership.epoch = node, epoch
+                member.ownership.name(node, epoch, now_ns())
                 if member.active and member.machine is not None and node == self._node:
                     member.machine.epoch = epoch
             case {"answer": {"group": group, "node": node, "alive": alive}} if group in self._members:
                 self._members[group].ownership.answer(node, alive, now_ns())
             case {"question": {"group": group, "question": question}} if group in self._members:
                 member = self._members[group]
-                if member.active and not member.refuses_to_hold(now_ns()):
-                    self._parent.tell({"alive": {"group": group, "question": question}})
+                if member.active:
+                    member.question, member.questioned_at, member.gateways.ask_at = question, now_ns(), 0
             case _:
                 return not message.keys().isdisjoint({"store", "owner", "answer", "question"})
         return True

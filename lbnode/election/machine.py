@@ -341,7 +341,8 @@ class Machine:
     def _yield_role(self, now: int, reason: str, advert: Advert | None) -> None:
         assert advert is not None
         self._withdraw()
-        self._send(self.router.priority, now)  # makes the winner announce itself after us
+        # Makes the winner announce itself after us. It may not know why it won: our claim must not look better.
+        self._send(max(1, min(self.router.priority, advert.priority - 1)), now)
         self._become_backup(now, reason)
         self._follow(now, reason, advert)
 

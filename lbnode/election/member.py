@@ -47,6 +47,9 @@ class Member:
         self.stranger: tuple[str, int] = ("", 0)  # who speaks with our VRID and without our keys, and when
         self.failing: Mapping[str, str] = {}  # what the daemon looks at: track -> reason
         self.troubles: list[tuple[Track, str]] = []  # all that fails now, see `weigh`
+        self.claimed_after = 0  # the epoch of an outdated owner, in whose place we have claimed the group
+        self.question = ""  # of another node through the store, that waits for an answer
+        self.questioned_at = 0
 
     def reconfigure(self, group: VipGroup, node: str, setup: Setup) -> None:
         self.group = group
@@ -123,7 +126,7 @@ class Member:
         if about_to_take_over:
             store, owner = own.answered(self.asked_for), own.answer_of
         else:
-            store, owner = own.store, own.node if 0 < epoch < own.epoch else ""
+            store, owner = own.store, own.node if 0 < epoch < own.epoch and self._owns(now) else ""
         alive = about_to_take_over and store is True and own.alive
         return Evidence(peer, answers, store, active_peer, owner, alive, next(reaching, ""))
 
@@ -136,6 +139,30 @@ class Member:
     def refuses_to_hold(self, now: int) -> str:
         """Why an Active gives the group up; "" = it goes on."""
         return refuses_to_hold(Policy(self.group.policy), self.evidence(now)) if self.peers else ""
+
+    def _owns(self, now: int) -> bool:
+        """The owner that the store names has had the time to say that it is not Active, and has not said so."""
+        talk, since = self.conversations.get(self.ownership.node), now - self.ownership.named_at
+        in_time = talk is None or not talk.hears(now, self.patience) or since > self.interval * 5 // 4
+        return in_time and not self.outdated_owner(now)
+
+    def outdated_owner(self, now: int) -> bool:
+        """The store names a node that says since then that it is not Active: it had yielded when its claim came."""
+        talk = self.conversations.get(self.ownership.node)
+        within = min(self.patience, now - self.ownership.named_at)
+        return talk is not None and talk.hears(now, within) and not talk.heard_active
+
+    def vouches(self, now: int) -> bool:
+        """Whether we may answer, to a node that does not hear us, that we serve.
+
+        What was heard before the question proves nothing: we may have been cut off since and not know it yet. So the
+        gateway has been asked anew; or a member was heard within the interval, while the other has missed two adverts.
+        """
+        if not self.active or self.refuses_to_hold(now):
+            return False
+        if self.gateways.answers(now, now - self.questioned_at) is not False:
+            return True
+        return any(talk.hears(now, self.interval) for talk in self.conversations.values())
 
     def name_of(self, source: Address) -> str:
         known = self.conversation_with(source)

@@ -12,21 +12,29 @@ class Ownership:
         self.store: bool | None = None
         self.node = ""
         self.epoch = 0
+        self.named_at = 0  # when we were told so, ns
         self.alive = False  # the owner has answered the last question
         self.answer_of = ""  # whom that was about
         self._asked_for = 0
         self._answered_for = 0
         self._answered_at = 0
 
-    def wants_to_ask(self, timer: int, now: int) -> bool:
-        """Ask for this timer? Not if there is no store, nor if the owner has said a moment ago that it lives."""
+    def wants_to_ask(self, timer: int, now: int, *, refused: bool) -> bool:
+        """Ask for this timer? Not if there is no store, nor if the owner has said a moment ago that it lives.
+
+        `refused`: a takeover has been refused and nobody was heard since. Else what was said is of an earlier silence.
+        """
         if not self.store:
             return False
         self._asked_for = timer
-        if self.alive and now - self._answered_at < ASK_AGAIN:
+        if refused and self.alive and now - self._answered_at < ASK_AGAIN:
             self._answered_for = timer
             return False
         return True
+
+    def name(self, node: str, epoch: int, now: int) -> None:
+        """The store names this owner."""
+        self.node, self.epoch, self.named_at = node, epoch, now
 
     def answer(self, node: str, alive: bool, now: int) -> None:
         self.answer_of, self.alive = node, alive

@@ -181,13 +181,23 @@ def test_advertisements_keep_an_absolute_schedule_and_never_burst() -> None:
 
 
 @pytest.mark.parametrize(
-    ("priority", "source"), [(151, "192.0.2.1"), (150, "192.0.2.3")], ids=["higher priority", "same, higher address"]
+    ("priority", "source", "last"),
+    [(151, "192.0.2.1", 150), (150, "192.0.2.3", 149)],
+    ids=["higher priority", "same, higher address"],
 )
-def test_active_yields_to_a_superior_one_with_a_last_advertisement(priority: int, source: str) -> None:
+def test_active_yields_to_a_superior_one_with_a_last_advertisement(priority: int, source: str, last: int) -> None:
     machine, t = active()
     hear(machine, t + 1, priority, source=IPv4Address(source))
-    assert kinds(machine) == ["Lease", "Withdraw", "advert 150", "Changed"]
+    assert kinds(machine) == ["Lease", "Withdraw", f"advert {last}", "Changed"]
     assert (machine.state, machine.active_address) == (VrrpState.BACKUP, IPv4Address(source))
+
+
+def test_whoever_yields_to_a_later_owner_of_lower_priority_does_not_look_better_at_the_end() -> None:
+    """The winner does not know our epoch any more, and would yield to our priority: then nobody serves."""
+    machine, t = active()
+    machine.epoch = 1
+    machine.receive(Advert(51, 50, 10, (VIP,), THEIRS), t + 1, epoch=2)
+    assert kinds(machine) == ["Lease", "Withdraw", "advert 49", "Changed"]
 
 
 @pytest.mark.parametrize(
