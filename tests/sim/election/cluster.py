@@ -21,6 +21,7 @@ from tests.sim.election.judge import Judge
 from tests.sim.election.network import CLIENT, GATEWAY, Link, Network, Path
 from tests.sim.election.node import Node, Process
 from tests.sim.election.process import ElectionProcess, Settings
+from tests.sim.election.store import OwnerStore
 
 
 class Cluster:
@@ -44,6 +45,7 @@ class Cluster:
         numbers = range(len(self.settings.priorities))
         self.nodes = [Node(number, self.random.randint(-max_clock_ppm, max_clock_ppm)) for number in numbers]
         self.judge = Judge(self)
+        self.store = OwnerStore(self)
         self.processes = [ElectionProcess(self, node, self.settings) for node in self.nodes]
         for node in self.nodes:
             self.at(self.random.randrange(self.interval), self.start, node)
@@ -159,6 +161,7 @@ class Cluster:
     def heal(self) -> None:
         """End every fault."""
         self.network.heal()
+        self.store.down = 0
         for node in self.nodes:
             self.wake_machine(node)
             self.resume(node)

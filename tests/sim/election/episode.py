@@ -29,6 +29,7 @@ class Profile:
     storm: bool = False
     preempt: bool = False
     dual: bool = False  # with the second path and a gateway to ask
+    store: bool = False  # with a shared store that names the owner
     policy: str = "availability"
     rounds: int = 12
 
@@ -47,7 +48,8 @@ class Episode:
         close = tuple(range(100, 100 + count)), (100,) * count
         self._priorities = chance.choice((SPACED[:count], SPACED[-count:], *close))
         dual, preempt = profile.dual, profile.preempt
-        settings = Settings(self._priorities, chance.choice(INTERVALS_CS), preempt, dual, dual, profile.policy)
+        interval_cs = chance.choice(INTERVALS_CS)
+        settings = Settings(self._priorities, interval_cs, preempt, dual, dual, profile.store, profile.policy)
         self.cluster = Cluster(chance.getrandbits(63), settings)
         self.figures = Figures()
 
@@ -199,4 +201,20 @@ SECOND_PATH = (
     Profile("2-loss", {"loss": faults.loss}, Limits(double=None, dark=None, astray=True), dual=True),
     Profile("2-storm", EVERY, Limits(double=None, dark=None, astray=True), storm=True, dual=True),
 )
-PROFILES = {profile.name: profile for profile in (*VRRP_ALONE, *SECOND_PATH)}
+ANYTHING = {**EVERY, **faults.STORES}
+# An owner that answers through the store is asked again after a second only, should it fail then.
+ASKED_BEFORE = Limits(double=AT_HEAL, dark=7.0, dark_ms=1500.0)
+STORM = Limits(double=None, dark=None, astray=True)
+WITH_STORE = (
+    Profile("3-local", faults.LOCAL, HARMLESS, dual=True, store=True),
+    Profile("3-store", faults.STORES, UNNOTICED, dual=True, store=True),
+    Profile("3-isolation", {"isolation": faults.isolation}, Limits(double=AT_HEAL), dual=True, store=True),
+    Profile("3-one-way-both", {"one-way both": faults.one_way_both}, Limits(double=0.1), dual=True, store=True),
+    Profile("3-deafness", {"deafness": faults.deafness}, ASKED_BEFORE, dual=True, store=True),
+    Profile("3-lan", {"LAN isolation": faults.lan_isolation}, ASKED_BEFORE, dual=True, store=True),
+    Profile("3-partition", {"partition": faults.partition}, ASKED_BEFORE, dual=True, store=True),
+    Profile("3-loss", {"loss": faults.loss}, STORM, dual=True, store=True),
+    Profile("3-storm", ANYTHING, STORM, storm=True, dual=True, store=True),
+    Profile("3-consistency", ANYTHING, STORM, storm=True, dual=True, store=True, policy="consistency"),
+)
+PROFILES = {profile.name: profile for profile in (*VRRP_ALONE, *SECOND_PATH, *WITH_STORE)}

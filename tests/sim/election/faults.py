@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Mapping
 
 from tests.sim.election.cluster import Cluster
-from tests.sim.election.network import CLIENT, GATEWAY, Link, Path
+from tests.sim.election.network import CLIENT, GATEWAY, STORE, Link, Path
 from tests.sim.election.node import Node
 
 End = Callable[[], None]
@@ -49,9 +49,10 @@ def hand_over(cluster: Cluster, node: Node, _: random.Random) -> End:
     return lambda: None
 
 
-def isolation(cluster: Cluster, node: Node, _: random.Random) -> End:
-    """Nothing passes between the node and anybody, on either path."""
-    return _cut(cluster, {node.number}, _everybody(cluster) - {node.number}, *Path)
+def isolation(cluster: Cluster, node: Node, chance: random.Random) -> End:
+    """Nothing passes between the node and anybody; perhaps it reaches the store."""
+    paths = chance.choice((tuple(Path), (Path.LAN, Path.SYNC)))
+    return _cut(cluster, {node.number}, _everybody(cluster) - {node.number}, *paths)
 
 
 def lan_isolation(cluster: Cluster, node: Node, _: random.Random) -> End:
@@ -70,11 +71,13 @@ def multicast(cluster: Cluster, node: Node, _: random.Random) -> End:
 
 
 def partition(cluster: Cluster, _: Node, chance: random.Random) -> End:
-    """Two sides of the LAN that do not hear each other; client and gateway are on one. Perhaps on both paths."""
+    """Two sides of the LAN that do not hear each other; client and gateway are on one, the store on one or on both.
+    Perhaps the second path is cut as well."""
     numbers = _nodes(cluster)
     side = set(chance.sample(sorted(numbers), chance.randint(1, len(numbers) - 1)))
     other = numbers - side
     chance.choice((side, other)).update((CLIENT, GATEWAY))
+    chance.choice((side, other, set[int]())).add(STORE)
     return _cut(cluster, side, other, *chance.choice(((Path.LAN,), tuple(Path))))
 
 
@@ -99,11 +102,11 @@ def one_way_both(cluster: Cluster, node: Node, chance: random.Random) -> End:
 def loss(cluster: Cluster, _: Node, chance: random.Random) -> End:
     """Of up to half of all datagrams, on one path or on both."""
     network, share = cluster.network, chance.uniform(0.01, 0.5)
-    for path in chance.choice(((Path.LAN,), tuple(Path))):
+    for path in chance.choice(((Path.LAN,), (Path.LAN, Path.SYNC))):
         network.loss[path] = share
 
     def end() -> None:
-        network.loss = [0.0, 0.0]
+        network.loss = [0.0 for _ in Path]
 
     return end
 
@@ -128,12 +131,28 @@ def reordering(cluster: Cluster, _: Node, chance: random.Random) -> End:
     return end
 
 
+def store_outage(cluster: Cluster, _: Node, __: random.Random) -> End:
+    """No etcd member answers: an outage, or for a moment a change of leader."""
+    store = cluster.store
+    store.down += 1
+
+    def end() -> None:
+        store.down = max(0, store.down - 1)
+
+    return end
+
+
+def store_cut(cluster: Cluster, node: Node, _: random.Random) -> End:
+    """One node does not reach etcd."""
+    return _cut(cluster, {node.number}, {STORE}, Path.STORE)
+
+
 def _nodes(cluster: Cluster) -> set[int]:
     return {node.number for node in cluster.nodes}
 
 
 def _everybody(cluster: Cluster) -> set[int]:
-    return {CLIENT, GATEWAY} | _nodes(cluster)
+    return {CLIENT, GATEWAY, STORE} | _nodes(cluster)
 
 
 def _cut(cluster: Cluster, side: set[int], other: set[int], *paths: Path) -> End:
@@ -170,4 +189,5 @@ SECOND_PATH: Mapping[str, Fault] = {
     "one-way both": one_way_both,
     "deafness": deafness,
 }
+STORES: Mapping[str, Fault] = {"store outage": store_outage, "store cut": store_cut}
 ALL: Mapping[str, Fault] = {**LOCAL, "stun": stun, **NETWORK}

@@ -1,4 +1,4 @@
-"""The networks, which lose, delay, duplicate, reorder and cut: the LAN with its clients, and the path beside it."""
+"""The networks, which lose, delay, duplicate, reorder and cut: the LAN with its clients, and the paths beside it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from enum import IntEnum
 class Path(IntEnum):
     LAN = 0  # VRRP by multicast; the client and the gateway are here
     SYNC = 1  # heartbeats by unicast, over the synchronisation network
+    STORE = 2  # between nodes and the shared store
 
 
 CLIENT, GATEWAY = -1, -2  # ends of the LAN beside the nodes' numbers
+STORE = -3  # the other end of the path of that name
 Link = tuple[Path, int, int]  # (path, from, to)
 ON_TIME = (0,)
 
@@ -19,7 +21,7 @@ ON_TIME = (0,)
 class Network:
     def __init__(self, chance: random.Random, interval: int, max_delay: int) -> None:
         """Times in ns; `max_delay`: from a process to the wire."""
-        self.loss = [0.0, 0.0]  # by path
+        self.loss = [0.0 for _ in Path]  # by path
         self.duplicates = 0.0
         self.reorder = 0.0  # share of datagrams that take up to half an interval longer
         self.cut: frozenset[Link] = frozenset()  # links that deliver nothing
@@ -60,7 +62,7 @@ class Network:
             self._apply()
 
     def heal(self) -> None:
-        self.loss = [0.0, 0.0]
+        self.loss = [0.0 for _ in Path]
         self.duplicates = self.reorder = 0.0
         self._cuts.clear()
         self._apply()

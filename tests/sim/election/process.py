@@ -6,7 +6,7 @@ two ways, or again, the first copy counts. Everything is decided by the producti
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, ip_address
 from typing import TYPE_CHECKING, Any
@@ -15,10 +15,11 @@ from lbnode.election.heartbeat import Beat, Conversation
 from lbnode.election.machine import Announce, Changed, Claim, Lease, Machine, Send, VirtualRouter, Withdraw
 from lbnode.election.member import Member
 from lbnode.election.messages import Setup
-from lbnode.election.packet import Advert, Rejected
+from lbnode.election.packet import RELEASE_PRIORITY, Advert, Rejected
 from lbnode.model import Track, VipAddress, VipGroup, VrrpState
 from tests.sim.election.network import Path
 from tests.sim.election.node import Node, Process
+from tests.sim.election.store import Owner
 
 if TYPE_CHECKING:
     from tests.sim.election.cluster import Cluster
@@ -38,6 +39,7 @@ class Settings:
     preempt: bool = False
     dual: bool = False  # heartbeats on the second path
     gateway: bool = False  # the LAN's gateway is asked
+    store: bool = False  # a shared store that names the owner
     policy: str = "availability"
 
     def group(self) -> VipGroup:
@@ -70,6 +72,7 @@ class ElectionProcess:
         self.router = settings.router(node.number)
         self._settings = settings
         self._sequence = 0  # of advertisements: grows over restarts, as the trailer's time does
+        self._daemon = cluster.store.connect(self) if settings.store else None
         self._hears_after = cluster.network.delay()  # ns from the wire to the process
         self._begin()
 
@@ -85,6 +88,7 @@ class ElectionProcess:
         self.inbox: list[tuple[Any, ...]] = []  # (method, sender, ...)
         self._newest: dict[int, int] = {}  # sequence of the last advertisement, by sender
         self._wake_at: int | None = None
+        self._question: Callable[[], None] = lambda: None
 
     @property
     def active(self) -> bool:
@@ -101,6 +105,8 @@ class ElectionProcess:
         now = self._now
         if self._settings.gateway:
             self.member.gateways.configure([GATEWAY_ADDRESS], self.router.interval, now)
+        if self._daemon is not None:
+            self._daemon.ready()
         self.machine.start(now)
         self._perform()
 
@@ -120,9 +126,23 @@ class ElectionProcess:
         node = self.node
         if node.awake:
             self._take(message)
+            if self.member.question:
+                self._serve_timers()
             self._arm()
         elif node.process is Process.PAUSED and node.powered and not node.stunned and len(self.inbox) < SOCKET_QUEUE:
             self.inbox.append(message)
+
+    def tell(self, what: str, *arguments: Any) -> None:
+        """A message of lbnoded about the store."""
+        if self.node.process is not Process.DEAD:
+            self.deliver(TOLD[what], *arguments)
+
+    def hear_question(self, question: Callable[[], None]) -> None:
+        """Of another node through the store; to be called if we serve."""
+        member = self.member
+        if self.active:
+            member.question, member.questioned_at, member.gateways.ask_at = "asked", self._now, 0
+            self._question = question
 
     def serve(self) -> None:
         """One round of the driver's loop."""
@@ -152,6 +172,8 @@ class ElectionProcess:
                 return
             self._newest[sender] = sequence
         known = member.conversation_with(advert.source)
+        if known and advert.priority == RELEASE_PRIORITY:
+            known[1].released()
         beat = known[1].heard if known and known[1].hears(now, member.patience) else None
         epoch = beat.epoch if beat else 0
         deaf = beat is not None and beat.connected and known is not None and known[1].is_deaf(now, member.patience)
@@ -172,6 +194,17 @@ class ElectionProcess:
     def hear_gateway(self, _: int) -> None:
         self.member.gateways.heard(GATEWAY_ADDRESS, GATEWAY_MAC, self._now)
 
+    def hear_store(self, answers: bool) -> None:
+        self.member.ownership.store = answers
+
+    def hear_owner(self, owner: Owner) -> None:
+        self.member.ownership.name(name_of(owner.number), owner.epoch, self._now)
+        if self.active and owner.number == self.node.number:
+            self.machine.epoch = owner.epoch
+
+    def hear_answer(self, owner: Owner | None, alive: bool) -> None:
+        self.member.ownership.answer(name_of(owner.number) if owner else "", alive, self._now)
+
     # --- what it does -------------------------------------------------------------------------------------------
 
     def _serve_timers(self) -> None:
@@ -180,6 +213,13 @@ class ElectionProcess:
             return
         if (ahead := machine.ask_at) is not None and ahead <= now and member.asked_for != ahead:
             member.asked_for, member.gateways.ask_at = ahead, 0
+            if self._daemon is not None and member.ownership.wants_to_ask(ahead, now, refused=bool(machine.refused)):
+                self._daemon.ask(member.interval * 3 // 4)
+        own = member.ownership
+        if self.active and 0 < machine.epoch < own.epoch != member.claimed_after and member.outdated_owner(now):
+            member.claimed_after = own.epoch
+            if self._daemon is not None:
+                self._daemon.claim()
         timer = machine.get_timer()
         if timer is not None and timer <= now:
             if self.active and (reason := member.refuses_to_hold(now)):
@@ -187,6 +227,9 @@ class ElectionProcess:
             else:
                 machine.handle_timer(now, "" if self.active else member.refuses_takeover(now))
             self._perform()
+        if member.question and member.vouches(now):
+            member.question = ""
+            self._question()
         if member.conversations and member.beat_at <= now:
             self._beat(None)
         if member.gateways.questions(now):
@@ -210,6 +253,8 @@ class ElectionProcess:
                     cluster.announce(node, count)
                 case Changed(state, reason):
                     cluster.changed(node, state, reason)
+                    if state is VrrpState.ACTIVE and self._daemon is not None:
+                        self._daemon.claim()
 
     def _send(self, advert: Advert) -> None:
         self._sequence += 1
@@ -250,8 +295,9 @@ class ElectionProcess:
             timer = min(timer, member.beat_at)
         if self._settings.gateway:
             timer = min(timer, member.gateways.ask_at)
-            if (ahead := self.machine.ask_at) is not None and ahead != member.asked_for:
-                timer = min(timer, ahead)
+        ahead = self.machine.ask_at if self._settings.gateway or self._daemon is not None else None
+        if ahead is not None and ahead != member.asked_for:
+            timer = min(timer, ahead)
         due = max(cluster.now, self.node.true_time(timer)) + cluster.network.delay()
         if self._wake_at is None or due < self._wake_at:
             self._wake_at = due
@@ -263,4 +309,10 @@ class ElectionProcess:
             self.serve()
 
 
-ORDER = (ElectionProcess.hear_advert, ElectionProcess.hear_beat, ElectionProcess.hear_gateway)
+TOLD = {
+    "question": ElectionProcess.hear_question,
+    "store": ElectionProcess.hear_store,
+    "owner": ElectionProcess.hear_owner,
+    "answer": ElectionProcess.hear_answer,
+}
+ORDER = (*TOLD.values(), ElectionProcess.hear_advert, ElectionProcess.hear_beat, ElectionProcess.hear_gateway)

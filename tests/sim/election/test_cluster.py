@@ -5,8 +5,18 @@ from __future__ import annotations
 import pytest
 
 from tests.sim.election.cluster import Cluster
-from tests.sim.election.faults import Fault, isolation, lan_isolation, multicast, one_way, one_way_both, sync_isolation
-from tests.sim.election.network import GATEWAY, Path
+from tests.sim.election.faults import (
+    Fault,
+    isolation,
+    lan_isolation,
+    multicast,
+    one_way,
+    one_way_both,
+    store_cut,
+    store_outage,
+    sync_isolation,
+)
+from tests.sim.election.network import CLIENT, GATEWAY, Path
 from tests.sim.election.node import Node
 from tests.sim.election.process import Settings
 
@@ -210,3 +220,55 @@ def test_equal_seeds_replay_bit_by_bit() -> None:
         return cluster.digest, cluster.trace
 
     assert run(1) == run(1) != run(2)
+
+
+def with_store(seed: int, priorities: tuple[int, ...] = (250, 200, 150)) -> tuple[Cluster, Node]:
+    cluster = Cluster(seed, Settings(priorities, dual=True, gateway=True, store=True))
+    cluster.run(20)
+    (active,) = cluster.actives()
+    assert cluster.store.owner is not None and cluster.store.owner.number == active
+    cluster.judge.reset()
+    cluster.takeovers = 0  # two may have begun at once
+    return cluster, cluster.nodes[active]
+
+
+@pytest.mark.parametrize("fault", [store_outage, store_cut])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_store_is_not_needed_while_all_is_well(seed: int, fault: Fault) -> None:
+    cluster, old = with_store(seed)
+    end = fault(cluster, old, cluster.random)
+    cluster.run(50)
+    end()
+    cluster.run(50)
+    assert cluster.takeovers == 0 and cluster.judge.unsettled.total == 0
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_an_owner_that_is_not_heard_but_answers_through_the_store_is_left_alone(seed: int) -> None:
+    cluster, old = with_store(seed, (250, 150))
+    one_way_both(cluster, old, cluster.random)
+    cluster.run(50)
+    assert cluster.takeovers == 0 and cluster.serving() == [old.number]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_an_isolated_owner_does_not_vouch_for_itself(seed: int) -> None:
+    """It reaches the store only, and does not know yet that it is cut off from everybody else."""
+    cluster, old = with_store(seed)
+    everybody = {CLIENT, GATEWAY, *range(3)} - {old.number}
+    ends = {(old.number, other) for other in everybody} | {(other, old.number) for other in everybody}
+    cluster.cut_links(frozenset((path, *each) for path in (Path.LAN, Path.SYNC) for each in ends))
+    cluster.run(4.2)
+    assert len(set(cluster.serving()) - {old.number}) == 1
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_after_simultaneous_takeovers_the_store_names_the_one_that_stays(seed: int) -> None:
+    """The claim of one that has yielded already may be written last, and must not fence the other."""
+    cluster, old = with_store(seed, (100,) * 5)
+    cluster.power_off(old)
+    cluster.run(5)
+    (active,) = cluster.serving()
+    cluster.run(40)
+    assert cluster.serving() == [active] and cluster.store.owner is not None
+    assert cluster.store.owner.number == active
