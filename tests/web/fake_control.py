@@ -159,6 +159,7 @@ class FakeControl(Control):
         self.node_status: Watched[NodeStatus] = Watched(sample_status(node))
         self.requests: list[tuple[str, Any]] = []  # every state-changing call, for "nothing changes on GET"
         self.store_down = False
+        self._ages: dict[int, float] = {}  # seconds, of the events of `record_past`
         self._random = random.Random(7)
         self._ticks = 0
 
@@ -208,6 +209,10 @@ class FakeControl(Control):
         self.change_server(service_id, server_id, health=health, health_reason=reason, health_since=time.time())
         what = f"{service_id}/{server_id}"
         self.journal.record(Kind.HEALTH, what, f"went {health}", reason)
+
+    def record_past(self, ago_s: float, kind: Kind, what: str, message: str, why: str = "") -> None:
+        self._ages[self.journal.latest.value + 1] = ago_s
+        self.journal.record(kind, what, message, why)
 
     def add_problem(self, problem: Problem) -> None:
         self.node_status.update(lambda old: replace(old, problems=(*old.problems, problem)))
@@ -298,7 +303,8 @@ class FakeControl(Control):
         return Explanation(str(question), "UDP", "eth0", "tcx", "dropped", "no-server", "no server takes it")
 
     def events_since(self, seq: int, limit: int) -> Sequence[Event]:
-        return self.journal.since(seq, limit)
+        events = self.journal.since(seq, limit)
+        return [replace(one, time=one.time - self._ages.get(one.seq, 0.0)) for one in events]
 
     async def handover(self, group: str, to: str = "") -> None:
         if all(role.group != group for role in self.node_status.value.roles):

@@ -1,5 +1,7 @@
 // Talking to the node: requests with the CSRF token, and the one stream of events.
 
+export const EVENTS_KEPT = 2000; // by the node in its journal, and by this page
+
 let csrf = "";
 
 /** Who we are; sends the browser to the login form if nobody. */
@@ -30,6 +32,13 @@ export async function change(method, path, body) {
   const result = await answer.json().catch(() => ({}));
   if (!answer.ok) throw new Error(result.error?.message ?? `${method} ${path}: ${answer.status}`);
   return result;
+}
+
+/** All events that the node keeps, oldest first. */
+export async function wholeJournal() {
+  const answer = await fetch(`/api/v1/events?limit=${EVENTS_KEPT}`);
+  if (!answer.ok) throw new Error(`GET /api/v1/events: ${answer.status}.`);
+  return (await answer.json()).events;
 }
 
 const path = (service, server) => `/api/v1/services/${encodeURIComponent(service)}/servers/${encodeURIComponent(server)}`;

@@ -6,6 +6,7 @@ import { bits, clock, count, dateTime, duration, plural, rate } from "./format.j
 import { roleSign, takesConnections } from "./health.js";
 import { drawSparkline, sparkline } from "./sparkline.js";
 import { dataAge, isStale, nodeNow, state } from "./state.js";
+import { drawTimeline, timeline } from "./timeline.js";
 
 const $ = (id) => document.getElementById(id);
 
@@ -165,12 +166,20 @@ function details(status) {
     ["Dropped packets", counted(plane.drops)],
     ...(Object.keys(plane.events).length ? [["Other events", counted(plane.events)]] : []),
     ...(packets ? [["Packets by CPU", `${shares.join(", ")} of ${count(packets)}`]] : []),
-    ...status.roles.map((role) => [`VIP group ${role.group}`, `${role.state}, priority ${role.priority}, since ${dateTime(role.since)}: ${role.reason}${lease(plane, role)}`]),
+    ...groups(status).map(({ group, role }) => [`VIP group ${group}`, role
+      ? `${role.state}, priority ${role.priority}, since ${dateTime(role.since)}: ${role.reason}${lease(plane, role)}`
+      : "this node takes no part in it", group]),
     ...status.sync.map((peer) => [`Synchronisation with ${peer.name}`,
       `${peer.state} (${peer.address}), ${count(peer.sent_records)} records sent, ${count(peer.received_records)} received, lag ${duration(peer.lag_s)}` +
       (peer.bad_datagrams ? `, ${plural(peer.bad_datagrams, "bad datagram")}` : "") + (peer.problem ? `: ${peer.problem}` : "")]),
   ];
-  return rows.map(([name, value]) => ({ name, value }));
+  return rows.map(([name, value, group]) => ({ name, value, group }));
+}
+
+/** The VIP groups of all nodes, with this node's role in each. */
+function groups(status) {
+  const names = new Set([status, ...status.nodes].flatMap((node) => node.roles.map((role) => role.group)));
+  return [...names].map((group) => ({ group, role: status.roles.find((role) => role.group === group) }));
 }
 
 // Until when the data plane serves the group's addresses if the election process stops extending it.
@@ -181,6 +190,8 @@ function lease(plane, role) {
   if (left === null) return "; dark";
   return left > 0 ? `; lease ${Math.round(left * 1000)} ms` : `; dark for ${duration(-left)}`;
 }
+
+const createDetail = (row) => h("div", {}, h("dt"), h("dd", {}, h("p"), row.group && timeline(row.group)));
 
 const detailList = h("dl", {});
 
@@ -198,9 +209,10 @@ export function renderHeader() {
     (node, problem) => text(node.querySelector(".message"), problem.message));
   if (!detailList.isConnected) $("detail-body").append(detailList);
   if ($("details").open) {
-    keyed(detailList, details(status), (row) => row.name, () => h("div", {}, h("dt"), h("dd")), (node, row) => {
+    keyed(detailList, details(status), (row) => row.name, createDetail, (node, row) => {
       text(node.children[0], row.name);
-      text(node.children[1], row.value);
+      text(node.children[1].firstChild, row.value);
+      if (row.group) drawTimeline(node.children[1].lastChild, row.group);
     });
   }
   text($("version"), `lbnode ${status.version} on ${status.node}, page as of ${clock(status.time)}`);

@@ -1,7 +1,8 @@
 // What the page knows, and how old it is. Frames from the stream go in, the parts read it.
 
+import { EVENTS_KEPT } from "./api.js";
+
 const HISTORY = 60; // samples, one per second
-const EVENTS_KEPT = 1000;
 export const STALE_S = 5; // the node renews its status each second
 
 export const state = {
@@ -65,6 +66,12 @@ export const apply = {
     state.link = link;
   },
 };
+
+/** What the node's journal has from before the stream's first event. */
+export function addEarlier(events) {
+  const first = state.events[0]?.seq ?? Infinity;
+  state.events.unshift(...events.filter((event) => event.seq < first));
+}
 
 /** Once per second: the node keeps a history per service, this page one per server. */
 function sample() {
