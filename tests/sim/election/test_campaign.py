@@ -16,6 +16,12 @@ FOUND = [
     ("preempt-storm", 1, 3, "an Active that was paused just then was preempted while its kernel served"),
     ("preempt-storm", 1, 11, "the same, from the queue of a process that had been paused itself"),
     ("preempt-storm", 1, 18, "the same, with four nodes"),
+    ("2-lan", 1, 3, "nobody took over from a node without clients that its peers heard on the second path"),
+    ("3-isolation", 1, 3, "an owner that was cut off but for the store vouched for itself"),
+    ("3-isolation", 1, 11, "an answer of the owner counted for a later silence"),
+    ("3-isolation", 1, 13, "an owner gave up for a node that had yielded before its claim was written"),
+    ("3-deafness", 1, 13, "the same, again and again, among nodes of equal priority"),
+    ("3-storm", 1, 3, "two Actives yielded to each other, one by epoch, one by priority"),
 ]
 
 
