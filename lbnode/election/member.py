@@ -156,13 +156,11 @@ class Member:
         """Whether we may answer, to a node that does not hear us, that we serve.
 
         What was heard before the question proves nothing: we may have been cut off since and not know it yet. So the
-        gateway has been asked anew; or a member was heard within the interval, while the other has missed two adverts.
+        gateway is asked anew. Members that we hear may be cut off from the clients together with us.
         """
         if not self.active or self.refuses_to_hold(now):
             return False
-        if self.gateways.answers(now, now - self.questioned_at) is not False:
-            return True
-        return any(talk.hears(now, self.interval) for talk in self.conversations.values())
+        return self.gateways.answers(now, now - self.questioned_at) is not False
 
     def name_of(self, source: Address) -> str:
         known = self.conversation_with(source)

@@ -72,12 +72,13 @@ def test_an_owner_vouches_for_itself_by_the_gateways_answer_to_a_question_asked_
     assert member.vouches(T0 + 3)
 
 
-def test_an_owner_that_hears_a_member_vouches_without_the_gateway() -> None:
+def test_an_owner_that_hears_members_but_not_the_gateway_does_not_vouch() -> None:
+    """They may be cut off from the clients together; the node that asks may be where the clients are."""
     member = active_member()
     member.gateways.configure([GATEWAY], I, T0 - 100 * I)
     hear(member, T0 - I // 2, active=False)
     member.questioned_at = T0
-    assert member.vouches(T0 + 1) and not member.vouches(T0 + I)
+    assert member.refuses_to_hold(T0 + 1) == "" and not member.vouches(T0 + 1)
 
 
 def test_a_backup_vouches_for_nothing() -> None:

@@ -20,6 +20,7 @@ FOUND = [
     ("3-isolation", 1, 3, "an owner that was cut off but for the store vouched for itself"),
     ("3-isolation", 1, 11, "an answer of the owner counted for a later silence"),
     ("3-isolation", 1, 13, "an owner gave up for a node that had yielded before its claim was written"),
+    ("3-partition", 1, 44, "an owner vouched for itself with peers that were cut off from the clients as well"),
     ("3-deafness", 1, 13, "the same, again and again, among nodes of equal priority"),
     ("3-storm", 1, 3, "two Actives yielded to each other, one by epoch, one by priority"),
 ]
