@@ -26,7 +26,7 @@ help:
 	@echo "make check        lint, format, types, import direction, unit and simulation tests (seconds, no root)"
 	@echo "make sim          elections under random faults, as figures: CLUSTER_SECONDS=200000 SEED=1; PROFILE= NUMBER= tell one"
 	@echo "make soak         the same for 50 million cluster-seconds (hours on all cores), and soak-packets"
-	@echo "make soak-packets 10^8 mutated packets through the data plane, each judged (root; about an hour)"
+	@echo "make soak-packets 10^8 mutated packets, each judged; 10^8 on two CPUs at once (root; about an hour)"
 	@echo "make lab          the lab, until Ctrl-C (root)"
 	@echo "make bench        performance beside a floor and peers, as ratios (root)"
 	@echo "make bench-failover  failover of lbnode and keepalived in every pairing, side by side (root): RUNS=20,"
@@ -112,7 +112,8 @@ soak: sim soak-packets
 
 # Root. Seeds are those of make test, so that what it finds is found again.
 soak-packets: built
-	LBNODE_FUZZ=100000000 $(BIN)/pytest -q -s --timeout 0 tests/packets/test_fuzz.py
+	LBNODE_FUZZ=100000000 LBNODE_STRESS=100000000 LBNODE_TRUTH=10000000 $(BIN)/pytest -q -s --timeout 0 \
+	  tests/packets/test_fuzz.py tests/packets/test_concurrency.py tests/packets/test_truth.py
 
 demo: packages-lab built
 	$(BIN)/lbnode demo $(if $(ONCE),--once)
