@@ -4,6 +4,7 @@ bench.py     Bench: a private instance of the object (its maps are pinned nowher
              the product's own Tables, time turned by hand, every packet that comes out checked (all checksums)
 conftest.py  the fixture `bench`, and `entry`: every test runs through xdp_lb and through tc_lb
 test_*.py    by feature: forwarding methods, states and time-outs, ICMP, bad packets, full table, records, schedulers
+test_matrix.py  every mode, family, protocol and edge, judged as the mutations are
 test_fuzz.py  mutated frames by the million: seeds.py (valid ones), mutations.py, judge.py (what may come out)
 
 The sequences of servers are compared with choices of the real IPVS: tests/reference/ipvs-schedulers.json.

@@ -5,6 +5,7 @@ Each service has one server, so that it is known beforehand where a packet must 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
 from itertools import product
@@ -58,6 +59,7 @@ MODES: dict[int, tuple[ForwardingMethod, Tunnel, bool]] = {
     87: (TUNNEL, _GUE, True),
 }
 REFUSED = 90  # a service without servers
+Case = tuple[str, str, int]  # protocol, VIP, port
 _HOST = {"tcp": 11, "udp": 31, "sctp": 51}  # the first server's last byte
 
 
@@ -77,23 +79,30 @@ def server_of(protocol: str, port: int, family: int) -> str:
     return f"198.51.100.{host}" if family == 4 else f"2001:db8:b::{host}"
 
 
-def configure(bench: Bench) -> dict[tuple[int, bytes, int], Target]:
-    """Every service, by protocol number, VIP and port."""
+CASES = tuple(product(PROTOCOLS, (VIP, VIP6), (*MODES, REFUSED)))  # every service
+
+
+def configure(bench: Bench, cases: Iterable[Case] = CASES) -> dict[tuple[int, bytes, int], Target]:
+    """Services, by protocol number, VIP and port."""
     index = bench.wire.index("front")
     Vlans(bench.maps).update([Interface(4000, "vlan5", "vlan", "", True, True, bytes(6), 1500, 0, (index, VLAN))])
     bench.configure(icmp_rate=1 << 20)
+    bench.advance(0)
     targets = {}
-    for (protocol, number), vip in product(PROTOCOLS.items(), (VIP, VIP6)):
-        family, text = (6, f"[{vip}]") if ":" in vip else (4, vip)
-        packed = ip_address(vip).packed
-        for port, (method, tunnel, other) in MODES.items():
-            address = server_of(protocol, port, 10 - family if other else family)
-            server_port = 8080 if method is MASQUERADE else port
-            shown = f"[{address}]" if ":" in address else address
-            service = bench.service(f"{protocol}:{text}:{port}")
-            bench.server(service, f"{shown}:{server_port}", method, tunnel=tunnel)
-            targets[number, packed, port] = Target(method, packed, port, ip_address(address).packed, server_port)
-        bench.service(f"{protocol}:{text}:{REFUSED}")
+    for protocol, vip, port in cases:
+        family, text, packed = (
+            (6, f"[{vip}]", ip_address(vip).packed) if ":" in vip else (4, vip, ip_address(vip).packed)
+        )
+        service = bench.service(f"{protocol}:{text}:{port}")
+        if port == REFUSED:
+            continue
+        method, tunnel, other = MODES[port]
+        address = server_of(protocol, port, 10 - family if other else family)
+        server_port = 8080 if method is MASQUERADE else port
+        shown = f"[{address}]" if ":" in address else address
+        bench.server(service, f"{shown}:{server_port}", method, tunnel=tunnel)
+        target = Target(method, packed, port, ip_address(address).packed, server_port)
+        targets[PROTOCOLS[protocol], packed, port] = target
     return targets
 
 
@@ -118,7 +127,9 @@ def _options(vip: str) -> list[Packet]:
     return [ip(client, vip) / padding, ip(client, vip) / chain]
 
 
-def _of_service(protocol: str, vip: str, port: int, number: int) -> list[tuple[Packet, str]]:
+def of_service(case: Case) -> list[tuple[Packet, str]]:
+    """Packets, with the interface that each comes in by. Connections open before what needs them."""
+    (protocol, vip, port), number = case, CASES.index(case)
     client, source = client_of(vip), 40000 + number
     head = ip(client, vip)
     packets = [head / _layer(protocol, source, port, flags, data) for flags, data in (("S", b""), ("PA", b"get it"))]
@@ -156,13 +167,11 @@ def _others(vip: str) -> list[tuple[Packet, str]]:
 def frames(wire: Wire) -> list[tuple[bytes, str]]:
     """Frames, with the interface that each comes in by; a part of them once more with a VLAN tag."""
     found = [one for vip in (VIP, VIP6) for one in _others(vip)]
-    ways = product(PROTOCOLS, (VIP, VIP6), (*MODES, REFUSED))
-    for number, (protocol, vip, port) in enumerate(ways):
-        found += _of_service(protocol, vip, port, number)
+    for case in CASES:
+        found += of_service(case)
     plain = [(ether(packet, target=wire.mac(interface)), interface) for packet, interface in found]
-    tagged = [
-        (bytes(Ether(src="02:00:00:00:00:99", dst=wire.mac("front")) / Dot1Q(vlan=VLAN) / packet), interface)
-        for packet, interface in found[::7]
-        if interface == "front"
-    ]
-    return plain + tagged
+    return plain + [(tagged(packet, wire), "front") for packet, interface in found[::7] if interface == "front"]
+
+
+def tagged(packet: Packet, wire: Wire) -> bytes:
+    return bytes(Ether(src="02:00:00:00:00:99", dst=wire.mac("front")) / Dot1Q(vlan=VLAN) / packet)

@@ -94,7 +94,6 @@ def first_of_sctp(frame: bytes) -> bool:
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_mutations(bench: Bench, seed: int) -> None:
     judge, dice = Judge(seeds.configure(bench)), Random(f"{seed} {bench.entry}")
-    bench.advance(0)
     frames, gun = seeds.frames(bench.wire), Gun(bench)
     verdicts: Counter[str] = Counter()
     unmendable = 0
