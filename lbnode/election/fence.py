@@ -26,6 +26,9 @@ class Evidence:
     active_peer: str = ""  # a member whose heartbeats say that it is Active, while its advertisements do not arrive
     owner: str = ""  # another node that the store names as owner, later than us
     owner_answers: bool = False  # and it has answered a question through the store just now
+    asking: str = (
+        ""  # an owner that is not heard and has just been asked: a release by somebody else left no time before
+    )
     gateway_of: str = ""  # a member that the gateway still answers, long after it stopped to answer us
 
 
@@ -35,6 +38,8 @@ def refuses_takeover(policy: Policy, evidence: Evidence) -> str:
         return f"{evidence.active_peer} is active and heard, but its advertisements do not arrive"
     if evidence.owner_answers:
         return f"{evidence.owner} is active and answers through etcd, but its advertisements do not arrive"
+    if evidence.asking:
+        return f"etcd names {evidence.asking} as the owner, which is not heard and has just been asked"
     return _misplaced(policy, evidence)
 
 

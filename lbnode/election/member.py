@@ -128,7 +128,10 @@ class Member:
         else:
             store, owner = own.store, own.node if 0 < epoch < own.epoch and self._owns(now) else ""
         alive = about_to_take_over and store is True and own.alive
-        return Evidence(peer, answers, store, active_peer, owner, alive, next(reaching, ""))
+        named = talks.get(own.node)
+        unheard = own.node if named is not None and not named.hears(now, self.patience) else ""
+        asking = unheard if about_to_take_over and own.waits(now, self.interval * 3 // 4) else ""
+        return Evidence(peer, answers, store, active_peer, owner, alive, asking, next(reaching, ""))
 
     def refuses_takeover(self, now: int) -> str:
         """Why a Backup stays Backup; "" = it may take over. So may a sole member, and who preempts one it hears."""

@@ -15,7 +15,7 @@ class Ownership:
         self.named_at = 0  # when we were told so, ns
         self.alive = False  # the owner has answered the last question
         self.answer_of = ""  # whom that was about
-        self._asked_for = 0
+        self._asked_for = self._asked_at = 0
         self._answered_for = 0
         self._answered_at = 0
 
@@ -30,7 +30,12 @@ class Ownership:
         if refused and self.alive and now - self._answered_at < ASK_AGAIN:
             self._answered_for = timer
             return False
+        self._asked_at = now
         return True
+
+    def waits(self, now: int, within: int) -> bool:
+        """It was asked less than `within` ns ago and may answer yet."""
+        return self.store is True and self._answered_for != self._asked_for and now - self._asked_at < within
 
     def name(self, node: str, epoch: int, now: int) -> None:
         """The store names this owner."""

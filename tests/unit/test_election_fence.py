@@ -55,3 +55,8 @@ def test_lan_split_with_etcd_reachable_the_owner_answers_and_nobody_takes_over(p
 @pytest.mark.parametrize("policy", Policy)
 def test_an_active_whose_ownership_was_taken_gives_up(policy: Policy) -> None:
     assert refuses_to_hold(policy, Evidence(True, True, True, owner="gw2")) == "etcd names gw2 as the owner since then"
+
+
+@pytest.mark.parametrize("policy", Policy)
+def test_an_owner_that_is_not_heard_gets_the_time_to_answer_after_a_release_by_somebody_else(policy: Policy) -> None:
+    assert "gw1" in refuses_takeover(policy, Evidence(True, True, True, asking="gw1"))

@@ -14,6 +14,7 @@ from tests.sim.election.figures import MS, Figures, Limits
 from tests.sim.election.process import Settings
 
 INTERVALS_CS = (1, 2, 3, 5, 10, 20, 50, 100)
+GATEWAY_HEARD = 150  # ms after which the gateway's answer has come: it is asked each 100 ms at most
 SETTLED = 5.0  # intervals after the last fault's end
 LEASE = 2.51  # intervals; clocks may differ by 0.2 %
 SPACED = (250, 200, 150, 100, 50)
@@ -69,6 +70,8 @@ class Episode:
     def _quiet(self) -> None:
         """Nothing is wrong, so nothing may happen."""
         cluster, judge = self.cluster, self.cluster.judge
+        if self.profile.dual:
+            cluster.run(GATEWAY_HEARD * MS / cluster.interval)
         judge.reset()
         before = len(cluster.trace)
         cluster.run(self.chance.uniform(1, 10))
