@@ -67,12 +67,12 @@ MTU = 1500
 MASQUERADE, DIRECT, TUNNEL = ForwardingMethod.MASQUERADE, ForwardingMethod.DIRECT, ForwardingMethod.TUNNEL
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_VERDICTS = {
+VERDICTS = {
     "xdp": {1: "drop", 2: "pass", 3: "send", 4: "send"},  # XDP_DROP, XDP_PASS, XDP_TX, XDP_REDIRECT
     "tc": {2: "drop", 0xFFFFFFFF: "pass", 7: "send"},  # TCX_DROP, TCX_NEXT, TCX_REDIRECT
 }
-_HANDOVER = struct.pack("=I", 0x6C626E64)
-_HANDOVER_SIZE = 28
+HANDOVER = struct.pack("=I", 0x6C626E64)
+HANDOVER_SIZE = 28
 
 
 # --- the wire -------------------------------------------------------------------------------------------------------
@@ -352,10 +352,10 @@ class Bench:
             else:
                 context = struct.pack("=11I", 0, 0, mark, *(0,) * 6, index, index)  # struct __sk_buff: mark, interfaces
                 run = syscall.prog_test_run(self.machine.programs["tc_lb"], frame, context=context)
-        verdict = _VERDICTS[self.entry].get(run.retval)
+        verdict = VERDICTS[self.entry].get(run.retval)
         assert verdict is not None, f"{self.entry} returned {run.retval}"
-        handover = self.entry == "xdp" and verdict == "pass" and run.data.startswith(_HANDOVER)
-        result = run.data[_HANDOVER_SIZE:] if handover else run.data
+        handover = self.entry == "xdp" and verdict == "pass" and run.data.startswith(HANDOVER)
+        result = run.data[HANDOVER_SIZE:] if handover else run.data
         if verdict == "pass" and not handover and result == frame:
             check = "none"  # untouched: the network stack's business
         if check != "none" and verdict != "drop":
