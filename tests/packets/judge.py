@@ -164,14 +164,14 @@ class Judge:
     def _way(self, before: bytes, i: View, after: bytes, o: View) -> tuple[str, str]:
         if i.target in self.vips and o.target in self.servers and o.source not in (i.source, i.target):
             return "tunnel", self._tunnel(before, i, after, o)
+        if o.is_error_type and o.target == i.source and not i.is_error_type:
+            return "own error", self._own_error(before, after, o)
         if i.target in self.vips and (o.source, o.target) == (i.source, i.target):
             return "direct", self._same(before, i, after[: o.end])
         if i.is_error_type and i.protocol == o.protocol and not i.fragment and before[i.at] in _ERRORS[i.protocol]:
             return "error translated", self._translated(before, i, after, o)
         if i.is_error_type and i.protocol == o.protocol and not i.fragment:
             return "echo", self._echo(before, i, after, o)
-        if o.is_error_type and o.target == i.source and not i.is_error_type:
-            return "own error", self._own_error(before, after, o)
         if i.target in self.vips and o.source == i.source:
             return "masquerade", self._masquerade(before, i, after, o)
         if o.target == i.target:
