@@ -7,9 +7,9 @@ import time
 from collections.abc import Iterable
 
 from lbnode.election.dual import DualPath
+from lbnode.election.events import Announce, Changed, Claim, Event, Lease, Send, Withdraw
 from lbnode.election.gateway import Prober
 from lbnode.election.lease import Leases
-from lbnode.election.machine import Announce, Changed, Claim, Event, Lease, Send, Withdraw
 from lbnode.election.member import Member
 from lbnode.election.messages import Setup
 from lbnode.election.packet import Advert

@@ -27,103 +27,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import Enum, auto
 
-from lbnode.election.packet import MAX_INTERVAL_CS, RELEASE_PRIORITY, Advert, encode, parse_ipv4
+from lbnode.election.events import FOREVER, Announce, Changed, Claim, Event, Lease, Send, Withdraw
+from lbnode.election.packet import RELEASE_PRIORITY, Advert, parse_ipv4
+from lbnode.election.router import CENTISECOND, MILLISECOND, SECOND, VirtualRouter
 from lbnode.model import Address, VrrpState
 
-CENTISECOND = 10_000_000  # ns
-SECOND = 100 * CENTISECOND
-MILLISECOND = CENTISECOND // 10
 ANNOUNCE_COUNT = 5  # gratuitous ARPs per address and round: they have no acknowledgement
 # The first round comes at takeover; switches and hosts that were not ready get another chance at these ages.
 ANNOUNCE_AFTER = (SECOND // 10, SECOND // 2, SECOND, 5 * SECOND)
 ANNOUNCE_REFRESH = 60 * SECOND
-FOREVER = (1 << 63) - 1  # a lease that does not end: of a sole member, since nobody else will serve
-
-
-@dataclass(frozen=True, slots=True)
-class VirtualRouter:
-    """Parameters of one virtual router on this node. `peers`: priorities of the other members; () = sole member."""
-
-    vrid: int
-    priority: int  # 1..254; 255 (address owner) does not exist here: VIPs float
-    interval_cs: int  # centiseconds, 1..4095
-    addresses: tuple[Address, ...]  # those that the advertisements list, of both families
-    source: Address  # our primary address on the VRRP interface; IPv6: the link-local one
-    preempt: bool = False
-    peers: tuple[int, ...] = ()
-    second_source: Address | None = None  # that of the other family, when the group has both
-    preempt_delay: int = 0  # ns as Backup before we preempt
-    startup_delay: int = 0  # ns after `start` before we take over
-
-    def __post_init__(self) -> None:
-        if not (1 <= self.vrid <= 255 and 1 <= self.priority <= 254 and 1 <= self.interval_cs <= MAX_INTERVAL_CS):
-            raise ValueError(f"VRID {self.vrid}, priority {self.priority} or interval {self.interval_cs} out of range")
-
-    @property
-    def interval(self) -> int:
-        """Advertisement_Interval in ns."""
-        return self.interval_cs * CENTISECOND
-
-    @property
-    def dark_after(self) -> int:
-        """ns without an advertisement of ours after which a peer (3 intervals and skew) may soon take over."""
-        return self.interval * 5 // 2
-
-
-@dataclass(frozen=True, slots=True)
-class Send:
-    """Send this advertisement, in each family of the group and to each peer (see endpoint.Endpoint.datagrams)."""
-
-    __match_args__ = ("datagram",)
-
-    advert: Advert
-
-    @property
-    def datagram(self) -> bytes:
-        """As one VRRP message to the multicast group of the first family."""
-        return encode(self.advert)
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """Put the group's addresses on their interfaces, where they are not there already."""
-
-
-@dataclass(frozen=True, slots=True)
-class Withdraw:
-    """Take the group's addresses off their interfaces, where they are there."""
-
-
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """The data plane may serve the group's addresses until `until` (ns on the machine's clock; 0 = not any more).
-
-    Follows the Send it is due to, 2.5 intervals after it, while a peer waits 3 at least: whatever stops this process,
-    the node stops serving before another starts. A sole member's lease is FOREVER.
-    """
-
-    until: int
-
-
-@dataclass(frozen=True, slots=True)
-class Announce:
-    """Send `count` gratuitous ARPs for each address."""
-
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
-class Changed:
-    """The state changed, and why."""
-
-    state: VrrpState
-    reason: str
-
-
-Event = Send | Lease | Claim | Withdraw | Announce | Changed
 
 
 class Input(Enum):

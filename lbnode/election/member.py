@@ -13,11 +13,12 @@ from lbnode.election.fence import Evidence, Policy, refuses_takeover, refuses_to
 from lbnode.election.figures import Lateness
 from lbnode.election.gateway import Gateways
 from lbnode.election.heartbeat import Conversation
-from lbnode.election.machine import CENTISECOND, SECOND, Machine, VirtualRouter
+from lbnode.election.machine import Machine
 from lbnode.election.messages import Setup
 from lbnode.election.owner import Ownership
 from lbnode.election.packet import ChecksumForm
 from lbnode.election.placement import NOWHERE, Link
+from lbnode.election.router import CENTISECOND, SECOND, VirtualRouter
 from lbnode.model import Address, Role, Track, VipGroup, VrrpState
 
 STRANGER_FOR = 10 * SECOND  # that an unknown speaker is told about after its last word

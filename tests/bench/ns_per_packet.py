@@ -21,7 +21,7 @@ from scapy.layers.inet import TCP
 from lbnode.dataplane.xdp import syscall
 from lbnode.dataplane.xdp.libbpf import LoadedObject
 from lbnode.dataplane.xdp.maps import Map
-from lbnode.election.machine import FOREVER
+from lbnode.election.events import FOREVER
 from lbnode.model import ForwardingMethod
 from tests.packets.bench import SERVER6, VIP, VIP6, Bench, Machine, Wire, ether, ip
 

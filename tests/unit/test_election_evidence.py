@@ -6,9 +6,10 @@ from dataclasses import replace
 from ipaddress import ip_address
 
 from lbnode.election.heartbeat import Beat, Conversation
-from lbnode.election.machine import Machine, VirtualRouter
+from lbnode.election.machine import Machine
 from lbnode.election.member import Member
 from lbnode.election.messages import Setup
+from lbnode.election.router import VirtualRouter
 from lbnode.model import VipAddress, VipGroup
 
 VIP, OURS, THEIRS, GATEWAY = (ip_address(f"192.0.2.{n}") for n in (10, 1, 2, 254))

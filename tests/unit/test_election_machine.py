@@ -8,22 +8,10 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from lbnode.election.machine import (
-    CENTISECOND,
-    FOREVER,
-    MILLISECOND,
-    SECOND,
-    TRANSITIONS,
-    Announce,
-    Changed,
-    Event,
-    Input,
-    Lease,
-    Machine,
-    Send,
-    VirtualRouter,
-)
+from lbnode.election.events import FOREVER, Announce, Changed, Event, Lease, Send
+from lbnode.election.machine import TRANSITIONS, Input, Machine
 from lbnode.election.packet import Advert, Rejected, encode, parse_ipv4
+from lbnode.election.router import CENTISECOND, MILLISECOND, SECOND, VirtualRouter
 from lbnode.model import VrrpState
 from tests.unit.test_election_packet import ip_packet
 

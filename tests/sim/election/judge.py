@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lbnode.election.machine import VirtualRouter
+from lbnode.election.router import VirtualRouter
 from tests.sim.election.network import CLIENT, Path
 from tests.sim.election.node import Node
 

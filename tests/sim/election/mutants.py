@@ -8,9 +8,10 @@ import pytest
 
 from lbnode.election import machine
 from lbnode.election.heartbeat import Conversation
-from lbnode.election.machine import Input, Machine, VirtualRouter
+from lbnode.election.machine import Input, Machine
 from lbnode.election.member import Member
 from lbnode.election.packet import RELEASE_PRIORITY, Advert
+from lbnode.election.router import VirtualRouter
 from lbnode.model import VrrpState
 from tests.sim.election.process import ElectionProcess
 

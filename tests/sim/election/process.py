@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, ip_address
 from typing import TYPE_CHECKING, Any
 
+from lbnode.election.events import Announce, Changed, Claim, Lease, Send, Withdraw
 from lbnode.election.heartbeat import Beat, Conversation
-from lbnode.election.machine import Announce, Changed, Claim, Lease, Machine, Send, VirtualRouter, Withdraw
+from lbnode.election.machine import Machine
 from lbnode.election.member import Member
 from lbnode.election.messages import Setup
 from lbnode.election.packet import RELEASE_PRIORITY, Advert, Rejected
+from lbnode.election.router import VirtualRouter
 from lbnode.model import Track, VipAddress, VipGroup, VrrpState
 from tests.sim.election.network import Path
 from tests.sim.election.node import Node, Process

@@ -1,0 +1,42 @@
+"""What a virtual router is on this node: the parameters of RFC 9568 section 6.1. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lbnode.election.packet import MAX_INTERVAL_CS
+from lbnode.model import Address
+
+CENTISECOND = 10_000_000  # ns
+SECOND = 100 * CENTISECOND
+MILLISECOND = CENTISECOND // 10
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualRouter:
+    """Parameters of one virtual router on this node. `peers`: priorities of the other members; () = sole member."""
+
+    vrid: int
+    priority: int  # 1..254; 255 (address owner) does not exist here: VIPs float
+    interval_cs: int  # centiseconds, 1..4095
+    addresses: tuple[Address, ...]  # those that the advertisements list, of both families
+    source: Address  # our primary address on the VRRP interface; IPv6: the link-local one
+    preempt: bool = False
+    peers: tuple[int, ...] = ()
+    second_source: Address | None = None  # that of the other family, when the group has both
+    preempt_delay: int = 0  # ns as Backup before we preempt
+    startup_delay: int = 0  # ns after `start` before we take over
+
+    def __post_init__(self) -> None:
+        if not (1 <= self.vrid <= 255 and 1 <= self.priority <= 254 and 1 <= self.interval_cs <= MAX_INTERVAL_CS):
+            raise ValueError(f"VRID {self.vrid}, priority {self.priority} or interval {self.interval_cs} out of range")
+
+    @property
+    def interval(self) -> int:
+        """Advertisement_Interval in ns."""
+        return self.interval_cs * CENTISECOND
+
+    @property
+    def dark_after(self) -> int:
+        """ns without an advertisement of ours after which a peer (3 intervals and skew) may soon take over."""
+        return self.interval * 5 // 2
