@@ -71,6 +71,7 @@ LEDGER = "ipvs"  # in run_dir
 
 _SLICE_S = 0.005  # work on the event loop before others get their turn
 _BATCH = 20  # objects decoded between two looks at the clock, about 1 ms
+_OPS = 16  # operations between two looks: 2 to 4 ms, and a look may cost as much as a quarter of one
 _TIMEOUTS = "time-outs"  # in the ledger: they are ours
 
 
@@ -88,10 +89,12 @@ class IpvsPlane:
         self._unguarded = "" if guard else "nothing holds them"  # why there are no leases
         self._netlink: GenericNetlink | None = None
         self._turn = 0.0
+        self._ops = 0
         self._adopted = False
         self._connections = 0
-        # Servers that this process has put: most likely still there. A wrong guess costs one request more.
-        self._servers: set[tuple[ServiceId, ServerId]] = set()
+        # Servers that this process has put: most likely still there. A wrong guess costs one request more. A set for
+        # each service: one for all would stop the loop whenever it has to grow.
+        self._servers: dict[ServiceId, set[ServerId]] = {}
         self._schedulers = available_schedulers(())
         self._used_schedulers: set[str] = set()
 
@@ -179,7 +182,9 @@ class IpvsPlane:
             await self._apply(op)
         except OSError as error:
             raise explain(op, error.errno or 0) from None
-        await self._take_turns()
+        self._ops += 1
+        if self._ops % _OPS == 0:
+            await self._take_turns()
 
     async def _apply(self, op: Op) -> None:
         sock = self._open_socket()
@@ -194,15 +199,16 @@ class IpvsPlane:
                     _put(sock, Command.NEW_SERVICE, Command.SET_SERVICE, body)
             case PutServer(service_id, server):
                 body = codec.encode_destination(service_id, to_destination(server))
-                key = (service_id, server.id)
-                _put(sock, Command.NEW_DEST, Command.SET_DEST, body, there=key in self._servers)
-                self._servers.add(key)
+                there = self._servers.setdefault(service_id, set())
+                _put(sock, Command.NEW_DEST, Command.SET_DEST, body, there=server.id in there)
+                there.add(server.id)
             case DeleteService(service_id):
                 _delete(sock, Command.DEL_SERVICE, codec.encode_key(service_id))
+                self._servers.pop(service_id, None)
                 self._ledger.discard(str(service_id))
             case DeleteServer(service_id, server_id):
                 _delete(sock, Command.DEL_DEST, codec.encode_destination_key(service_id, server_id))
-                self._servers.discard((service_id, server_id))
+                self._servers.get(service_id, set()).discard(server_id)
             case SetTimeouts(timeouts):
                 self._ledger.add(_TIMEOUTS)
                 sock.do(Command.SET_CONFIG, codec.encode_timeouts(timeouts))
