@@ -29,7 +29,7 @@ from lbnode.model import (
     TunnelType,
 )
 
-HEADER = OBJECT.with_name("lb.h").read_text()
+HEADER = "".join(OBJECT.with_name(name).read_text() for name in ("lb.h", "lb_config.h", "lb_conns.h"))
 
 u8, u16, u32 = (st.integers(0, 2**bits - 1) for bits in (8, 16, 32))
 v4 = st.integers(0, 2**32 - 1).map(IPv4Address)
