@@ -75,6 +75,7 @@ built: $(STAMP) $(BPF_OBJECTS) $(PROTO)
 check: built
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run -Werror lbnode/dataplane/xdp/bpf/*.[hc]
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest -q -m "not campaign" tests/unit tests/sim
@@ -82,6 +83,7 @@ check: built
 test: packages-test built
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run -Werror lbnode/dataplane/xdp/bpf/*.[hc]
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest -q --durations=15

@@ -166,8 +166,8 @@ INLINE __u32 choose(struct scratch *memory, struct service *service, __u64 *cont
 }
 
 /*
- * TCP begins with SYN, SCTP with INIT. Hash schedulers also take other segments (not RST): the hash leads them to the server that they
- * belong to, if the entry was lost. Returns enum action.
+ * TCP begins with SYN, SCTP with INIT. Hash schedulers also take other segments (not RST): the hash leads them to the
+ * server that they belong to, if the entry was lost. Returns enum action.
  */
 GLOBAL int admit(struct scratch *memory)
 {

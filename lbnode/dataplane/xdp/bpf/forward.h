@@ -136,7 +136,8 @@ INLINE int masquerade(void *ctx, const int hook, struct scratch *memory, const s
 		return translate(ctx, hook, p, !server, new, new_port, family);
 	memory->rewrite.address = *new;
 	memory->rewrite.port = new_port;
-	memory->rewrite.source = (p->kind == KIND_ICMP_ERROR) == (server != NULL); /* the quoted packet runs against it */
+	/* A packet that is quoted ran against the error. */
+	memory->rewrite.source = (p->kind == KIND_ICMP_ERROR) == (server != NULL);
 	return call_translate_rare(ctx, hook, memory);
 }
 
@@ -195,7 +196,8 @@ INLINE int forward(void *ctx, const int hook, struct scratch *memory, const int 
 		if (!server)
 			return drop(hook, EVENT_DROP_SERVER_GONE);
 	}
-	asm volatile("" : "+r"(server)); /* or the compiler asks for the action again, which tells the verifier nothing */
+	/* Or the compiler asks for the action again, which tells the verifier nothing. */
+	asm volatile("" : "+r"(server));
 	if (unlikely(server && server->flags & SERVER_LOCAL))
 		return pass(hook);
 	__u32 method = server ? server->forward : FORWARD_MASQUERADE;

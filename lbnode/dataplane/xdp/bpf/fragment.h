@@ -48,8 +48,7 @@ GLOBAL int remember_fragment(struct scratch *memory)
 	struct fragment_key key = fragment_key(&memory->packet);
 	if (memory->action != ACTION_TO_SERVER && memory->action != ACTION_TO_CLIENT)
 		return bpf_map_delete_elem(&fragments, &key); /* the identification is used anew */
-	struct fragment value = {
-		.decision = memory->decision, .action = memory->action, .seen_ms = clock->now_ms};
+	struct fragment value = {.decision = memory->decision, .action = memory->action, .seen_ms = clock->now_ms};
 	return bpf_map_update_elem(&fragments, &key, &value, BPF_ANY);
 }
 

@@ -45,10 +45,10 @@ INLINE bool is_xdp(const int hook)
  * The verifier wants these fields read at a constant offset from the context itself; the compiler, left alone, likes to
  * keep the field's address in a register.
  */
-#define CONTEXT_POINTER(type, field)                                                                                  \
+#define CONTEXT_POINTER(type, field)                                                                                   \
 	({                                                                                                             \
 		void *value;                                                                                           \
-		asm volatile("%0 = *(u32 *)(%1 + %2)" : "=r"(value) : "r"(ctx), "i"(offsetof(type, field)));            \
+		asm volatile("%0 = *(u32 *)(%1 + %2)" : "=r"(value) : "r"(ctx), "i"(offsetof(type, field)));           \
 		value;                                                                                                 \
 	})
 

@@ -16,7 +16,8 @@ INLINE int echo_reply4(void *ctx, const int hook, const struct packet *p)
 	icmp->type = ICMP_ECHO_REPLY;
 	csum_replace2(&icmp->checksum, bpf_htons(ICMP_ECHO << 8), bpf_htons(ICMP_ECHO_REPLY << 8));
 	if (!icmp->checksum)
-		icmp->checksum = 0xffff; /* a message of zeros alone: RFC 1624's formula has two zeros, this one is right */
+		/* A message of zeros alone: RFC 1624's formula has two zeros, this one is right. */
+		icmp->checksum = 0xffff;
 	__be32 client = ip->saddr;
 	ip->saddr = ip->daddr;
 	ip->daddr = client;

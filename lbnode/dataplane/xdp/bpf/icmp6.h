@@ -55,7 +55,7 @@ INLINE int translate_error6(void *ctx, const int hook, const struct packet *p, c
 		csum_add(&sum, change);
 		if (!sum && t->protocol == IPPROTO_UDP)
 			sum = 0xffff;
-		whole += (__u16)~*check + sum;
+		whole += (__u16) ~*check + sum;
 		*check = sum;
 	}
 	l4[source ? 0 : 1] = to->port;

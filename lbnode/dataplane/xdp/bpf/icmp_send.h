@@ -138,7 +138,7 @@ INLINE int send_icmp4(void *ctx, const int hook, const struct packet *p, const s
 	ip->daddr = p->tuple.source.word[3];
 	ip_set_checksum(ip);
 	icmp->type = answer->reason == REASON_TTL ? ICMP_TIME_EXCEEDED : ICMP_DEST_UNREACH;
-	icmp->code = answer->reason == REASON_TOO_BIG	? ICMP_FRAG_NEEDED
+	icmp->code = answer->reason == REASON_TOO_BIG	  ? ICMP_FRAG_NEEDED
 		     : answer->reason == REASON_NO_SERVER ? ICMP_PORT_UNREACH
 							  : 0;
 	icmp->value = bpf_htonl(answer->mtu);

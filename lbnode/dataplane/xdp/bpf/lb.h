@@ -80,31 +80,31 @@ struct gauge {
 
 /* map `events` PERCPU_ARRAY: __u64 per enum event. Up to EVENT_DROPS packets went on, from there on they were dropped. */
 enum event {
-	EVENT_ENTRIES = 0,	 /* +1 per entry made, -1 per entry removed: the sum over CPUs is the table's fill (signed) */
-	EVENT_EVICTED,		 /* half-open or finished entry removed for a new connection: the table is full */
-	EVENT_UNTRACKED,	 /* table full: forwarded by hash (sh, mh) without an entry; direct and tunnel only */
-	EVENT_NO_CONNECTION,	 /* TCP without SYN and without entry, given to the network stack (it answers RST) */
-	EVENT_FRAGMENT,		 /* fragment to a VIP whose first one did not pass here, given to the network stack */
-	EVENT_NO_NEIGHBOUR,	 /* next hop unresolved: handed to the network stack to resolve */
-	EVENT_STACK,		 /* no route that the data plane can use: rewritten packet given to the network stack */
-	EVENT_ECHO,		 /* ICMP echo answered */
-	EVENT_ICMP_TRANSLATED,	 /* ICMP error about a balanced connection, passed on */
-	EVENT_ICMP_SENT,	 /* ICMP error sent by the data plane */
-	EVENT_SYNC_LOST,	 /* change not queued: the queue `changed` is full; the sweeper reports it later */
-	EVENT_IMPORTED,		 /* records merged */
+	EVENT_ENTRIES = 0, /* +1 per entry made, -1 per entry removed: the sum over CPUs is the table's fill (signed) */
+	EVENT_EVICTED,	   /* half-open or finished entry removed for a new connection: the table is full */
+	EVENT_UNTRACKED,   /* table full: forwarded by hash (sh, mh) without an entry; direct and tunnel only */
+	EVENT_NO_CONNECTION,   /* TCP without SYN and without entry, given to the network stack (it answers RST) */
+	EVENT_FRAGMENT,	       /* fragment to a VIP whose first one did not pass here, given to the network stack */
+	EVENT_NO_NEIGHBOUR,    /* next hop unresolved: handed to the network stack to resolve */
+	EVENT_STACK,	       /* no route that the data plane can use: rewritten packet given to the network stack */
+	EVENT_ECHO,	       /* ICMP echo answered */
+	EVENT_ICMP_TRANSLATED, /* ICMP error about a balanced connection, passed on */
+	EVENT_ICMP_SENT,       /* ICMP error sent by the data plane */
+	EVENT_SYNC_LOST,       /* change not queued: the queue `changed` is full; the sweeper reports it later */
+	EVENT_IMPORTED,	       /* records merged */
 	EVENT_DROPS = 16,
 	EVENT_DROP_NO_SERVER = 16, /* no server of the service is available; answered with port unreachable */
-	EVENT_DROP_TABLE_FULL,	 /* no room for a connection that needs an entry: masqueraded, or scheduled by no hash */
-	EVENT_DROP_SERVER_GONE,	 /* packet of a connection to a deleted server */
-	EVENT_DROP_MALFORMED,	 /* to a VIP, with wrong length, header or IP checksum */
-	EVENT_DROP_TOO_BIG,	 /* larger than the next hop's MTU; answered with fragmentation needed if DF was set */
-	EVENT_DROP_NO_ROUTE,	 /* direct routing without a usable route to the server */
-	EVENT_DROP_TTL,		 /* time to live ran out */
-	EVENT_DROP_ERROR,	 /* a helper failed: out of memory, headroom missing */
-	EVENT_DROP_NO_LEASE,	 /* to a VIP whose lease has ended: another node may serve it now */
+	EVENT_DROP_TABLE_FULL,	/* no room for a connection that needs an entry: masqueraded, or scheduled by no hash */
+	EVENT_DROP_SERVER_GONE, /* packet of a connection to a deleted server */
+	EVENT_DROP_MALFORMED,	/* to a VIP, with wrong length, header or IP checksum */
+	EVENT_DROP_TOO_BIG,	/* larger than the next hop's MTU; answered with fragmentation needed if DF was set */
+	EVENT_DROP_NO_ROUTE,	/* direct routing without a usable route to the server */
+	EVENT_DROP_TTL,		/* time to live ran out */
+	EVENT_DROP_ERROR,	/* a helper failed: out of memory, headroom missing */
+	EVENT_DROP_NO_LEASE,	/* to a VIP whose lease has ended: another node may serve it now */
 	EVENT_DROP_SOLICITATION, /* ARP request or neighbour solicitation for such a VIP */
 	EVENT_DROP_CLAIM,	 /* ARP or neighbour message of this node's own in the name of such a VIP */
-	EVENT_DROP_BUNDLE,	 /* tc: segments in one buffer to a tunnel with checksums, which the kernel cannot cut */
+	EVENT_DROP_BUNDLE, /* tc: segments in one buffer to a tunnel with checksums, which the kernel cannot cut */
 	EVENT_MAX = 32,
 };
 

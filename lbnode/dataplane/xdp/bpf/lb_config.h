@@ -40,10 +40,10 @@ struct config {
 /* map `services` HASH: key. */
 struct service_key {
 	struct addr address;
-	__u16 port;	/* network order */
-	__u8 protocol;	/* IPPROTO_* */
-	__u8 family;	/* 4 or 6 */
-	__u32 mark;	/* of firewall-mark services, whose other fields but the family are 0; else 0 */
+	__u16 port;    /* network order */
+	__u8 protocol; /* IPPROTO_* */
+	__u8 family;   /* 4 or 6 */
+	__u32 mark;    /* of firewall-mark services, whose other fields but the family are 0; else 0 */
 };
 
 enum scheduler {
@@ -64,12 +64,12 @@ enum scheduler {
 };
 
 /* The first three are ipvsadm's flag-1 to flag-3; schedulers but sh and mh read none of them. */
-#define SERVICE_FLAG_1 1	     /* sh-fallback, mh-fallback: another server if the hashed one is unavailable */
-#define SERVICE_FLAG_2 2	     /* sh-port, mh-port: hash the client's port too */
+#define SERVICE_FLAG_1 1 /* sh-fallback, mh-fallback: another server if the hashed one is unavailable */
+#define SERVICE_FLAG_2 2 /* sh-port, mh-port: hash the client's port too */
 #define SERVICE_FLAG_3 4
-#define SERVICE_ONE_PACKET 8	     /* every UDP datagram is scheduled, none leaves an entry */
-#define SERVICE_MARKED 16	     /* matches a firewall mark */
-#define SERVICE_ALL_PORTS 32	     /* matches every port of its address */
+#define SERVICE_ONE_PACKET 8 /* every UDP datagram is scheduled, none leaves an entry */
+#define SERVICE_MARKED 16    /* matches a firewall mark */
+#define SERVICE_ALL_PORTS 32 /* matches every port of its address */
 
 /*
  * map `services` HASH: value. Replaced as a whole (BPF_ANY), so readers see the old or the new one.
@@ -80,22 +80,22 @@ enum scheduler {
  * `start` (slots.carry_position, slots.wrr_start), and groups look at their members again.
  */
 struct service {
-	__u32 index;	   /* of `cursors` and `service_stats`; unique among services */
-	__u32 scheduler;   /* enum scheduler */
-	__u32 flags;	   /* SERVICE_* */
+	__u32 index;	 /* of `cursors` and `service_stats`; unique among services */
+	__u32 scheduler; /* enum scheduler */
+	__u32 flags;	 /* SERVICE_* */
 	__u32 epoch;
-	__u32 list;	   /* first slot of the list of servers (indexes), weight 0 included; newest server first,
+	__u32 list;	/* first slot of the list of servers (indexes), weight 0 included; newest server first,
 			      fo and ovf: largest weight first */
-	__u32 list_len;	   /* at most 65535 */
-	__u32 table;	   /* sh, dh: 256 slots, mh: 4093 slots; a slot holds a server's index or SLOT_EMPTY.
+	__u32 list_len; /* at most 65535 */
+	__u32 table;	/* sh, dh: 256 slots, mh: 4093 slots; a slot holds a server's index or SLOT_EMPTY.
 			      twos: three slots a server, see struct draw */
 	__u32 table_len;
-	__u32 start;	   /* rr: position in the list that was chosen last, or list_len: begin at the head.
+	__u32 start;	    /* rr: position in the list that was chosen last, or list_len: begin at the head.
 			      wrr: current weight; the position is the head */
-	__u32 max_weight;  /* wrr: largest weight - (gcd - 1), as IPVS; 0 = no server has weight */
-	__u32 weight_gcd;  /* wrr: greatest common divisor of the weights that are not 0 */
-	__u32 persistent_s;	 /* time-out of persistent clients; 0 = not persistent */
-	__u32 group;	   /* lc, wlc, sed, nq, lblc, lblcr: first of the service's groups; else 0 */
+	__u32 max_weight;   /* wrr: largest weight - (gcd - 1), as IPVS; 0 = no server has weight */
+	__u32 weight_gcd;   /* wrr: greatest common divisor of the weights that are not 0 */
+	__u32 persistent_s; /* time-out of persistent clients; 0 = not persistent */
+	__u32 group;	    /* lc, wlc, sed, nq, lblc, lblcr: first of the service's groups; else 0 */
 	__u32 reserved;
 	struct addr persistent_mask; /* clients whose addresses are equal under it are one */
 };
@@ -160,9 +160,9 @@ enum tunnel {
 	TUNNEL_GRE = 2, /* IPVS's numbers */
 };
 
-#define SERVER_HOP 1 /* next hop fields are valid; else the kernel's routes are asked per packet */
-#define SERVER_GONE 2 /* deleted; the index stays while connections to it are tracked, as IPVS's trash */
-#define SERVER_KEEP_PORT 4 /* masquerade: the target port stays as the client wrote it */
+#define SERVER_HOP 1		 /* next hop fields are valid; else the kernel's routes are asked per packet */
+#define SERVER_GONE 2		 /* deleted; the index stays while connections to it are tracked, as IPVS's trash */
+#define SERVER_KEEP_PORT 4	 /* masquerade: the target port stays as the client wrote it */
 #define SERVER_TUNNEL_CHECKSUM 8 /* the outer header of GUE or GRE carries a checksum over the whole packet */
 #define SERVER_LOCAL 32 /* its address is this node's own: what the client sent goes up the network stack as it is */
 #define SERVER_TUNNEL_REMOTE 16 /* GUE's remote checksum offload: for partial checksums, which leave here complete */
@@ -174,29 +174,30 @@ enum tunnel {
  * server with a generation that this index never had (e.g. a counter over all servers, never 0); put it into the list.
  * To delete: take it out of the list, set SERVER_GONE, and write generation 0 when its gauges are 0. Connections name index
  * and generation: those of a server that is gone are removed at their next packet (as with IPVS's expire_nodest_conn = 1),
- * or expire; those of another generation the sweeper removes, too. A server that is added again while it is only gone gets its index and its
- * connections back. A change of weight, thresholds or next hop keeps the generation.
+ * or expire; those of another generation the sweeper removes, too. A server that is added again while it is only gone gets
+ * its index and its connections back. A change of weight, thresholds or next hop keeps the generation.
  */
 struct server {
 	struct addr address;
-	__u16 port;	/* network order */
-	__u8 forward;	/* enum forwarding */
-	__u8 flags;	/* SERVER_* */
-	__u32 generation; /* 0 = unused */
-	__u32 service;	/* index of its service, for the counters */
-	__u32 weight;	/* effective weight; 0 = no new connections */
+	__u16 port;	       /* network order */
+	__u8 forward;	       /* enum forwarding */
+	__u8 flags;	       /* SERVER_* */
+	__u32 generation;      /* 0 = unused */
+	__u32 service;	       /* index of its service, for the counters */
+	__u32 weight;	       /* effective weight; 0 = no new connections */
 	__u32 upper_threshold; /* connections; 0 = none */
 	__u32 lower_threshold;
 	__u8 target_mac[6]; /* next hop */
-	__u16 mtu;	/* next hop; 0 = unknown, packets are not checked. At most 65535 */
+	__u16 mtu;	    /* next hop; 0 = unknown, packets are not checked. At most 65535 */
 	__u8 source_mac[6];
 	__u16 tunnel_port; /* GUE's; network order */
-	__u32 ifindex;	/* next hop */
-	__u8 tunnel;	/* enum tunnel */
-	__u8 overhead;	/* bytes that FORWARD_TUNNEL puts in front of a packet; 0 with other methods */
-	__u16 lease;	/* of its service's address: index of `leases`, 0 = none needed; LEASE_OF_TARGET */
-	struct addr tunnel_source; /* outer source address of FORWARD_TUNNEL: preferred source of the route to the server.
-				      All zero: the client's address is the outer source, if it is of the server's family  */
+	__u32 ifindex;	   /* next hop */
+	__u8 tunnel;	   /* enum tunnel */
+	__u8 overhead;	   /* bytes that FORWARD_TUNNEL puts in front of a packet; 0 with other methods */
+	__u16 lease;	   /* of its service's address: index of `leases`, 0 = none needed; LEASE_OF_TARGET */
+	/* Outer source address of FORWARD_TUNNEL: preferred source of the route to the server. All zero: the client's address is
+	   the outer source, if it is of the server's family. */
+	struct addr tunnel_source;
 	__u32 rank;	   /* order of adding: the newer server has the larger one, and comes first */
 	__u32 last_weight; /* the last weight that was not 0: what mh's table is made of */
 	__u32 group;	   /* index of `groups`; 0 = in none */

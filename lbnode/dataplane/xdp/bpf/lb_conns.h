@@ -4,9 +4,10 @@
 #define LBNODE_LB_CONNS_H
 
 #define CONN_IMPORTED 1 /* from a peer and not used here yet: not reported back */
-#define CONN_ASSURED 2	/* UDP: more than one packet seen; template: one of its connections is no longer half-open. Until
-			   then the entry counts as half-open */
-#define CONN_CHANGED 4	/* is in the queue `changed` */
+/* UDP: more than one packet seen; template: one of its connections is no longer half-open. Until then the entry counts
+   as half-open. */
+#define CONN_ASSURED 2
+#define CONN_CHANGED 4	 /* is in the queue `changed` */
 #define CONN_NO_OUTPUT 8 /* replies do not pass here (direct, tunnel): IPVS's input-only TCP states */
 #define CONN_INACTIVE 16 /* counted as inactive */
 
@@ -84,9 +85,9 @@ struct record {
 	__u32 idle_ms; /* since the last packet */
 	__u32 mark;    /* of a firewall-mark service; else 0 */
 	__u8 state;
-	__u8 flags;    /* CONN_ASSURED, CONN_NO_OUTPUT */
+	__u8 flags; /* CONN_ASSURED, CONN_NO_OUTPUT */
 	__u8 forward;
-	__u8 result;   /* written by `merge`: enum merge_result; 0 on the wire */
+	__u8 result;	  /* written by `merge`: enum merge_result; 0 on the wire */
 	__u32 timeout_ms; /* as in struct conn, for listing; a peer takes its own service's */
 };
 
@@ -113,7 +114,7 @@ struct records_args {
 };
 
 struct sweep_args {
-	__u32 now_ms; /* in: becomes the clock's time */
+	__u32 now_ms;  /* in: becomes the clock's time */
 	__u32 removed; /* out */
 };
 

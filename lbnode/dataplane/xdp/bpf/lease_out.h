@@ -16,7 +16,8 @@ static __always_inline bool claims_dark(const struct ethhdr *eth, const void *en
 {
 	const struct arp *arp = (const void *)(eth + 1);
 	const struct ipv6hdr *ip = (const void *)(eth + 1);
-	const struct solicitation *message = (const void *)(ip + 1); /* RFC 4861 4.4: an advertisement has the same form */
+	/* RFC 4861 4.4: an advertisement has the same form. */
+	const struct solicitation *message = (const void *)(ip + 1);
 	if (eth->h_proto == bpf_htons(ETH_P_ARP)) {
 		__be32 sender;
 		if ((void *)(arp + 1) > end)

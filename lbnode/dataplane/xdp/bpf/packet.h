@@ -15,28 +15,28 @@
 #define HEADERS_MAX 248 /* IPv6 header and extension headers: longer ones are left to the stack */
 
 enum kind {
-	KIND_OTHER,	/* nothing for us */
-	KIND_L4,	/* whole TCP, UDP or SCTP packet: `tuple` is filled */
+	KIND_OTHER,	     /* nothing for us */
+	KIND_L4,	     /* whole TCP, UDP or SCTP packet: `tuple` is filled */
 	KIND_FIRST_FRAGMENT, /* of one */
-	KIND_ICMP,	/* whole ICMP or ICMPv6 packet: addresses of `tuple` are filled */
-	KIND_ICMP_ECHO,	/* ... an echo request */
-	KIND_ICMP_ERROR, /* ... an error about a TCP, UDP or SCTP packet: `quoted` is filled */
-	KIND_FRAGMENT,	/* a later one: the ports of `tuple` are not known */
+	KIND_ICMP,	     /* whole ICMP or ICMPv6 packet: addresses of `tuple` are filled */
+	KIND_ICMP_ECHO,	     /* ... an echo request */
+	KIND_ICMP_ERROR,     /* ... an error about a TCP, UDP or SCTP packet: `quoted` is filled */
+	KIND_FRAGMENT,	     /* a later one: the ports of `tuple` are not known */
 	KIND_MALFORMED,
 };
 
 struct packet {
 	struct tuple tuple;
-	__u64 now;	   /* of the leases */
-	__u32 length;	   /* of the IP packet, header included */
-	__u32 header;	   /* of the IP header: IPv4 20 to 60, IPv6 with its extension headers 40 to HEADERS_MAX */
+	__u64 now;	     /* of the leases */
+	__u32 length;	     /* of the IP packet, header included */
+	__u32 header;	     /* of the IP header: IPv4 20 to 60, IPv6 with its extension headers 40 to HEADERS_MAX */
 	__u32 quoted_header; /* of the quoted IP header */
-	__u32 mark;	   /* firewall mark; frames have none */
-	__u32 fragment_id; /* identification of a fragment */
+	__u32 mark;	     /* firewall mark; frames have none */
+	__u32 fragment_id;   /* identification of a fragment */
 	__u8 kind;
 	__u8 tcp_flags; /* SCTP: those that mean the same */
-	__u8 ttl; /* IPv6: hop limit */
-	__u8 tos; /* IPv6: traffic class */
+	__u8 ttl;	/* IPv6: hop limit */
+	__u8 tos;	/* IPv6: traffic class */
 	bool dont_fragment;
 	__u8 l4_header; /* length of the TCP or UDP header; 0 for others */
 	__u8 family;	/* 4 or 6 */
@@ -74,13 +74,13 @@ INLINE __u16 csum_fold(__u32 sum)
 /* RFC 1624, equation 3: HC' = ~(~HC + ~m + m') */
 INLINE void csum_replace2(__u16 *check, __u16 old, __u16 new)
 {
-	*check = ~csum_fold((__u16)~*check + (__u16)~old + new);
+	*check = ~csum_fold((__u16) ~*check + (__u16)~old + new);
 }
 
 /* The same for many words at once: `delta` is the sum of ~m + m' over all of them. */
 INLINE void csum_add(__u16 *check, __u64 delta)
 {
-	__u64 sum = (__u16)~*check + delta;
+	__u64 sum = (__u16) ~*check + delta;
 	sum = (sum & 0xffffffff) + (sum >> 32);
 	sum = (sum & 0xffff) + (sum >> 16);
 	sum = (sum & 0xffff) + (sum >> 16);
@@ -90,7 +90,7 @@ INLINE void csum_add(__u16 *check, __u64 delta)
 
 INLINE void csum_replace4(__u16 *check, __u32 old, __u32 new)
 {
-	*check = ~csum_fold((__u16)~*check + (__u16)~(old & 0xffff) + (__u16)~(old >> 16) + (new & 0xffff) +
+	*check = ~csum_fold((__u16) ~*check + (__u16) ~(old & 0xffff) + (__u16) ~(old >> 16) + (new & 0xffff) +
 			    (new >> 16));
 }
 

@@ -24,16 +24,16 @@ INLINE bool walk_extensions(void *ctx, const int hook, __u32 at, __u32 available
 {
 	struct {
 		__u8 next;
-		__u8 length;	/* beyond 8 bytes, in units of 8 bytes; not of fragment headers */
-		__be16 offset;	/* of a fragment, more fragments; routing: type, segments left */
-		__be32 id;	/* of a fragment */
+		__u8 length;   /* beyond 8 bytes, in units of 8 bytes; not of fragment headers */
+		__be16 offset; /* of a fragment, more fragments; routing: type, segments left */
+		__be32 id;     /* of a fragment */
 	} head;
 	__builtin_memset(e, 0, sizeof(*e));
 	e->kind = KIND_L4;
 	e->protocol = protocol;
 	for (int i = 0; i < EXTENSIONS_MAX; i++) {
-		if (e->protocol != IPPROTO_HOPOPTS && e->protocol != IPPROTO_ROUTING && e->protocol != IPPROTO_DSTOPTS &&
-		    e->protocol != IPPROTO_FRAGMENT)
+		if (e->protocol != IPPROTO_HOPOPTS && e->protocol != IPPROTO_ROUTING &&
+		    e->protocol != IPPROTO_DSTOPTS && e->protocol != IPPROTO_FRAGMENT)
 			return e->length <= HEADERS_MAX - IP6_HEADER;
 		if (e->length + 8 > available || load_bytes(ctx, hook, at + e->length, &head, sizeof(head)))
 			return false;
@@ -74,14 +74,16 @@ INLINE bool read_quote6(void *ctx, const int hook, struct packet *p)
 	p->quoted_header = IP6_HEADER;
 	t->protocol = ip.nexthdr;
 	if (unlikely(has_extensions(ip.nexthdr))) {
-		if (!walk_extensions(ctx, hook, at + IP6_HEADER, available - IP6_HEADER, ip.nexthdr, &e) || e.kind == KIND_FRAGMENT)
+		if (!walk_extensions(ctx, hook, at + IP6_HEADER, available - IP6_HEADER, ip.nexthdr, &e) ||
+		    e.kind == KIND_FRAGMENT)
 			return false;
 		p->quoted_header += e.length;
 		t->protocol = e.protocol;
 	}
 	if (ip.version != 6 || !balanced_protocol(t->protocol))
 		return false;
-	if (available < p->quoted_header + QUOTED_L4 || load_bytes(ctx, hook, at + p->quoted_header, ports, sizeof(ports)))
+	if (available < p->quoted_header + QUOTED_L4 ||
+	    load_bytes(ctx, hook, at + p->quoted_header, ports, sizeof(ports)))
 		return false;
 	__builtin_memcpy(&t->source, &ip.saddr, sizeof(t->source));
 	__builtin_memcpy(&t->target, &ip.daddr, sizeof(t->target));

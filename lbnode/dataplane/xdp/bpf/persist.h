@@ -70,7 +70,8 @@ GLOBAL int template_use(__u64 ref)
 }
 
 /* Remember the client's server. `new` is working memory. Returns conn.control for its connections, 0: no room. */
-GLOBAL __u64 template_add(struct new_conn *new, const struct service *s, const struct tuple *in, __u32 mark, __u32 index)
+GLOBAL __u64 template_add(struct new_conn *new, const struct service *s, const struct tuple *in, __u32 mark,
+			  __u32 index)
 {
 	struct config *config = get_config();
 	struct clock *clock = get_clock();

@@ -41,11 +41,11 @@ struct load {
  */
 struct walk {
 	__u32 list, len;
-	__u32 at;     /* position looked at next */
-	__u32 steps;  /* wrr: left until the end of this pass over the list */
+	__u32 at;    /* position looked at next */
+	__u32 steps; /* wrr: left until the end of this pass over the list */
 	__u32 cw, gcd, max;
-	__u32 below;  /* wrr: largest weight under cw that this pass saw */
-	__u32 whole;  /* wrr: this pass began at the head */
+	__u32 below; /* wrr: largest weight under cw that this pass saw */
+	__u32 whole; /* wrr: this pass began at the head */
 	__u32 wraps;
 	__u32 chosen; /* index of the server, or NO_SERVER */
 	__u32 lost;   /* wrr, rr: another CPU moved the cursor meanwhile */
@@ -54,7 +54,7 @@ struct walk {
 	__u32 spare;  /* lblc, lblcr: somebody has less than half as many active connections as its weight */
 	__u32 looked; /* by load: low byte of the group's `best` */
 	struct load load, best, least; /* of the server looked at, of the least loaded one of the group, of all */
-	struct affinity affinity; /* lblc, lblcr: what becomes of the target's entry */
+	struct affinity affinity;      /* lblc, lblcr: what becomes of the target's entry */
 };
 
 /* One walk over the list, newest server first: the callback looks at `at`, and ends the walk by returning 1. */

@@ -104,8 +104,7 @@ int take_all(struct records_args *args)
 	struct clock *clock = get_clock();
 	if (!clock)
 		return -ENOENT;
-	struct export e = {
-		.limit = args->limit, .bucket = args->bucket, .now = clock->now_ms, .flags = args->flags};
+	struct export e = {.limit = args->limit, .bucket = args->bucket, .now = clock->now_ms, .flags = args->flags};
 	if (e.limit > RECORDS_MAX)
 		e.limit = RECORDS_MAX;
 	bpf_loop(bucket_count() + 1, take_all_step, &e, 0);
@@ -146,7 +145,8 @@ static long search_step(__u32 i, struct search *s)
 INLINE bool record_valid(const struct record *r)
 {
 	bool udp = r->in.protocol == IPPROTO_UDP;
-	if (!udp && r->in.protocol != IPPROTO_TCP && r->in.protocol != IPPROTO_SCTP && (r->in.protocol || !r->mark || !r->in.template))
+	if (!udp && r->in.protocol != IPPROTO_TCP && r->in.protocol != IPPROTO_SCTP &&
+	    (r->in.protocol || !r->mark || !r->in.template))
 		return false;
 	if (r->in.template != (r->state == STATE_TEMPLATE) || r->in.reserved[0] || r->in.reserved[1])
 		return false;
@@ -185,7 +185,8 @@ GLOBAL int merge_one(struct record *r)
 		return MERGE_OLDER;
 
 	struct new_conn new = {.hash = tuple_hash(&r->in, config->seed), .state = r->state};
-	new.flags = CONN_IMPORTED | (r->flags & CONN_ASSURED) | (r->forward == FORWARD_MASQUERADE ? 0 : CONN_NO_OUTPUT) |
+	new.flags = CONN_IMPORTED | (r->flags & CONN_ASSURED) |
+		    (r->forward == FORWARD_MASQUERADE ? 0 : CONN_NO_OUTPUT) |
 		    (state_active(r->state) ? 0 : CONN_INACTIVE);
 	new.conn.timeout_ms = timeout_ms;
 	new.conn.control = template ? 0 : template_of(service, &r->in, r->mark);

@@ -29,6 +29,7 @@ enum tcp_event { TCP_SYN = 0, TCP_FIN = 1, TCP_ACK = 2, TCP_RST = 3, TCP_NOTHING
 #define SA STATE_SYNACK
 
 /* [direction][event][state] -> state; 16 columns keep the index arithmetic a shift. */
+/* clang-format off */
 static const __u8 tcp_next_state[3][4][16] = {
 	[DIRECTION_IN] = {
 		/*           NO  ES  SS  SR  FW  TW  CL  CW  LA  LI  SA */
@@ -50,6 +51,7 @@ static const __u8 tcp_next_state[3][4][16] = {
 		[TCP_RST] = {CL, CL, CL, SR, CL, CL, CL, CL, LA, LI, CL},
 	},
 };
+/* clang-format on */
 
 #undef NO
 #undef ES
@@ -90,7 +92,8 @@ INLINE __u32 tcp_next(__u32 direction, __u32 event, __u32 state)
 /* What IPVS counts as ActiveConn: opening and open. UDP never is. */
 INLINE bool state_active(__u32 state)
 {
-	return state == STATE_ESTABLISHED || state == STATE_SYN_RECV || state == STATE_SYN_SENT || state == STATE_SYNACK;
+	return state == STATE_ESTABLISHED || state == STATE_SYN_RECV || state == STATE_SYN_SENT ||
+	       state == STATE_SYNACK;
 }
 
 /* Not proven to be a real conversation: goes first when the table is full. */

@@ -148,8 +148,8 @@ INLINE bool inner_sum(void *ctx, const int hook, struct scratch *memory)
 	if (!sum_bytes(ctx, hook, s, ETH_HLEN, !protected ? p->length : v6 ? p->header : 0))
 		return false;
 	if (protected && p->tuple.protocol != IPPROTO_ICMP) /* which has no pseudo header */
-		s->sum += (__u16)~fold64(pseudo_sum(&p->tuple.source, &p->tuple.target, p->length - p->header,
-						    p->tuple.protocol, v6));
+		s->sum += (__u16)~fold64(
+			pseudo_sum(&p->tuple.source, &p->tuple.target, p->length - p->header, p->tuple.protocol, v6));
 	return true;
 }
 
@@ -222,9 +222,9 @@ INLINE int encapsulate_in(void *ctx, const int hook, struct scratch *memory, con
 		struct gue_header *gue = tunnel;
 		write_gue(gue, p, server, inner_protocol);
 		if (checksum) {
-			gue->udp.check = ~fold64(memory->sum.sum + words_sum(gue, sizeof(*gue)) +
-						 pseudo_sum(source, &server->address, p->length + sizeof(*gue),
-							    IPPROTO_UDP, outer6));
+			gue->udp.check = ~fold64(
+				memory->sum.sum + words_sum(gue, sizeof(*gue)) +
+				pseudo_sum(source, &server->address, p->length + sizeof(*gue), IPPROTO_UDP, outer6));
 			if (!gue->udp.check)
 				gue->udp.check = 0xffff;
 		}
