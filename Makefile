@@ -16,7 +16,7 @@ BENCH_PACKAGES := $(LAB_PACKAGES) haproxy keepalived nftables wrk user-mode-linu
 OLDEST_PACKAGES := qemu-system-x86 gcc libc6-dev libbpf-dev libelf-dev zlib1g-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help check test test-reference test-oldest-kernel sim soak soak-packets demo lab bench bench-failover clean packages-lab packages-test packages-bench
+.PHONY: help check bpf test test-reference test-oldest-kernel sim soak soak-packets demo lab bench bench-failover clean packages-lab packages-test packages-bench
 
 help:
 	@echo "make demo         the two-gateway lab, a failover under load, then the web UI (root); ONCE=1 exits afterwards"
@@ -24,6 +24,7 @@ help:
 	@echo "make test-reference  lbadm and the schedulers beside captures of ipvsadm and IPVS (LBNODE_REFERENCE: another folder)"
 	@echo "make test-oldest-kernel  the BPF objects in the verifier of Debian 12's Linux 6.1, in a virtual machine"
 	@echo "make check        lint, format, types, import direction, unit and simulation tests (seconds, no root)"
+	@echo "make bpf          compile the BPF programs, and what the kernel's verifier makes of each: states, stack, time (root)"
 	@echo "make sim          elections under random faults, as figures: CLUSTER_SECONDS=200000 SEED=1; PROFILE= NUMBER= tell one"
 	@echo "make soak         the same for 50 million cluster-seconds (hours on all cores), and soak-packets"
 	@echo "make soak-packets 10^8 mutated packets, each judged; 10^8 on two CPUs at once (root; about an hour)"
@@ -79,6 +80,9 @@ check: built
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest -q -m "not campaign" tests/unit tests/sim
+
+bpf: built
+	@$(BIN)/python -m tests.packets.verifier
 
 test: packages-test built
 	$(BIN)/ruff check .
