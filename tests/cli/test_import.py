@@ -12,10 +12,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lbnode.cli import lbctl
 from lbnode.cli.ipvsadm import listing
 from lbnode.cli.ipvsadm.importer import import_ipvsadm
 from lbnode.cli.ipvsadm.table import Table, rows
+from lbnode.cli.lbctl import main as lbctl
 from lbnode.config.parse import parse_document
 from lbnode.model import ServerId, ServiceId, flags_of
 from tests.reference.host import ReferenceHost

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lbnode.cli.importing import included
+from lbnode.cli.lbctl.importing import included
 from lbnode.config.keepalived.importer import Source, import_keepalived
 from lbnode.config.parse import parse_document
 from tests.unit.test_keepalived_import import GATEWAY

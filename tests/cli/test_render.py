@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lbnode.cli import render
+from lbnode.cli.lbctl import render
 
 
 @pytest.mark.parametrize(
