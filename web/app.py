@@ -20,7 +20,19 @@ from pydantic import BaseModel
 
 from lbnode.control import Control
 from lbnode.errors import ConfigError
-from web import api, errors
+from web import errors
+from web.api import ROUTES
+from web.api.request import (
+    CONTROL,
+    FEED,
+    METRICS,
+    OPERATIONS,
+    SESSION,
+    STILL_ALLOWED,
+    WHO,
+    Metrics,
+    Routes,
+)
 from web.auth import CSRF_HEADER, SESSION_IDLE_S, Auth
 from web.openapi import Operation
 from web.schemas import Session
@@ -49,7 +61,7 @@ async def page(_request: web.Request) -> web.StreamResponse:
 
 
 async def login_page(request: web.Request, message: str = "", status: int = 200) -> web.Response:
-    node = request.app[api.CONTROL].node_status.value.node
+    node = request.app[CONTROL].node_status.value.node
     text = (STATIC / "login.html").read_text()
     text = text.replace("<!--node-->", escape(node)).replace("<!--message-->", escape(message))
     return web.Response(text=text, status=status, content_type="text/html")
@@ -82,12 +94,12 @@ async def logout(request: web.Request) -> web.Response:
     if (auth := request.app.get(AUTH)) is not None:
         auth.close_session(request.cookies.get(auth.cookie, ""))
         response.del_cookie(auth.cookie, path="/")
-        request.app[api.FEED].wake()  # the streams of this session end now
+        request.app[FEED].wake()  # the streams of this session end now
     return response
 
 
 PAGE = (Operation("GET", "/", "page", "The web UI", media="text/html"), page)
-LOGIN_ROUTES: tuple[tuple[Operation, api.Handler], ...] = (
+LOGIN_ROUTES: Routes = (
     (Operation("GET", "/login", "loginPage", "The login form", media="text/html", public=True), login_page),
     (
         Operation(
@@ -112,20 +124,20 @@ LOGIN_ROUTES: tuple[tuple[Operation, api.Handler], ...] = (
 async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Sets who acts, or refuses. A browser that asks for the page is sent to the login form instead."""
     auth = request.app.get(AUTH)
-    node = request.app[api.CONTROL].node_status.value.node
+    node = request.app[CONTROL].node_status.value.node
     if auth is None:
         given = request.headers.get("X-LB-Who", "")
-        request[api.WHO] = "".join(c for c in given if c.isprintable())[:64] or "api.sock"
-        request[api.SESSION] = Session(node, "socket", "")
-        request[api.STILL_ALLOWED] = lambda: True
+        request[WHO] = "".join(c for c in given if c.isprintable())[:64] or "api.sock"
+        request[SESSION] = Session(node, "socket", "")
+        request[STILL_ALLOWED] = lambda: True
         return await handler(request)
-    request[api.WHO] = f"web:{request.remote}"
+    request[WHO] = f"web:{request.remote}"
     if request.path.startswith(OPEN_PATHS):
         return await handler(request)
     if "Authorization" in request.headers:
         _check_bearer(request, auth)
-        request[api.SESSION] = Session(node, "bearer", "")
-        request[api.STILL_ALLOWED] = lambda: True
+        request[SESSION] = Session(node, "bearer", "")
+        request[STILL_ALLOWED] = lambda: True
         return await handler(request)
     cookie = request.cookies.get(auth.cookie, "")
     session = auth.find_session(cookie, time.monotonic())
@@ -135,8 +147,8 @@ async def authenticate(request: web.Request, handler: Handler) -> web.StreamResp
         raise errors.Refused(401, "not logged in: send 'Authorization: Bearer TOKEN', or log in at /login")
     if request.method not in SAFE_METHODS and not session.has_csrf(request.headers.get(CSRF_HEADER, "")):
         raise errors.Refused(401, f"{CSRF_HEADER} is missing or wrong; GET /api/v1/session tells it")
-    request[api.SESSION] = Session(node, "cookie", session.csrf)
-    request[api.STILL_ALLOWED] = lambda: auth.find_session(cookie, time.monotonic()) is not None
+    request[SESSION] = Session(node, "cookie", session.csrf)
+    request[STILL_ALLOWED] = lambda: auth.find_session(cookie, time.monotonic()) is not None
     return await handler(request)
 
 
@@ -161,20 +173,20 @@ async def set_headers(request: web.Request, response: web.StreamResponse) -> Non
         response.headers.pop("Server", None)
 
 
-def make_app(control: Control, *, token: str | None, metrics: api.Metrics | None) -> web.Application:
+def make_app(control: Control, *, token: str | None, metrics: Metrics | None) -> web.Application:
     """`token` None: no authentication, for the unix socket. `metrics` returns (body, content type)."""
     app = web.Application(middlewares=[errors.middleware, authenticate], client_max_size=MAX_BODY)
     feed = Feed(control)
-    app[api.CONTROL], app[api.FEED] = control, feed
-    routes = [*api.ROUTES, PAGE]
+    app[CONTROL], app[FEED] = control, feed
+    routes = [*ROUTES, PAGE]
     if token is not None:
         if not token:
             raise ConfigError("node.toml: web.token is empty; set web.token or web.token_file")
         app[AUTH] = Auth(token, control.node_status.value.node)
         routes += LOGIN_ROUTES
     if metrics is not None:
-        app[api.METRICS] = metrics
-    app[api.OPERATIONS] = [operation for operation, _ in routes]
+        app[METRICS] = metrics
+    app[OPERATIONS] = [operation for operation, _ in routes]
     for operation, handler in routes:
         app.router.add_route(operation.method, operation.path, handler)
     app.router.add_static("/static", STATIC)
@@ -189,7 +201,7 @@ def make_app(control: Control, *, token: str | None, metrics: api.Metrics | None
 
 
 async def _run_feed(app: web.Application) -> AsyncIterator[None]:
-    task = asyncio.create_task(app[api.FEED].run(), name="web feed")
+    task = asyncio.create_task(app[FEED].run(), name="web feed")
     yield
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):

@@ -173,7 +173,7 @@ async def test_a_client_that_reads_nothing_is_cut_off(
 
 
 def stream_feed() -> web.AppKey[Feed]:
-    from web.api import FEED
+    from web.api.request import FEED
 
     return FEED
 
