@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import product
+
 import pytest
 
 from lbnode.dataplane.xdp.layout import BUCKET_WAYS, Event, State
-from tests.packets.bench import BUCKETS, DIRECT, MASQUERADE, VIP, Bench, segment, tcp
+from tests.packets.bench import BUCKETS, DIRECT, MASQUERADE, VIP, Bench, Machine, Wire, segment, tcp
 
 pytestmark = pytest.mark.root
 CAPACITY = BUCKETS * BUCKET_WAYS
@@ -77,3 +80,63 @@ def test_finished_connections_give_way(bench: Bench) -> None:
     assert bench.event(Event.DROP_TABLE_FULL) == 0 and bench.event(Event.EVICTED) > 0
     assert {record.state for record in bench.records()} == {State.CLOSE}
     assert bench.gauges() == (0, len(bench.records()))
+
+
+@pytest.fixture(scope="module")
+def one_bucket() -> Iterator[Machine]:
+    machine = Machine(buckets=1)
+    yield machine
+    machine.close()
+
+
+AGES = {"half-open": "S", "established": "SA", "finished": "SAR"}  # packets that lead there
+
+
+@pytest.mark.parametrize("forward", [MASQUERADE, DIRECT])
+def test_the_oldest_half_open_one_goes_first_then_the_oldest_finished_one(
+    one_bucket: Machine, wire: Wire, entry: str, forward: str
+) -> None:
+    """Every mixture of ages and states in a table of four ways."""
+
+    def clients() -> set[int]:
+        return {record.inward.source_port for record in bench.records()}
+
+    for kinds in product(AGES, repeat=BUCKET_WAYS):
+        bench = Bench(one_bucket, wire, entry)
+        bench.server(bench.service(), "198.51.100.11:80", forward)
+        for number, kind in enumerate(kinds):
+            bench.advance(1)
+            for flags in AGES[kind]:
+                flood(bench, 1, flags, number)
+        before = clients()
+        victims = [
+            number for wanted in ("half-open", "finished") for number, kind in enumerate(kinds) if kind == wanted
+        ]
+        (verdict,) = flood(bench, 1, "S", 9)
+        gone = before - clients()
+        if victims:
+            assert (verdict, gone, bench.event(Event.EVICTED)) == ("send", {1000 + victims[0]}, 1), kinds
+        else:
+            assert (verdict, gone, bench.event(Event.DROP_TABLE_FULL)) == ("drop", set(), 1), kinds
+
+
+def test_a_half_open_one_that_is_heard_of_again_is_not_the_oldest(one_bucket: Machine, wire: Wire, entry: str) -> None:
+    bench = Bench(one_bucket, wire, entry)
+    bench.server(bench.service(), "198.51.100.11:80", DIRECT)
+    for number in range(BUCKET_WAYS):
+        bench.advance(1)
+        flood(bench, 1, "S", number)
+    bench.advance(1)
+    flood(bench, 1, "S", 0)  # it sends its SYN again
+    flood(bench, 1, "S", 9)
+    assert {record.inward.source_port for record in bench.records()} == {1000, 1002, 1003, 1009}
+
+
+def test_the_clock_of_another_cpu_may_be_ahead(one_bucket: Machine, wire: Wire, entry: str) -> None:
+    bench = Bench(one_bucket, wire, entry)
+    bench.server(bench.service(), "198.51.100.11:80", DIRECT)
+    flood(bench, 1, "S")
+    flood(bench, 1, "A")
+    bench.now_ms -= 10
+    assert bench.advance(0) == 0
+    assert flood(bench, 1, "A") == ["send"] and bench.record().state is State.ESTABLISHED

@@ -273,14 +273,21 @@ INLINE __u32 conn_timeout(const struct config *config, const struct conn *c, __u
 	return c->timeout_ms ? c->timeout_ms : config->timeout_ms[word_state(word) & 15];
 }
 
+/* Since the last packet. 0 where another CPU has seen a later tick of the clock than the caller. */
+INLINE __u32 conn_idle(const struct conn *c, __u32 now)
+{
+	__u32 idle = now - c->last_ms;
+	return unlikely(idle > 0xffff0000) ? 0 : idle;
+}
+
 INLINE bool conn_expired(const struct config *config, const struct conn *c, __u64 word, __u32 now)
 {
-	return now - c->last_ms > conn_timeout(config, c, word);
+	return conn_idle(c, now) > conn_timeout(config, c, word);
 }
 
 /*
- * How gladly a way is given away for a new connection; the upper bits are the class, the lower its idle time:
- * free or expired, then half-open, then finished. 0: not at all.
+ * How gladly a way is given away for a new connection; the upper bits are the class, the lower its idle time: free or
+ * expired, then the half-open one that waits longest, then the finished one. 0: not at all.
  */
 INLINE __u64 conn_price(const struct config *config, const struct conn *c, __u64 word, __u32 now)
 {
@@ -288,7 +295,7 @@ INLINE __u64 conn_price(const struct config *config, const struct conn *c, __u64
 		return 4ULL << 32;
 	if (word_state(word) == STATE_BUSY)
 		return 0;
-	__u32 idle = now - c->last_ms;
+	__u32 idle = conn_idle(c, now);
 	if (idle > conn_timeout(config, c, word))
 		return 3ULL << 32;
 	if (state_half_open(word))
