@@ -32,6 +32,7 @@ class ForwardingMethod(StrEnum):
     MASQUERADE = "masquerade"  # [-m] destination NAT, both directions pass the gateway
     DIRECT = "direct"  # [-g] direct routing: only the MAC address changes, replies bypass the gateway
     TUNNEL = "tunnel"  # [-i] encapsulated to the server
+    FULLNAT = "fullnat"  # both ends translated: the server answers a local address of the gateway. IPVS has none
 
 
 SCHEDULERS = ("rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh", "twos")
@@ -191,6 +192,7 @@ class RealServer:
     upper_threshold: int = 0  # connections; 0 = none
     lower_threshold: int = 0
     tunnel: Tunnel = IPIP
+    toa: bool = False  # as in ProgrammedServer
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +260,7 @@ class VipGroup:
     authentication: str = "auto"  # auto (enforce between nodes with a common key) | off | receive-only | ...
     policy: str = "availability"  # when it cannot be known whether another node serves: availability | consistency
     track: tuple[Track, ...] = ()
+    local_addresses: tuple[Address, ...] = ()  # those of `addresses` that full NAT of its services uses as sources
     revision: int = 0
 
 
@@ -294,6 +297,8 @@ class Settings:
     foreign_services: str = "keep"  # what to do with data-plane services that no configuration names: keep | remove
     sync_daemons: Mapping[str, SyncDaemon] = field(default_factory=dict)  # "master", "backup"
     sync_by_role: bool = False  # each runs only while this node has its role; see plan.sync_daemons()
+    # By node: sources of full NAT for services whose VIP group has none
+    local_addresses: Mapping[str, tuple[Address, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,7 +336,11 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class ProgrammedServer:
-    """A real server as the data plane has (or shall have) it; `weight` is the effective weight."""
+    """A real server as the data plane has (or shall have) it; `weight` is the effective weight.
+
+    With full NAT, `local_addresses` of its family are those that the server sees connections come from, and `toa`: the
+    client's own address is told in a TCP option.
+    """
 
     id: ServerId
     weight: int
@@ -339,6 +348,8 @@ class ProgrammedServer:
     upper_threshold: int = 0
     lower_threshold: int = 0
     tunnel: Tunnel = IPIP
+    local_addresses: tuple[Address, ...] = ()
+    toa: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -204,7 +204,7 @@ class Node:
                 config = resolution.config
                 await self._set_groups(config)
             daemons = self._sync_daemons(resolution.config)
-            desired = plan(resolution.config, self._verdicts.value, found, desired, daemons)
+            desired = plan(resolution.config, self._verdicts.value, found, desired, daemons, self._config.node)
             self._desired.set(desired)
 
     async def _set_groups(self, config: Config) -> None:

@@ -17,6 +17,7 @@ from lbnode.delta import changed_keys
 from lbnode.model import (
     Address,
     Config,
+    ForwardingMethod,
     Programmed,
     ProgrammedServer,
     ProgrammedService,
@@ -75,19 +76,22 @@ def plan(
     found: Programmed = NOTHING_FOUND,
     previous: Desired | None = None,
     sync_daemons: Mapping[str, SyncDaemon] | None = None,
+    node: str = "",
 ) -> Desired:
-    """Effective weights from configuration and health.
+    """Effective weights from configuration and health, full NAT's local addresses from VIP groups and settings.
 
     verdicts: by 'SERVICE/SERVER'; a server without one, or without a check, counts as up.
     found: what the data plane contained when this process began. As long as the first check of a server has not
         ended, the weight 0 (or the absence) in which an earlier process left it stays: a restart must not send
         connections to a server that is known to be down.
+    node: this one.
     """
     if previous is None:
         todo = set(config.services)
         services: dict[ServiceId, ProgrammedService] = {}
     else:
         todo = changed_keys(previous.config.services, config.services)
+        todo |= _other_local_addresses(previous.config, config, node)
         for name in changed_keys(previous.verdicts, verdicts):
             if _matters(previous.verdicts.get(name), verdicts.get(name)):
                 service_id = ServiceId.parse(name.partition("/")[0])
@@ -102,7 +106,8 @@ def plan(
         if service is None:
             services.pop(service_id, None)
         else:
-            services[service_id] = plan_service(service, verdicts, found.services.get(service_id))
+            local = _local_addresses(config, service, node)
+            services[service_id] = plan_service(service, verdicts, found.services.get(service_id), local)
     programmed = Programmed(
         previous.programmed.services if previous is not None and not todo else services, config.settings.timeouts
     )
@@ -134,8 +139,30 @@ def _matters(old: Verdict | None, new: Verdict | None) -> bool:
     return old is None or new is None or old.health is not new.health or old.since != new.since
 
 
+def _local_addresses(config: Config, service: VirtualService, node: str) -> tuple[Address, ...]:
+    """Those of its VIP group, which move with it, so that a peer can go on with the connections; else the node's."""
+    group = config.vip_groups.get(service.vip_group or "")
+    own = config.settings.local_addresses.get(node, ())
+    return (group.local_addresses if group is not None else ()) or own
+
+
+def _other_local_addresses(before: Config, now: Config, node: str) -> set[ServiceId]:
+    """The services that both have, and that get other local addresses."""
+    if before.vip_groups is now.vip_groups and before.settings is now.settings:
+        return set()
+    return {
+        service_id
+        for service_id, service in now.services.items()
+        if any(server.forward is ForwardingMethod.FULLNAT for server in service.servers)
+        and _local_addresses(before, service, node) != _local_addresses(now, service, node)
+    }
+
+
 def plan_service(
-    service: VirtualService, verdicts: Mapping[str, Verdict], found: ProgrammedService | None = None
+    service: VirtualService,
+    verdicts: Mapping[str, Verdict],
+    found: ProgrammedService | None = None,
+    local_addresses: tuple[Address, ...] = (),
 ) -> ProgrammedService:
     down = _down(service, verdicts, found) if service.check is not None else {}
     if service.when_all_down is WhenAllDown.KEEP_LAST:
@@ -148,9 +175,9 @@ def plan_service(
     servers = {}
     for server in service.servers:
         if server.id not in down:
-            servers[server.id] = _programmed(server, 0 if server.drain else server.weight)
+            servers[server.id] = _programmed(server, 0 if server.drain else server.weight, local_addresses)
         elif service.when_down is WhenDown.WEIGHT_ZERO or server.drain:
-            servers[server.id] = _programmed(server, 0)
+            servers[server.id] = _programmed(server, 0, local_addresses)
     host = 128 if service.id.family == 6 else 32  # the same as None, which is how a data plane tells it
     return ProgrammedService(
         id=service.id,
@@ -184,9 +211,13 @@ def _left_down(service: VirtualService, server: RealServer, found: ProgrammedSer
     return service.when_down is WhenDown.REMOVE if left is None else left.weight == 0
 
 
-def _programmed(server: RealServer, weight: int) -> ProgrammedServer:
+def _programmed(server: RealServer, weight: int, local_addresses: tuple[Address, ...]) -> ProgrammedServer:
+    full = server.forward is ForwardingMethod.FULLNAT
+    family = server.id.address.version
     return ProgrammedServer(
-        server.id, weight, server.forward, server.upper_threshold, server.lower_threshold, server.tunnel
+        *(server.id, weight, server.forward, server.upper_threshold, server.lower_threshold, server.tunnel),
+        local_addresses=tuple(one for one in local_addresses if one.version == family) if full else (),
+        toa=server.toa,
     )
 
 

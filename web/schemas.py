@@ -45,7 +45,7 @@ class ServerPatch(Body):
 
     weight: int = Field(default=1, ge=0, le=MAX_WEIGHT)
     drain: bool = Field(default=False, description="Effective weight 0: established connections stay.")
-    forward: Literal["masquerade", "direct", "tunnel"] = "masquerade"
+    forward: Literal["masquerade", "direct", "tunnel", "fullnat"] = "masquerade"
     upper_threshold: int = Field(default=0, ge=0)
     lower_threshold: int = Field(default=0, ge=0)
 

@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, ip_address
 from healthcheck.spec import CheckSpec, CheckType, DnsSpec, HttpSpec, ScriptSpec, SmtpSpec, UdpSpec
 from lbnode.config.check_document import SCRIPTS, CheckDocument, status_range
 from lbnode.config.schema import ServerDocument, ServiceDocument, SettingsDocument
-from lbnode.config.vip_group_document import TrackDocument, VipGroupDocument, vip_address
+from lbnode.config.vip_group_document import TrackDocument, VipGroupDocument, local_addresses, vip_address
 from lbnode.model import (
     ForwardingMethod,
     Netmask,
@@ -76,6 +76,7 @@ def real_server(server_id: ServerId, document: ServerDocument) -> RealServer:
         upper_threshold=document.upper_threshold,
         lower_threshold=document.lower_threshold,
         tunnel=Tunnel(TunnelType(document.tunnel_type), document.tunnel_port, TunnelChecksum(document.tunnel_checksum)),
+        toa=document.toa and document.forward == "fullnat",
     )
 
 
@@ -129,6 +130,7 @@ def vip_group(name: str, document: VipGroupDocument, revision: int) -> VipGroup:
         authentication=document.authentication,
         policy=document.policy,
         track=tuple(_track(entry) for entry in document.track),
+        local_addresses=local_addresses(document.local_addresses),
         revision=revision,
     )
 
@@ -157,4 +159,5 @@ def settings(document: SettingsDocument) -> Settings:
             if daemon is not None
         },
         sync_by_role=daemons.by_role,
+        local_addresses={node: local_addresses(texts) for node, texts in document.local_addresses.items()},
     )

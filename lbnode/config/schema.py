@@ -14,8 +14,8 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from lbnode.config.check_document import CheckDocument
 from lbnode.config.fields import MAX_SECONDS, Document, Port, WholeSeconds, did_you_mean, invalid
-from lbnode.config.vip_group_document import VipGroupDocument, interface_name
-from lbnode.model import MAX_WEIGHT, PERSISTENCE_ENGINES, SCHEDULERS, flags_of
+from lbnode.config.vip_group_document import VipGroupDocument, interface_name, local_addresses
+from lbnode.model import MAX_WEIGHT, PERSISTENCE_ENGINES, SCHEDULERS, Address, flags_of
 
 Connections = Annotated[int, Field(ge=0, le=2**32 - 1)]
 
@@ -24,13 +24,14 @@ class ServerDocument(Document):
     """services/ID/servers/ADDR:PORT"""
 
     weight: Annotated[int, Field(ge=0, le=MAX_WEIGHT)] = 1
-    forward: Literal["masquerade", "direct", "tunnel"] = "masquerade"
+    forward: Literal["masquerade", "direct", "tunnel", "fullnat"] = "masquerade"
     drain: bool = False
     upper_threshold: Connections = 0
     lower_threshold: Connections = 0
     tunnel_type: Literal["ipip", "gue", "gre"] = "ipip"
     tunnel_port: Port = 0
     tunnel_checksum: Literal["nocsum", "csum", "remcsum"] = "nocsum"
+    toa: bool = True  # of fullnat: TCP tells the server the client's address in an option
 
     @model_validator(mode="after")
     def _tunnel_options_fit_together(self) -> ServerDocument:
@@ -45,6 +46,12 @@ class ServerDocument(Document):
         if self.tunnel_checksum not in legal[self.tunnel_type]:
             known = ", ".join(legal[self.tunnel_type])
             raise invalid(f"tunnel_checksum: {self.tunnel_type} has no {self.tunnel_checksum}", f"it has: {known}")
+        return self
+
+    @model_validator(mode="after")
+    def _toa_is_full_nat(self) -> ServerDocument:
+        if "toa" in self.model_fields_set and self.forward != "fullnat":
+            raise invalid(f"toa: not for forward {self.forward}", "there the server sees the client's address anyway")
         return self
 
     @model_validator(mode="after")
@@ -171,6 +178,20 @@ class SettingsDocument(Document):
     foreign_services: Literal["keep", "remove"] = "keep"
     dataplane: Literal["auto", "xdp", "ipvs"] = "auto"  # of nodes whose node.toml says "auto"; read when they start
     sync_daemons: SyncDaemonsDocument = SyncDaemonsDocument()
+    local_addresses: dict[str, tuple[str, ...]] = Field(default_factory=dict)  # by node
+
+    @field_validator("local_addresses", mode="before")
+    @classmethod
+    def _each_is_one_nodes(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            raise invalid(f"{value!r} is not a map of nodes", 'example: {"gw1": ["198.51.100.4"]}')
+        owners: dict[Address, str] = {}
+        for node, texts in value.items():
+            for address in local_addresses(texts):
+                if address in owners:
+                    raise invalid(f"{address} of {node} is an address of {owners[address]} already", "each has its own")
+                owners[address] = str(node)
+        return {str(node): tuple(texts) for node, texts in value.items()}
 
     @field_validator("sysctl", mode="before")
     @classmethod

@@ -210,7 +210,8 @@ def _server_faults(key: Key, document: ServerDocument) -> list[Fault]:
     service, server = key.service, key.server
     assert service is not None and server is not None
     faults = []
-    if document.forward != "masquerade" and not service.fwmark and server.port != service.port:
+    keeps_port = document.forward in ("direct", "tunnel")
+    if keeps_port and not service.fwmark and server.port != service.port:
         # ipvsadm(8), -r: these packets are forwarded as they came, so the port in them is the service's.
         message = f"{document.forward} cannot change the port: {server.port} here, {service.port} in the service"
         faults.append(Fault(("forward",), message, f"use port {service.port} for this server, or forward masquerade"))

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from lbnode.config.check_document import SCRIPTS
 from lbnode.config.fields import NAME, Document, invalid
-from lbnode.model import VipAddress
+from lbnode.model import Address, VipAddress
 
 
 class TrackDocument(Document):
@@ -66,6 +66,7 @@ class VipGroupDocument(Document):
     authentication: Literal["auto", "off", "receive-only", "permissive", "enforce"] = "auto"
     policy: Literal["availability", "consistency"] = "availability"
     track: Annotated[tuple[TrackDocument, ...], Field(strict=False)] = ()
+    local_addresses: tuple[str, ...] = ()  # of `addresses`, without prefix: full NAT's sources
 
     @field_validator("addresses", mode="before")
     @classmethod
@@ -76,6 +77,20 @@ class VipGroupDocument(Document):
         if len({vip.address for vip in parsed}) < len(parsed):
             raise invalid("the same address twice")
         return tuple(value)
+
+    @field_validator("local_addresses", mode="before")
+    @classmethod
+    def _local_addresses_are_a_list(cls, value: Any) -> Any:
+        local_addresses(value)
+        return tuple(value)
+
+    @model_validator(mode="after")
+    def _local_addresses_move_with_the_group(self) -> VipGroupDocument:
+        floating = {vip_address(text).address for text in self.addresses}
+        for address in local_addresses(self.local_addresses):
+            if address not in floating:
+                raise invalid(f"local_addresses: {address} is none of the group's addresses", "add it there, too")
+        return self
 
     @field_validator("interface")
     @classmethod
@@ -107,6 +122,28 @@ class VipGroupDocument(Document):
             if any(":" in address for address in self.addresses):
                 raise invalid("version 2 with IPv6 addresses", "put those into a group of their own with version 3")
         return self
+
+
+MAX_LOCAL_ADDRESSES = 16  # of one family, in one place: struct pool of the XDP/tcx data plane
+
+
+def local_addresses(value: Any) -> tuple[Address, ...]:
+    """What full NAT takes as sources: a list of addresses without prefix."""
+    if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
+        raise invalid(f"{value!r} is not a list of addresses", 'example: ["198.51.100.4"]')
+    try:
+        parsed = tuple(ip_address(item) for item in value)
+    except ValueError as error:
+        raise invalid(str(error), "local addresses have no prefix: 198.51.100.4") from None
+    for address in parsed:
+        if address.is_multicast or address.is_unspecified or address.is_loopback:
+            raise invalid(f"{address} is not a unicast address that a server could answer")
+    if len(set(parsed)) < len(parsed):
+        raise invalid("the same address twice")
+    for version in (4, 6):
+        if sum(address.version == version for address in parsed) > MAX_LOCAL_ADDRESSES:
+            raise invalid(f"more than {MAX_LOCAL_ADDRESSES} addresses of IPv{version}")
+    return parsed
 
 
 def interface_name(name: str) -> str:

@@ -87,7 +87,9 @@ class Kernel:
         self._info = info
 
     def change(self, command: Command) -> None:
-        """Refused: what the kernel says no to."""
+        """Refused: what the kernel says no to, or does not know."""
+        if command.forward == "fullnat":
+            raise Refused("Full NAT is not supported by ip_vs: only lbnode's XDP/tcx data plane forwards so")
         number, body = request(command)
         try:
             self._netlink.do(number, body)

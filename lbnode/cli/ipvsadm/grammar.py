@@ -27,7 +27,7 @@ from lbnode.model import (
 
 TRY_HELP = "Try `ipvsadm -h' or 'ipvsadm --help' for more information."
 USAGE = 255  # -1, as a process returns it
-FORWARD = {"gatewaying": "direct", "masquerading": "masquerade", "ipip": "tunnel"}
+FORWARD = {"gatewaying": "direct", "masquerading": "masquerade", "ipip": "tunnel", "fullnat": "fullnat"}
 DEFAULT_SCHEDULER, DEFAULT_INTERFACE = "wlc", "eth0"
 DEFAULT_DAEMON = SyncDaemon(DEFAULT_INTERFACE)
 PLAIN_TUNNEL = Tunnel()
@@ -213,7 +213,7 @@ class _Reading:
         address, port = self.server.address, self.server.port or 0
         forward = self.fields.get("forward", "direct")
         if name != "delete-server":
-            if not service.fwmark and forward != "masquerade":
+            if not service.fwmark and forward in ("direct", "tunnel"):
                 port = service.port
             if address.version != service.family and forward != "tunnel":
                 raise GrammarError("Different address family is allowed only for tunneling servers")
@@ -289,6 +289,7 @@ _READERS: Mapping[str, Callable[[_Reading, str, str], None]] = {
     "fwmark-service": _Reading.fwmark, "ipv6": _Reading.ipv6, "netmask": _Reading.netmask,
     "scheduler": _scheduler, "sched-flags": _flags, "pe": _engine, "ops": _one_packet,
     "real-server": _Reading.real_server, "gatewaying": _forward, "masquerading": _forward, "ipip": _forward,
+    "fullnat": _forward,
     "weight": _number("weight", values.INT_MAX, "weight"),
     "u-threshold": _number("upper_threshold", values.INT_MAX, "u_threshold"),
     "l-threshold": _number("lower_threshold", values.INT_MAX, "l_threshold"),

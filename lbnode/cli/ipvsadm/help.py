@@ -9,7 +9,7 @@ Usage: the commands of ipvsadm(8). SERVICE is one of
 
   lbadm -A|-E SERVICE [-s scheduler] [-b flags] [-p [seconds]] [-M netmask] [-o]    add or change a service
   lbadm -D SERVICE                          remove a service             lbadm -C   remove all
-  lbadm -a|-e SERVICE -r ADDRESS[:PORT] [-g|-m|-i] [-w weight] [-x upper] [-y lower]  add or change a server
+  lbadm -a|-e SERVICE -r ADDRESS[:PORT] [-g|-m|-i|--fullnat] [-w weight] [-x upper] [-y lower]  add or change a server
         [--tun-type ipip|gue|gre] [--tun-port port] [--tun-nocsum|--tun-csum|--tun-remcsum]
   lbadm -d SERVICE -r ADDRESS[:PORT]        remove a server
   lbadm [-L|-l] [SERVICE | -c | --timeout | --daemon] [-n] [--stats | --rate | --thresholds | --persistent-conn |

@@ -21,7 +21,7 @@ CHECKED = (
 OPTION_NAMES: Mapping[str, str] = MappingProxyType({
     "tcp-service": "service-address", "udp-service": "service-address", "sctp-service": "service-address",
     "fwmark-service": "service-address", "gatewaying": "forwarding-method", "masquerading": "forwarding-method",
-    "ipip": "forwarding-method", "ipv6": "", "sort": "",
+    "ipip": "forwarding-method", "fullnat": "forwarding-method", "ipv6": "", "sort": "",
 })  # fmt: skip
 
 _SERVICE = frozenset({"service-address"})

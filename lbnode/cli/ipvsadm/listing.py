@@ -17,8 +17,8 @@ Json = Mapping[str, Any]
 # (address, port, protocol or "") -> text; numeric unless names were asked for.
 Namer = Callable[[str, int, str], str]
 
-FORWARD = {"masquerade": "Masq", "direct": "Route", "tunnel": "Tunnel"}
-FORWARD_OPTION = {"masquerade": "-m", "direct": "-g", "tunnel": "-i"}
+FORWARD = {"masquerade": "Masq", "direct": "Route", "tunnel": "Tunnel", "fullnat": "FullNat"}
+FORWARD_OPTION = {"masquerade": "-m", "direct": "-g", "tunnel": "-i", "fullnat": "--fullnat"}
 _PROTOCOL_ORDER = {"tcp": 6, "udp": 17, "sctp": 132}
 _CHECKSUM = {"nocsum": "-c", "csum": "+c", "remcsum": "r+c"}
 

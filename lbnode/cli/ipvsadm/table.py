@@ -148,7 +148,8 @@ class Table:
             raise Refused(SERVER_UNKNOWN)
         if not self._is_unicast(command.server.address):
             raise Refused(INVALID)
-        servers[name] = _without(servers.get(name, {}), _SERVER_FIELDS) | _server_document(command)
+        replaced = _SERVER_FIELDS if command.forward == "fullnat" else _SERVER_FIELDS | {"toa"}
+        servers[name] = _without(servers.get(name, {}), replaced) | _server_document(command)
 
     def _is_unicast(self, address: Address) -> bool:
         """inet_addr_type() and ipv6_addr_type(): link-local and IPv4-mapped addresses are no servers."""

@@ -23,7 +23,7 @@ LONG = frozenset(_LETTERS) | {
     "set", "start-daemon", "stop-daemon", "sctp-service", "mcast-interface", "syncid", "timeout", "daemon", "stats",
     "rate", "thresholds", "persistent-conn", "nosort", "sort", "pe", "mcast-group", "mcast-port", "mcast-ttl",
     "sync-maxlen", "tun-info", "tun-type", "tun-port", "tun-nocsum", "tun-csum", "tun-remcsum",
-    "full",  # lbadm's own: `-S --full`
+    "full", "fullnat",  # lbadm's own: `-S --full`, full NAT, which ip_vs has not
 }  # fmt: skip
 WITH_VALUE = frozenset({
     "tcp-service", "udp-service", "sctp-service", "fwmark-service", "scheduler", "netmask", "real-server", "weight",

@@ -37,6 +37,7 @@ from lbnode.dataplane.ipvs.netlink import GenericNetlink
 from lbnode.dataplane.ipvs.proc import module_lists, open_connections, write_sysctls
 from lbnode.dataplane.ipvs.sync import commands, from_daemons, state_name
 from lbnode.dataplane.ipvs.translate import (
+    FORWARDING,
     NO_IP_VS,
     available_schedulers,
     check,
@@ -54,7 +55,6 @@ from lbnode.explanation import Explanation, Question
 from lbnode.model import (
     Address,
     Connection,
-    ForwardingMethod,
     L4Protocol,
     Programmed,
     ServerId,
@@ -152,7 +152,7 @@ class IpvsPlane:
         return Capabilities(
             kind="ipvs",
             schedulers=self._schedulers,
-            forwarding=frozenset(ForwardingMethod),
+            forwarding=FORWARDING,
             protocols=frozenset(L4Protocol),
             families=frozenset({4, 6}),
             persistence=True,

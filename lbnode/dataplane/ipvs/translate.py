@@ -43,6 +43,7 @@ _METHODS = {
     ForwardingMethod.DIRECT: Method.DIRECT,
     ForwardingMethod.TUNNEL: Method.TUNNEL,
 }
+FORWARDING = frozenset(_METHODS)
 # LOCAL and BYPASS leave packets as they are, as direct routing does; the kernel never reports them for a server.
 _FORWARDING = {method: forward for forward, method in _METHODS.items()}
 _TUNNEL_TYPES = {
@@ -187,6 +188,11 @@ def check(op: Op) -> None:
 
 def _check_server(service_id: ServiceId, server: ProgrammedServer) -> None:
     where = f"{service_id}: server {server.id}"
+    if server.forward not in FORWARDING:
+        raise Unsupported(
+            f"{where}: IPVS has no {server.forward}, only the XDP/tcx data plane has; it forwards by "
+            f"{', '.join(sorted(FORWARDING))}"
+        )
     if server.forward is not ForwardingMethod.TUNNEL and server.id.address.version != service_id.family:
         raise Unsupported(
             f"{where}: {server.forward} cannot reach an IPv{server.id.address.version} server of an "

@@ -7,7 +7,7 @@ is documented in lb.h. Connection records are in records.py, time-outs in settin
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from ipaddress import IPv4Address, IPv6Address
@@ -24,7 +24,7 @@ from lbnode.model import (
     TunnelType,
 )
 
-LAYOUT_VERSION = 5
+LAYOUT_VERSION = 6
 BUCKET_WAYS = 4
 SLOT_EMPTY = 0xFFFFFFFF
 MAX_SERVERS_PER_SERVICE = 65535
@@ -33,10 +33,12 @@ GROUP_MEMBERS = 16
 ALL_BITS = (1 << 128) - 1
 LEASES_MAX = 1024
 LEASE_OF_TARGET = 0xFFFF
+POOL_ADDRESSES = 16
 
 SERVICE_KEY_SIZE = 24
 SERVICE_SIZE = 72
-SERVER_SIZE = 96
+SERVER_SIZE = 104
+POOL_SIZE = 272
 GROUP_SIZE = 80
 VIP_SIZE = 16
 CONFIG_SIZE = 80
@@ -103,6 +105,7 @@ class ServerFlag(IntFlag):
     TUNNEL_CHECKSUM = 8
     TUNNEL_REMOTE = 16
     LOCAL = 32
+    TOA = 64
 
 
 class ConfigFlag(IntFlag):
@@ -124,6 +127,7 @@ class Event(IntEnum):
     ICMP_SENT = 9
     SYNC_LOST = 10
     IMPORTED = 11
+    TOA_LEFT_OUT = 12
     DROP_NO_SERVER = 16
     DROP_TABLE_FULL = 17
     DROP_SERVER_GONE = 18
@@ -136,6 +140,7 @@ class Event(IntEnum):
     DROP_SOLICITATION = 25
     DROP_CLAIM = 26
     DROP_BUNDLE = 27
+    DROP_NO_LOCAL_PORT = 28
 
     @property
     def label(self) -> str:
@@ -147,7 +152,12 @@ FIRST_DROP = 16
 
 
 # enum forwarding
-FORWARDING = (ForwardingMethod.MASQUERADE, ForwardingMethod.DIRECT, ForwardingMethod.TUNNEL)
+FORWARDING = (
+    ForwardingMethod.MASQUERADE,
+    ForwardingMethod.DIRECT,
+    ForwardingMethod.TUNNEL,
+    ForwardingMethod.FULLNAT,
+)
 FORWARD_NUMBER: Mapping[ForwardingMethod, int] = {method: number for number, method in enumerate(FORWARDING)}
 # enum tunnel
 TUNNELS = (TunnelType.IPIP, TunnelType.GUE, TunnelType.GRE)
@@ -298,8 +308,9 @@ class Server:
     last_weight: int = 0
     group: int = 0
     mark: int = 0
+    pool: int = 0  # index in map `pools`; 0 = none
 
-    _FORMAT = struct.Struct("=16s2sBBIIIII6sH6s2sIBBH16s4I")
+    _FORMAT = struct.Struct("=16s2sBBIIIII6sH6s2sIBBH16s5I4x")
 
     def pack(self) -> bytes:
         hop = self.hop or Hop(0, bytes(6), bytes(6), 0)
@@ -328,6 +339,7 @@ class Server:
             self.last_weight,
             self.group,
             self.mark,
+            self.pool,
         )
 
     @classmethod
@@ -358,6 +370,16 @@ class Server:
 
 
 UNUSED_SERVER = bytes(SERVER_SIZE)
+
+
+def pack_pool(addresses: Sequence[Address]) -> bytes:
+    """Value of map `pools`: at most POOL_ADDRESSES addresses of one family."""
+    return struct.pack("=I12x", len(addresses)) + b"".join(map(pack_address, addresses)).ljust(POOL_SIZE - 16, b"\0")
+
+
+def unpack_pool(data: bytes) -> tuple[Address, ...]:
+    (count,) = struct.unpack_from("=I", data)
+    return tuple(unpack_address(data[at : at + 16]) for at in range(16, 16 + 16 * count, 16))
 
 
 def unpack_affinity_key(data: bytes) -> int:

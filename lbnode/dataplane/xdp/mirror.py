@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 
 from lbnode.dataplane.xdp import layout, slots
-from lbnode.model import Netmask, ProgrammedServer, ProgrammedService, ServerId, ServiceId
+from lbnode.model import Address, Netmask, ProgrammedServer, ProgrammedService, ServerId, ServiceId
 
 
 @dataclass(slots=True)
@@ -18,6 +18,7 @@ class Server:
     programmed: ProgrammedServer
     last_weight: int  # that was not 0
     group: int = 0  # index in map `groups`; 0 = in none
+    pool: int = 0  # index in map `pools`; 0 = none
 
 
 @dataclass(slots=True)
@@ -86,7 +87,8 @@ def _netmask_of(mask: int, family: int) -> Netmask | None:
     return IPv4Address(mask & 0xFFFFFFFF)
 
 
-def server_of(index: int, entry: layout.Server) -> Server:
+def server_of(index: int, entry: layout.Server, local_addresses: tuple[Address, ...]) -> Server:
+    """`local_addresses`: what its pool holds."""
     programmed = ProgrammedServer(
         ServerId(entry.address, entry.port),
         entry.weight,
@@ -94,5 +96,7 @@ def server_of(index: int, entry: layout.Server) -> Server:
         entry.upper_threshold,
         entry.lower_threshold,
         entry.tunnel,
+        local_addresses,
+        bool(entry.flags & layout.ServerFlag.TOA),
     )
-    return Server(index, entry.generation, entry.rank, programmed, entry.last_weight, entry.group)
+    return Server(index, entry.generation, entry.rank, programmed, entry.last_weight, entry.group, entry.pool)

@@ -40,7 +40,7 @@ from lbnode.dataplane.xdp.tables import Tables
 from lbnode.dataplane.xdp.vlans import Vlans
 from lbnode.errors import DataPlaneError, Unsupported
 from lbnode.explanation import Explanation, Question
-from lbnode.model import Address, Connection, Programmed, ServiceCounters, ServiceId, Timeouts
+from lbnode.model import Address, Connection, Programmed, ProgrammedServer, ServiceCounters, ServiceId, Timeouts
 
 _log = logging.getLogger(__name__)
 
@@ -242,16 +242,23 @@ class XdpPlane:
         match op:
             case PutService(service):
                 supported.check_hooks(service.id, attachments.at_xdp())
+                supported.check_entries(service, self._servers_of(service.id))
                 self._tables.put_service(service)
             case DeleteService(service_id):
                 self._tables.delete_service(service_id)
             case PutServer(service_id, server):
+                if service_id in self._tables.services:
+                    supported.check_entries(self._tables.services[service_id].programmed, [server])
                 self._tables.put_server(service_id, server)
                 self._unknown_due = bool(self._unknown)
             case DeleteServer(service_id, server_id):
                 self._tables.delete_server(service_id, server_id)
             case SetTimeouts(timeouts):
                 self._write_config(replace(self._config, timeouts=timeouts))
+
+    def _servers_of(self, service_id: ServiceId) -> list[ProgrammedServer]:
+        service = self._tables.services.get(service_id)
+        return [one.programmed for one in service.servers.values()] if service is not None else []
 
     def _write_config(self, config: settings.Config) -> None:
         self._maps["config"].put_index(0, config.pack())

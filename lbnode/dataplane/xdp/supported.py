@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from lbnode.dataplane.base import Capabilities, Op, PutServer, PutService, SetSyncDaemons
-from lbnode.dataplane.xdp.layout import FORWARDING, SCHEDULERS
+from lbnode.dataplane.xdp.layout import FORWARDING, POOL_ADDRESSES, SCHEDULERS
 from lbnode.errors import Unsupported
 from lbnode.model import (
     MAX_WEIGHT,
@@ -20,7 +20,7 @@ from lbnode.model import (
 CAPABILITIES = Capabilities(
     kind="xdp",
     schedulers=frozenset(SCHEDULERS),
-    forwarding=frozenset(FORWARDING),
+    forwarding=frozenset(FORWARDING) - {ForwardingMethod.FULLNAT},  # its programs are not there yet
     protocols=frozenset(L4Protocol),
     families=frozenset({4, 6}),
     persistence=True,
@@ -53,6 +53,16 @@ def check_hooks(service_id: ServiceId, at_xdp: Sequence[str]) -> None:
         )
 
 
+def check_entries(service: ProgrammedService, servers: Iterable[ProgrammedServer]) -> None:
+    """Raise Unsupported if servers of this service need an entry of the connection table that no packet leaves."""
+    for server in servers:
+        if service.one_packet and server.forward is ForwardingMethod.FULLNAT:
+            raise Unsupported(
+                f"{service.id}: server {server.id}: fullnat finds a reply's client by its connection, and one-packet "
+                "scheduling keeps none"
+            )
+
+
 def _check_service(service: ProgrammedService) -> None:
     service_id = service.id
     if not service_id.fwmark and service_id.protocol not in CAPABILITIES.protocols:
@@ -83,13 +93,30 @@ def _check_server(service_id: ServiceId, server: ProgrammedServer) -> None:
             f"{where}: {server.forward} cannot lead from IPv{service_id.family} to another family; tunnel can"
         )
     if server.forward not in CAPABILITIES.forwarding:
-        raise Unsupported(f"{where}: {_PLANE} forwards by {', '.join(FORWARDING)}, not {server.forward}")
+        raise Unsupported(
+            f"{where}: {_PLANE} forwards by {', '.join(sorted(CAPABILITIES.forwarding))}, not {server.forward}"
+        )
     if server.weight > MAX_WEIGHT:
         raise Unsupported(f"{where}: weights go up to {MAX_WEIGHT}, not {server.weight}")
-    if service_id.fwmark or server.forward is ForwardingMethod.MASQUERADE:
+    if server.forward is ForwardingMethod.FULLNAT:
+        _check_local_addresses(where, server)
+    if service_id.fwmark or server.forward in (ForwardingMethod.MASQUERADE, ForwardingMethod.FULLNAT):
         return
     if server.id.port != service_id.port:
         raise Unsupported(
             f"{where}: {server.forward} leaves the port as it is, so the server's port must be {service_id.port}; "
             "use masquerade to change it"
         )
+
+
+def _check_local_addresses(where: str, server: ProgrammedServer) -> None:
+    family = server.id.address.version
+    if not server.local_addresses:
+        raise Unsupported(
+            f"{where}: fullnat needs a local address of IPv{family}: name one in `local_addresses` of the service's "
+            "VIP group, or of this node in the settings"
+        )
+    if any(address.version != family for address in server.local_addresses):
+        raise Unsupported(f"{where}: its local addresses are not all of IPv{family}")
+    if len(server.local_addresses) > POOL_ADDRESSES:
+        raise Unsupported(f"{where}: {_PLANE} takes at most {POOL_ADDRESSES} local addresses")

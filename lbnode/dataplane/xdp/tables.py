@@ -20,6 +20,7 @@ from lbnode.dataplane.xdp.leases import Leases
 from lbnode.dataplane.xdp.maps import Map
 from lbnode.dataplane.xdp.mirror import Server, Service, configured, members, server_of, service_of
 from lbnode.dataplane.xdp.neighbours import Neighbours
+from lbnode.dataplane.xdp.pools import Pools
 from lbnode.dataplane.xdp.trash import Trash
 from lbnode.dataplane.xdp.vips import Vips
 from lbnode.errors import DataPlaneError
@@ -55,6 +56,7 @@ class Tables:
         )
         self._ranges = RangePool(maps["slots"].info.max_entries)
         self._groups = Groups(maps["groups"], clock, _GRACE_S)
+        self._pools = Pools(maps["pools"], clock, _GRACE_S)
         self._generation = 0
         self.leases = Leases(maps)
         self._vips = Vips(maps["vips"])
@@ -109,7 +111,7 @@ class Tables:
     def _taken_over(self, index: int, entry: layout.Server) -> Server:
         self._server_indexes.reserve(index)
         self._generation = max(self._generation, entry.generation, entry.rank)
-        return server_of(index, entry)
+        return server_of(index, entry, self._pools.adopt(entry.pool))
 
     async def _free_orphans(self) -> None:
         used = {one.index for service in self.services.values() for one in service.servers.values()}
@@ -212,7 +214,7 @@ class Tables:
         try:
             self._write_lists(service, [*service.servers.values(), server])
         except DataPlaneError:
-            self._trash.free(server)
+            self._free(server)
             raise
         self._remember(service, server)
 
@@ -261,13 +263,17 @@ class Tables:
             self._trash.keep(service.programmed.id, server)
             self._write_server(service, server, gone=True)
         else:
-            self._trash.free(server)
+            self._free(server)
         address = server.programmed.id.address
         del service.servers[server.programmed.id]
         del self._behind[address][server.index]
         if not self._behind[address]:
             del self._behind[address]
         self._neighbours.unwatch(address)
+
+    def _free(self, server: Server) -> None:
+        self._trash.free(server)
+        self._pools.give(server.pool)
 
     def _write_server(self, service: Service, server: Server, *, gone: bool = False) -> None:
         one = server.programmed
@@ -277,8 +283,12 @@ class Tables:
         if service.keep_port(one):
             flags |= layout.ServerFlag.KEEP_PORT
         # What this node itself answers does not pass the programs, so nothing may have been translated.
-        if source == one.id.address and (same_port or one.forward is not ForwardingMethod.MASQUERADE):
+        translated = one.forward in (ForwardingMethod.MASQUERADE, ForwardingMethod.FULLNAT)
+        if source == one.id.address and (same_port or not translated):
             flags |= layout.ServerFlag.LOCAL
+        if one.toa:
+            flags |= layout.ServerFlag.TOA
+        pool = 0 if gone else self._pools.take(one.local_addresses)
         entry = layout.Server(
             one.id.address,
             one.id.port,
@@ -297,8 +307,11 @@ class Tables:
             server.last_weight,
             server.group,
             service.programmed.id.fwmark,
+            pool,
         )
         self._maps["servers"].put_index(server.index, entry.pack())
+        self._pools.give(server.pool)
+        server.pool = pool
 
     def _write_lists(self, service: Service, servers: Iterable[Server]) -> None:
         """Build the service's list, table and groups for these servers and flip the service to them."""

@@ -29,7 +29,7 @@
 
 #include <linux/types.h>
 
-#define LAYOUT_VERSION 5
+#define LAYOUT_VERSION 6
 
 /* An address of either family: 16 bytes in network order, IPv4 in its mapped form ::ffff:a.b.c.d (RFC 4291 2.5.5.2). */
 struct addr {
@@ -59,7 +59,7 @@ struct tuple {
 struct stats {
 	__u64 connections;
 	__u64 packets_in;
-	__u64 packets_out; /* seen only with FORWARD_MASQUERADE */
+	__u64 packets_out; /* seen only with FORWARD_MASQUERADE and FORWARD_FULLNAT */
 	__u64 bytes_in;
 	__u64 bytes_out;
 };
@@ -92,6 +92,7 @@ enum event {
 	EVENT_ICMP_SENT,       /* ICMP error sent by the data plane */
 	EVENT_SYNC_LOST,       /* change not queued: the queue `changed` is full; the sweeper reports it later */
 	EVENT_IMPORTED,	       /* records merged */
+	EVENT_TOA_LEFT_OUT,    /* segment that should have told the client's address, but there was no room for it */
 	EVENT_DROPS = 16,
 	EVENT_DROP_NO_SERVER = 16, /* no server of the service is available; answered with port unreachable */
 	EVENT_DROP_TABLE_FULL,	/* no room for a connection that needs an entry: masqueraded, or scheduled by no hash */
@@ -105,6 +106,7 @@ enum event {
 	EVENT_DROP_SOLICITATION, /* ARP request or neighbour solicitation for such a VIP */
 	EVENT_DROP_CLAIM,	 /* ARP or neighbour message of this node's own in the name of such a VIP */
 	EVENT_DROP_BUNDLE, /* tc: segments in one buffer to a tunnel with checksums, which the kernel cannot cut */
+	EVENT_DROP_NO_LOCAL_PORT, /* full NAT: no free port of a local address was found; answered as NO_SERVER */
 	EVENT_MAX = 32,
 };
 

@@ -151,7 +151,7 @@ enum forwarding {
 	FORWARD_MASQUERADE = 0,
 	FORWARD_DIRECT = 1,
 	FORWARD_TUNNEL = 2,
-	/* reserved: FORWARD_FULLNAT 3 */
+	FORWARD_FULLNAT = 3, /* masquerade, and the source becomes a local address of the server's pool */
 };
 
 enum tunnel {
@@ -162,9 +162,10 @@ enum tunnel {
 
 #define SERVER_HOP 1		 /* next hop fields are valid; else the kernel's routes are asked per packet */
 #define SERVER_GONE 2		 /* deleted; the index stays while connections to it are tracked, as IPVS's trash */
-#define SERVER_KEEP_PORT 4	 /* masquerade: the target port stays as the client wrote it */
+#define SERVER_KEEP_PORT 4	 /* masquerade, full NAT: the target port stays as the client wrote it */
 #define SERVER_TUNNEL_CHECKSUM 8 /* the outer header of GUE or GRE carries a checksum over the whole packet */
 #define SERVER_LOCAL 32 /* its address is this node's own: what the client sent goes up the network stack as it is */
+#define SERVER_TOA 64	/* full NAT over TCP: tell the server the client's address (toa.h) */
 #define SERVER_TUNNEL_REMOTE 16 /* GUE's remote checksum offload: for partial checksums, which leave here complete */
 
 /*
@@ -202,6 +203,19 @@ struct server {
 	__u32 last_weight; /* the last weight that was not 0: what mh's table is made of */
 	__u32 group;	   /* index of `groups`; 0 = in none */
 	__u32 mark;	   /* of its service, if that matches a firewall mark; else 0 */
+	__u32 pool;	   /* FORWARD_FULLNAT: index of `pools`; else 0 */
+	__u32 reserved;
+};
+
+/*
+ * map `pools` ARRAY: the local addresses that full NAT takes sources of connections from, all of one family; element 0
+ * stays empty. Never changed while a server refers to it.
+ */
+#define POOL_ADDRESSES 16
+struct pool {
+	__u32 count;
+	__u32 reserved[3];
+	struct addr address[POOL_ADDRESSES];
 };
 
 /*

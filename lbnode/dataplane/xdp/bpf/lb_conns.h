@@ -13,17 +13,19 @@
 
 /*
  * One connection: both directions in one entry, so that they live and die together. It lies in one of the two buckets
- * that its `in` tuple hashes to; masquerading ones are also referred to from map `replies` by their `out` tuple.
+ * that its `in` tuple hashes to; those whose replies pass here (masquerade, full NAT) are also referred to from map `replies`
+ * by their `out` tuple. No two of full NAT have the same one.
  */
 struct conn {
 	struct tuple in;  /* client -> VIP */
-	struct tuple out; /* server -> client; with full NAT one day: server -> local address */
+	struct tuple out; /* server -> client; with full NAT: server -> local address */
 	__u32 server;	  /* index of `servers` */
 	__u32 generation; /* the server's */
 	__u32 last_ms;	  /* clock at the last packet */
 	__u32 synced_ms;  /* clock when last reported or imported; 0 = never */
 	__u8 forward;	  /* enum forwarding at creation */
-	__u8 reserved[3];
+	__u8 toa;	  /* full NAT: the server may not have heard yet who the client is */
+	__u8 reserved[2];
 	__u32 timeout_ms; /* of this entry alone (templates); 0 = by state */
 	__u64 control;	  /* template of the client: generation of its way << 32 | (bucket * 4 + way + 1); 0 = none */
 };

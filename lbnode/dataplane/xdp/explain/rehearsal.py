@@ -23,7 +23,7 @@ from lbnode.errors import DataPlaneError
 from lbnode.model import Counters
 
 # Programs only read these.
-SHARED = ("config", "services", "servers", "slots", "vips", "vlans", "egress", "leases", "leased")
+SHARED = ("config", "services", "servers", "slots", "pools", "vips", "vlans", "egress", "leases", "leased")
 # What programs read and write. Counters, queues and working memory begin empty instead.
 COPIED = ("replies", "gauges", "groups", "cursors", "clock")
 _SIZED = ("conns", "replies")

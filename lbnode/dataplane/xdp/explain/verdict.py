@@ -22,6 +22,7 @@ _DROPS: Mapping[Event, str] = {
     Event.DROP_NO_LEASE: "{vip} is of VIP group {group}, whose lease has ended on this node: another node may serve it",
     Event.DROP_NO_SERVER: "no server of {service} takes a new connection",
     Event.DROP_TABLE_FULL: "the connection table has no room for it: both buckets of its hash hold live connections",
+    Event.DROP_NO_LOCAL_PORT: "no port of the local addresses is free towards {server}: full NAT cannot translate it",
     Event.DROP_SERVER_GONE: "its connection's server was deleted; the next packet that opens a connection gets another",
     Event.DROP_TOO_BIG: "it does not fit: the next hop takes {mtu} bytes, of which {overhead} are the tunnel's header",
     Event.DROP_NO_ROUTE: "this node has no route to {server} by which the packet could be sent as it is",
