@@ -5,10 +5,8 @@ from __future__ import annotations
 import struct
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Self
 
 import pytest
 
@@ -16,6 +14,7 @@ from lbnode.dataplane.xdp.libbpf import LoadedObject
 from lbnode.dataplane.xdp.maps import Map
 from lbnode.dataplane.xdp.plane import XdpPlane
 from lbnode.errors import DataPlaneError
+from tests.netns.traffic import Traffic
 from tests.netns.xdp_lab import AT_TC, ECHO, HTTP, Lab, ask, compile_bpf, programmed, server, thread_in_netns, until
 
 pytestmark = pytest.mark.root
@@ -33,42 +32,6 @@ def tc_lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """Both ways to the tc hook: this kernel's own choice, and clsact as on kernels before 6.6."""
     with Lab(servers=2, attach=request.param) as lab:
         yield lab
-
-
-class Stream:
-    """UDP questions without a pause from the client; every one must be answered."""
-
-    def __init__(self, lab: Lab) -> None:
-        self.sock = lab.udp()
-        self.answered = 0
-        self.lost = 0
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-        self.sock.close()
-
-    def stop(self) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        number = 0
-        self.sock.settimeout(1.0)
-        while not self._stop.is_set():
-            number += 1
-            self.sock.send(b"%d" % number)
-            try:
-                while int(self.sock.recv(100).split()[1]) != number:
-                    pass
-                self.answered += 1
-            except (TimeoutError, ConnectionRefusedError):
-                self.lost += 1
 
 
 def start_process(lab: Lab, run_dir: Path, servers: str, attach: str = "auto") -> subprocess.Popen[bytes]:
@@ -92,13 +55,13 @@ def start_process(lab: Lab, run_dir: Path, servers: str, attach: str = "auto") -
 async def test_kill_9_loses_nothing_and_a_restart_adopts(tmp_path: Path, attach: str) -> None:
     with Lab(servers=2, xdp=attach == "xdp", attach=attach) as lab:
         process = start_process(lab, tmp_path, "1:3,2:0", attach)
-        with lab.connect() as held, Stream(lab) as stream:
+        with lab.connect() as held, Traffic(lab) as traffic:
             assert ask(held) == "rs1"
-            await until(lambda: stream.answered > 50, "traffic flows")
+            await until(lambda: traffic.answered > 50, "traffic flows")
             process.kill()
             process.wait()
-            seen = stream.answered
-            await until(lambda: stream.answered > seen + 100, "traffic flows on without any process")
+            seen = traffic.answered
+            await until(lambda: traffic.answered > seen + 100, "traffic flows on without any process")
             with lab.connect() as sock:
                 assert ask(sock) == "rs1", "new connections are served without any process"
             async with lab.plane(tmp_path) as plane:  # loads its own program and swaps it in, under traffic
@@ -113,30 +76,30 @@ async def test_kill_9_loses_nothing_and_a_restart_adopts(tmp_path: Path, attach:
                     str(server(2).id): 0,
                 }
                 counters = await plane.counters()
-                assert counters[HTTP].total.connections == 2
+                assert counters[HTTP].total.connections == 3
                 assert counters[ECHO].total.packets_in >= seen + 100
-                seen = stream.answered
-                await until(lambda: stream.answered > seen + 100, "traffic flows on")
+                seen = traffic.answered
+                await until(lambda: traffic.answered > seen + 100, "traffic flows on")
                 assert ask(held, "after the restart") == "rs1"
                 await programmed(plane, "wrr", server(1, weight=0), server(2, weight=1))
                 with lab.connect() as sock:
                     assert ask(sock) == "rs2", "the adopted tables can be changed"
                 assert ask(held, "after the change") == "rs1"
-                stream.stop()
-                assert stream.lost == 0
+                traffic.stop()
+                assert (traffic.lost, traffic.broken) == ([], None)
 
 
 async def test_swapping_the_program_under_traffic_loses_nothing(tc_lab: Lab, tmp_path: Path) -> None:
     async with tc_lab.plane(tmp_path) as plane:
         await programmed(plane, "rr", server(1))
-        with Stream(tc_lab) as stream:
+        with Traffic(tc_lab) as traffic:
             for _ in range(3):
-                seen = stream.answered
+                seen = traffic.answered
                 await plane.close()
                 await plane.open()
-                await until(lambda seen=seen: stream.answered > seen + 10, "traffic flows")  # type: ignore[misc]
-            stream.stop()
-            assert stream.lost == 0
+                await until(lambda seen=seen: traffic.answered > seen + 10, "traffic flows")  # type: ignore[misc]
+            traffic.stop()
+            assert (traffic.lost, traffic.broken) == ([], None)
 
 
 async def test_the_hook_can_be_changed_by_a_restart(tmp_path: Path) -> None:
