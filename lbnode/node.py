@@ -342,6 +342,10 @@ class Node:
         if self._kind == "ipvs" and self._config.sync.listen and self._sync_interface is None:
             message = f"no interface has the address of {self._config.sync.listen}, so ip_vs's sync daemons cannot run"
             yield Problem("node.toml", "sync.listen", message, "use an address of this node")
+        shared = any(self._config.node in g.priorities and len(g.priorities) > 1 for g in config.vip_groups.values())
+        if self._election.not_realtime and shared:
+            hint = "run lbnoded with CAP_SYS_NICE and LimitMEMLOCK=infinity, outside cgroups without real-time budget"
+            yield Problem("election process", "realtime", self._election.not_realtime, hint, Severity.WARNING)
 
     # --- serving ------------------------------------------------------------------------------------------------
 

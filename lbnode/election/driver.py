@@ -120,6 +120,9 @@ class Driver:
                 self._parent.tell({"ask": {"group": member.name, "within": within}})
         if member.group.track and member.weigh(self._vips.links.values(), now):
             self._scan_at = now
+        if member.regains_contact(now):
+            machine.announce(now)
+            self._actions.perform(member)
         own = member.ownership
         if member.active and 0 < machine.epoch < own.epoch != member.claimed_after and member.outdated_owner(now):
             member.claimed_after = own.epoch
@@ -379,6 +382,10 @@ class Driver:
             self._parent.tell(report)
         self._parent.flush()
 
+    def tell_realtime(self, problem: str) -> None:
+        """What of it could not be had; "" = nothing."""
+        self._parent.tell({"realtime": problem})
+
     def warn(self, text: str) -> None:
         """Have the daemon put it into the journal."""
         self._parent.tell({"warning": text})
@@ -399,8 +406,7 @@ def main() -> int:
         signal.signal(ignored, signal.SIG_IGN)
     parent = socket.socket(fileno=arguments.fd)
     driver = Driver(parent, arguments.node, Leases(arguments.lease_map), arguments.socket)
-    if problem := become_realtime():
-        driver.warn(problem)
+    driver.tell_realtime(become_realtime())
     driver.run(wake)
     return 0
 

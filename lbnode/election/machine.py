@@ -29,15 +29,11 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from enum import Enum, auto
 
-from lbnode.election.events import FOREVER, Announce, Changed, Claim, Event, Lease, Send, Withdraw
+from lbnode.election.announcements import Announcements
+from lbnode.election.events import FOREVER, Changed, Claim, Event, Lease, Send, Withdraw
 from lbnode.election.packet import RELEASE_PRIORITY, Advert, parse_ipv4
-from lbnode.election.router import CENTISECOND, MILLISECOND, SECOND, VirtualRouter
+from lbnode.election.router import CENTISECOND, MILLISECOND, VirtualRouter
 from lbnode.model import Address, VrrpState
-
-ANNOUNCE_COUNT = 5  # gratuitous ARPs per address and round: they have no acknowledgement
-# The first round comes at takeover; switches and hosts that were not ready get another chance at these ages.
-ANNOUNCE_AFTER = (SECOND // 10, SECOND // 2, SECOND, 5 * SECOND)
-ANNOUNCE_REFRESH = 60 * SECOND
 
 
 class Input(Enum):
@@ -76,9 +72,7 @@ class Machine:
         self._heard_out = False  # a late Active_Down_Timer was prolonged once already
         self._adver_at = 0  # Adver_Timer, while Active
         self._sent_at = 0  # our last advertisement
-        self._announce_from = 0  # start of the present series of announcement rounds
-        self._announce_round = 0
-        self._announce_at = 0
+        self._announcements = Announcements()
         self._degraded = False  # the Active we follow has lowered its priority
         self._not_before = 0  # startup_delay
         self._designated, self._designated_until = False, 0  # by the Active, as its successor
@@ -140,7 +134,8 @@ class Machine:
             self._first_heard_at = now
         elif self._first_heard_at is not None and now - self._first_heard_at < 2 * self._active_interval:
             return
-        self.alarm = self._mismatch(advert)
+        if advert.priority != RELEASE_PRIORITY:
+            self.alarm = self.router.mismatch(advert)
         self._degraded = degraded
         kind, name = self._classify(advert), self.name_of(advert.source)
         reason = f"priority {advert.priority} from {name}"
@@ -163,8 +158,8 @@ class Machine:
         if self.state is VrrpState.ACTIVE:
             if now >= self._adver_at:
                 self._dispatch(Input.TIMER, now, "")
-            if now >= self._announce_at:
-                self._announce_again(now)
+            if now >= self._announcements.at:
+                self._events.append(self._announcements.again(now))
         elif self.state is VrrpState.BACKUP and now >= self._down_at:
             if now - self._down_at > self._active_interval and not self._heard_out:
                 self._heard_out, self._down_at = True, now + self._active_interval
@@ -186,7 +181,7 @@ class Machine:
     def get_timer(self) -> int | None:
         """When to call `handle_timer` next; None: never."""
         if self.state is VrrpState.ACTIVE:
-            return min(self._adver_at, self._announce_at)
+            return min(self._adver_at, self._announcements.at)
         return self._down_at if self.state is VrrpState.BACKUP else None
 
     def next_event(self) -> Event | None:
@@ -198,16 +193,17 @@ class Machine:
         if self.state is VrrpState.ACTIVE:
             self._advertise_now(now)
             if old.addresses != router.addresses or old.source != router.source:
-                self._announce_series(now)
+                self._events.append(self._announcements.begin(now))
         elif self.state is VrrpState.BACKUP:
             if self.active_address is None:
                 self._active_interval = router.interval
             self._arm_down(now, self._down_interval(), self._down_reason)
 
     def announce(self, now: int) -> None:
-        """Announce the addresses again, from the first round (they were added anew, the link came back)."""
+        """Announce the addresses again, from the first round: they were added anew, the link came back, or somebody
+        answers again who may have heard another Active meanwhile."""
         if self.state is VrrpState.ACTIVE:
-            self._announce_series(now)
+            self._events.append(self._announcements.begin(now))
 
     # --- RFC 9568 section 6.1: intervals --------------------------------------------------------------------
 
@@ -238,7 +234,7 @@ class Machine:
         self.epoch, self.refused = 0, ""
         self._advertise_now(now)
         self._events.append(Claim())
-        self._announce_series(now)
+        self._events.append(self._announcements.begin(now))
         self._events.append(Changed(self.state, reason))
 
     def _advertise(self, now: int, _reason: str, _: Advert | None) -> None:
@@ -250,7 +246,7 @@ class Machine:
 
     def _assert_role(self, now: int, _reason: str, _: Advert | None) -> None:
         self._advertise_now(now)
-        self._announce_series(now)
+        self._events.append(self._announcements.begin(now))
 
     def _yield_role(self, now: int, reason: str, advert: Advert | None) -> None:
         assert advert is not None
@@ -372,29 +368,6 @@ class Machine:
         addresses = tuple(address for address in router.addresses if address.version == router.source.version)
         self._events.append(Send(Advert(router.vrid, priority, router.interval_cs, addresses, router.source)))
         self._sent_at = now
-
-    def _announce_series(self, now: int) -> None:
-        self._events.append(Announce(ANNOUNCE_COUNT))
-        self._announce_from, self._announce_round, self._announce_at = now, 0, now + ANNOUNCE_AFTER[0]
-
-    def _announce_again(self, now: int) -> None:
-        self._announce_round += 1
-        if self._announce_round < len(ANNOUNCE_AFTER):
-            self._events.append(Announce(ANNOUNCE_COUNT))
-            self._announce_at = self._announce_from + ANNOUNCE_AFTER[self._announce_round]
-        else:
-            last = self._announce_round == len(ANNOUNCE_AFTER)
-            self._events.append(Announce(ANNOUNCE_COUNT if last else 1))
-            self._announce_at = now + ANNOUNCE_REFRESH
-
-    def _mismatch(self, advert: Advert) -> str:
-        if advert.priority == RELEASE_PRIORITY:
-            return self.alarm
-        same_family = {address for address in self.router.addresses if address.version == advert.source.version}
-        if set(advert.addresses) != same_family:
-            theirs, ours = (", ".join(map(str, sorted(a, key=int))) for a in (advert.addresses, same_family))
-            return f"{advert.source} announces {theirs} with VRID {advert.vrid}, we have {ours}: make them equal"
-        return ""
 
 
 Action = Callable[[Machine, int, str, Advert | None], None]

@@ -49,6 +49,7 @@ class Member:
         self.failing: Mapping[str, str] = {}  # what the daemon looks at: track -> reason
         self.troubles: list[tuple[Track, str]] = []  # all that fails now, see `weigh`
         self.claimed_after = 0  # the epoch of an outdated owner, in whose place we have claimed the group
+        self._contacts: frozenset[str | Address] = frozenset()  # members and gateways that are heard
         self.question = ""  # of another node through the store, that waits for an answer
         self.questioned_at = 0
 
@@ -102,6 +103,15 @@ class Member:
     def reaches_gateway(self, now: int) -> bool:
         return self.gateways.answers(now, self.gateways.patience) is True
 
+    def regains_contact(self, now: int) -> bool:
+        """A member or the gateway is heard again, since the last call. If we were cut off, who was on its side may have
+        heard the announcements of another Active last, even if that one has yielded since then."""
+        before = self._contacts
+        members = (name for name, talk in self.conversations.items() if talk.hears(now, self.patience))
+        gateways = (a for a in self.gateways.addresses if self.gateways.answer_of(a, now, self.gateways.patience))
+        self._contacts = frozenset((*members, *gateways))
+        return not self._contacts <= before
+
     def evidence(self, now: int) -> Evidence:
         """What is known beside VRRP.
 
@@ -131,6 +141,8 @@ class Member:
         alive = about_to_take_over and store is True and own.alive
         named = talks.get(own.node)
         unheard = own.node if named is not None and not named.hears(now, self.patience) else ""
+        if about_to_take_over and unheard and now - own.named_at <= self.patience:
+            owner, alive = unheard, True  # its claim is an answer: whoever released the group gave way to it
         asking = unheard if about_to_take_over and own.waits(now, self.interval * 3 // 4) else ""
         return Evidence(peer, answers, store, active_peer, owner, alive, asking, next(reaching, ""))
 

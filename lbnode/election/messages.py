@@ -4,7 +4,7 @@ To the process: {"setup": {...}} first of all, {"groups": [...], "leases": {NAME
 the configuration changes (the first time also "held": {NAME: {"vrid", "since", "reason", "sent_at"}}, what the process
 before it held), {"handover": NAME, "to": NODE}, LEAVE at the end.
 From the process: {"ready": true} when it can serve, {"role": {...}} on each change, {"dropped": {...}} for invalid
-packets, {"warning": TEXT}, {"figures": [...]} now and then.
+packets, {"warning": TEXT}, {"figures": [...]} now and then, {"realtime": TEXT}: why it may be late, "" = it may not.
 
 About what groups track (see lbnode.tracking), to the process: {"failing": {GROUP: {TRACK: REASON}}}.
 

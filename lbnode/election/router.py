@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lbnode.election.packet import MAX_INTERVAL_CS
+from lbnode.election.packet import MAX_INTERVAL_CS, Advert
 from lbnode.model import Address
 
 CENTISECOND = 10_000_000  # ns
@@ -40,3 +40,11 @@ class VirtualRouter:
     def dark_after(self) -> int:
         """ns without an advertisement of ours after which a peer (3 intervals and skew) may soon take over."""
         return self.interval * 5 // 2
+
+    def mismatch(self, advert: Advert) -> str:
+        """How the addresses of another one's advertisement differ from ours; "" = not at all (RFC 9568 section 7.1)."""
+        same_family = {address for address in self.addresses if address.version == advert.source.version}
+        if set(advert.addresses) == same_family:
+            return ""
+        theirs, ours = (", ".join(map(str, sorted(a, key=int))) for a in (advert.addresses, same_family))
+        return f"{advert.source} announces {theirs} with VRID {advert.vrid}, we have {ours}: make them equal"

@@ -45,6 +45,7 @@ class Election:
         self.roles: Watched[Mapping[str, Role]] = Watched({})
         self.dropped: Counter[tuple[str, str]] = Counter()
         self.figures: tuple[AdvertFigures, ...] = ()
+        self.not_realtime = ""  # why advertisements may be late, see realtime
         self._node = node
         self._journal = journal
         self._socket_path = run_dir / "election.sock"
@@ -266,6 +267,10 @@ class Election:
             self.figures = tuple(
                 AdvertFigures(one["group"], tuple(one["late"]), one["late_s"]) for one in message["figures"]
             )
+        elif "realtime" in message:
+            self.not_realtime = message["realtime"]
+            if self.not_realtime:
+                self._journal.record(Kind.ELECTION, "election process", "warned", self.not_realtime)
         elif "warning" in message:
             self._journal.record(Kind.ELECTION, "election process", "warned", message["warning"])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -144,6 +145,23 @@ def test_a_policy_that_needs_etcd_is_doubted_without(daemon: Daemon) -> None:
     put(daemon, "vip-groups/first", group)
     (problem,) = until(lambda: daemon.status()["problems"], "the problem is reported")
     assert (problem["where"], problem["field"], problem["severity"]) == ("vip-groups/first", "policy", "warning")
+
+
+def test_an_election_process_that_may_not_be_realtime_is_a_problem_of_the_node(tmp_path: Path) -> None:
+    prefix = ("setpriv", "--bounding-set", "-sys_nice,-ipc_lock") if os.geteuid() == 0 else ()
+    daemon = Daemon(tmp_path / "gw1", prefix=(*prefix, "prlimit", "--memlock=0"))
+    daemon.start()
+    try:
+        put(
+            daemon, "vip-groups/first", {"vrid": 51, "addresses": ["192.0.2.10/24"], "priorities": {"gw1": 2, "gw2": 1}}
+        )
+        found = until(
+            lambda: [p for p in daemon.status()["problems"] if p["field"] == "realtime"], "the problem is reported"
+        )
+        assert "advert_interval" in found[0]["message"] or "a busy CPU may move VIPs" in found[0]["message"]
+        assert "memory is not locked" in found[0]["message"] and found[0]["severity"] == "warning"
+    finally:
+        daemon.stop()
 
 
 @pytest.mark.parametrize(("key", "text", "named"), FAULTS)

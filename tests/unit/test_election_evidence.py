@@ -87,3 +87,24 @@ def test_a_backup_vouches_for_nothing() -> None:
     assert member.machine is not None
     member.machine.stop(T0, "test")
     assert not member.vouches(T0)
+
+
+def test_a_claim_of_a_moment_ago_is_a_sign_of_life_of_an_owner_that_is_not_heard() -> None:
+    """Else both sides of a split LAN take over in turn: whoever is fenced releases the group to its own side."""
+    member = Member(GROUP, "a", Setup())
+    member.machine = Machine(VirtualRouter(51, 200, 10, (VIP,), OURS, peers=(100,)))
+    member.machine.start(T0 - 100 * I)
+    member.conversations = {"b": Conversation(11, T0 - 100 * I)}
+    member.ownership.store = True
+    member.ownership.name("b", 4, T0)
+    assert "b is active and answers through etcd" in member.refuses_takeover(T0 + I)
+    assert "answers" not in member.refuses_takeover(T0 + 4 * I)
+
+
+def test_who_is_heard_again_may_have_heard_another_active_meanwhile() -> None:
+    member = active_member()
+    hear(member, T0, active=False)
+    assert member.regains_contact(T0) and not member.regains_contact(T0 + I)
+    assert not member.regains_contact(T0 + 10 * I)  # silent
+    hear(member, T0 + 11 * I, active=False)
+    assert member.regains_contact(T0 + 11 * I)

@@ -26,7 +26,13 @@ def test_the_gap_lies_between_the_last_answer_of_one_and_the_first_of_the_other(
 
 def test_a_gap_before_the_fault_is_not_of_it() -> None:
     outcome = judge(saw([range(500), range(900, 3000)], [range(3000)], []), 1000 * MS, None, END)
-    assert outcome.gap == 0.001
+    assert outcome.gap == 0.0
+
+
+def test_a_question_that_the_probe_asked_late_is_no_gap() -> None:
+    late = saw([range(3000)], [range(3000)], [])
+    late["sent"] = [at + (at >= 1500 * MS) * 20 * MS for at in late["sent"]]
+    assert judge(late, 1000 * MS, None, END).gap == 0.0
 
 
 def test_both_serve_while_both_answer() -> None:

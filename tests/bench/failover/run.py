@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -151,28 +151,32 @@ def run_once(kinds: tuple[str, str], fault: Fault, interval_s: float) -> Outcome
         began = time.monotonic_ns()
         healed = fault(scene)
         time.sleep(WATCHED_S)
-        return judge(scene.saw(), began, healed, time.monotonic_ns())
+        ended = time.monotonic_ns()  # the probe takes a while to say what it saw
+        return judge(scene.saw(), began, healed, ended)
 
 
 def judge(saw: Mapping[str, Any], began: int, healed: int | None, ended: int) -> Outcome:
     """What the probe saw around a fault, all times ns of CLOCK_MONOTONIC."""
-    sent = saw["sent"]
-    answered = sorted(sent[number] for number, _ in saw["answers"])
-    spells = [_spells(sorted(sent[number] for number in numbers)) for numbers in saw["direct"].values()]
+    sent = [at for at in saw["sent"] if at < ended]
+    answered = sorted(number for number, _ in saw["answers"] if number < len(sent))
+    spells = [_spells(sorted(saw["sent"][number] for number in numbers)) for numbers in saw["direct"].values()]
     return Outcome(
-        gap=_longest_gap(answered, began, healed or ended),
+        gap=_longest_gap(sent, answered, began, healed or ended),
         double=_overlap(*spells),
-        heal_gap=None if healed is None else _longest_gap(answered, healed, ended),
-        lost=not answered or ended - answered[-1] > WATCHED_S * 1e9 / 2,
+        heal_gap=None if healed is None else _longest_gap(sent, answered, healed, ended),
+        lost=not answered or ended - sent[answered[-1]] > WATCHED_S * 1e9 / 2,
     )
 
 
-def _longest_gap(answered: list[int], start: int, end: int) -> float:
-    """Between two answered questions of which the later was asked after `start`; until `end` if none was any more."""
-    first = max(0, bisect_left(answered, start) - 1)
-    last = bisect_left(answered, end)
-    times = [*answered[first : last + 1]] if last < len(answered) else [*answered[first:], end]
-    return max((later - earlier for earlier, later in pairwise(times)), default=0) / 1e9
+def _longest_gap(sent: Sequence[int], answered: Sequence[int], start: int, end: int) -> float:
+    """Between two answered questions with an unanswered one in between, of which the later was asked after `start`;
+    until `end` if none was any more. A question that the probe asked late is no gap."""
+    asked = [sent[number] for number in answered]
+    first, last = max(0, bisect_left(asked, start) - 1), bisect_left(asked, end)
+    numbers = [*answered[first : last + 1]] if last < len(answered) else [*answered[first:], len(sent)]
+    times = [*sent, end]
+    gaps = (times[later] - times[earlier] for earlier, later in pairwise(numbers) if later - earlier > 1)
+    return max(gaps, default=0) / 1e9
 
 
 def _spells(times: list[int]) -> list[tuple[int, int]]:

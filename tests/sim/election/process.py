@@ -217,6 +217,9 @@ class ElectionProcess:
             member.asked_for, member.gateways.ask_at = ahead, 0
             if self._daemon is not None and member.ownership.wants_to_ask(ahead, now, refused=bool(machine.refused)):
                 self._daemon.ask(member.interval * 3 // 4)
+        if member.regains_contact(now):
+            machine.announce(now)
+            self._perform()
         own = member.ownership
         if self.active and 0 < machine.epoch < own.epoch != member.claimed_after and member.outdated_owner(now):
             member.claimed_after = own.epoch
