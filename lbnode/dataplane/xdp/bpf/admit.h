@@ -3,6 +3,7 @@
 #ifndef LBNODE_ADMIT_H
 #define LBNODE_ADMIT_H
 
+#include "cookie.h"
 #include "hook.h"
 #include "persist.h"
 #include "sched.h"
@@ -15,6 +16,12 @@ enum action {
 	ACTION_TO_SERVER, /* `server`, `generation` */
 	ACTION_TO_CLIENT, /* `vip`, `vip_port`; the server that it comes from */
 	ACTION_ADMIT,	  /* `hash`: there is no entry; admit() decides */
+	ACTION_REFLECT,	  /* the packet has become the answer to its sender */
+	/* syn_proxy.h decides: */
+	ACTION_ANSWER_SYN,   /* with a cookie */
+	ACTION_CHECK_COOKIE, /* `hash`: an ACK without entry */
+	ACTION_FROM_CLIENT,  /* `server`, `generation`, `ref`: of a connection that began with a cookie */
+	ACTION_FROM_SERVER,  /* ... `vip`, `vip_port` */
 };
 
 struct decision {
@@ -24,6 +31,7 @@ struct decision {
 	__be16 vip_port;
 	__u16 reserved[3];
 	__u64 hash; /* of the packet's tuple */
+	__u64 ref;  /* of the entry, as in conn.control */
 };
 
 /* To the sender of a packet that cannot go on: an ICMP error. */
@@ -69,6 +77,7 @@ struct scratch {
 	struct bpf_fib_lookup route;
 	struct walk walk;
 	struct new_conn new;
+	struct syn_proxy proxy;
 };
 
 struct {
@@ -115,14 +124,19 @@ INLINE int drop_counted(__u32 event)
 	return ACTION_DROP;
 }
 
-/* Enter a new connection into the table. 0, or -1: no room. */
-INLINE int enter(const struct packet *p, const struct server *server, __u32 index, __u32 now, __u64 hash, __u64 control,
-		 struct new_conn *new)
+/*
+ * Enter a new connection into the table; one that began with a cookie waits for its server (IPVS's word: SYNACK). 0, or
+ * -1: no room.
+ */
+INLINE int enter(struct scratch *memory, const struct service *service, const struct server *server, __u32 index,
+		 __u32 now, __u64 control, const bool proxied)
 {
 	bool masquerade = server->forward == FORWARD_MASQUERADE;
+	const struct packet *p = &memory->packet;
+	struct new_conn *new = &memory->new;
 	struct conn *c = &new->conn;
 	__builtin_memset(new, 0, sizeof(*new));
-	new->hash = hash;
+	new->hash = memory->decision.hash;
 	c->in = p->tuple;
 	tuple_reverse(&c->out, &p->tuple);
 	c->out.source = server->address;
@@ -139,6 +153,14 @@ INLINE int enter(const struct packet *p, const struct server *server, __u32 inde
 	if (new->state == STATE_NONE)
 		new->state = STATE_CLOSE;
 	new->flags = (masquerade ? 0 : CONN_NO_OUTPUT) | (state_active(new->state) ? 0 : CONN_INACTIVE);
+	if (proxied) {
+		new->state = STATE_SYNACK;
+		new->flags = CONN_PROXIED | CONN_ASSURED;
+		new->delta = memory->proxy.cookie;
+		c->scale_in = memory->proxy.options.scale;
+	} else if (unlikely(service->flags & SERVICE_SYN_PROXY) && new->state == STATE_SYN_RECV) {
+		new->flags |= CONN_HALF_OPEN;
+	}
 	return conn_add(new);
 }
 
@@ -146,6 +168,20 @@ INLINE int enter(const struct packet *p, const struct server *server, __u32 inde
 INLINE bool found_again(const struct service *service)
 {
 	return hash_scheduler(service) && !service->persistent_s;
+}
+
+/* Whether a packet without entry may begin a connection. */
+INLINE bool may_begin(const struct packet *p, const struct service *service)
+{
+	return !is_stateful(p) ||
+	       !(p->tcp_flags & TCP_FLAG_RST || !(p->tcp_flags & TCP_FLAG_SYN || found_again(service)));
+}
+
+/* The network stack answers with RST. */
+INLINE int no_connection(void)
+{
+	count(EVENT_NO_CONNECTION);
+	return ACTION_PASS;
 }
 
 /* ip_vs_schedule, ip_vs_sched_persist: the server, or NO_SERVER. *control: as in struct conn, 0 if persistence failed. */
@@ -166,25 +202,13 @@ INLINE __u32 choose(struct scratch *memory, struct service *service, __u64 *cont
 }
 
 /*
- * TCP begins with SYN, SCTP with INIT. Hash schedulers also take other segments (not RST): the hash leads them to the
- * server that they belong to, if the entry was lost. Returns enum action.
+ * Find a server for a new connection and enter it into the table. `proxied`: its client has shown a valid cookie
+ * (memory->proxy). Returns enum action.
  */
-GLOBAL int admit(struct scratch *memory)
+INLINE int assign(struct scratch *memory, struct service *service, __u32 now, const bool proxied)
 {
-	struct clock *clock = get_clock();
-	if (!memory || !clock)
-		return ACTION_PASS;
 	const struct packet *p = &memory->packet;
 	struct decision *d = &memory->decision;
-	struct service *service = find_service(&p->tuple, p->family, p->mark);
-	if (is_dark(&p->tuple.target, p->now))
-		return drop_counted(EVENT_DROP_NO_LEASE);
-	if (!service)
-		return ACTION_PASS;
-	if (is_stateful(p) && (p->tcp_flags & TCP_FLAG_RST || !(p->tcp_flags & TCP_FLAG_SYN || found_again(service)))) {
-		count(EVENT_NO_CONNECTION);
-		return ACTION_PASS;
-	}
 	__u64 control = 0;
 	__u32 index = choose(memory, service, &control);
 	struct server *server = bpf_map_lookup_elem(&servers, &index);
@@ -194,8 +218,10 @@ GLOBAL int admit(struct scratch *memory)
 	}
 	if (service->persistent_s && !control)
 		return drop_counted(EVENT_DROP_TABLE_FULL);
+	if (proxied && (server->forward != FORWARD_MASQUERADE || server->flags & SERVER_LOCAL))
+		return drop_counted(EVENT_DROP_ERROR); /* its answer would not pass here */
 	bool one_packet = service->flags & SERVICE_ONE_PACKET && !is_stateful(p);
-	if (!one_packet && enter(p, server, index, clock->now_ms, d->hash, control, &memory->new)) {
+	if (!one_packet && enter(memory, service, server, index, now, control, proxied)) {
 		if (!found_again(service) || server->forward == FORWARD_MASQUERADE)
 			return drop_counted(EVENT_DROP_TABLE_FULL);
 		count(EVENT_UNTRACKED);
@@ -204,6 +230,46 @@ GLOBAL int admit(struct scratch *memory)
 	d->server = index;
 	d->generation = server->generation;
 	return ACTION_TO_SERVER;
+}
+
+/* What to do first with a TCP segment to a service that is defended against SYN floods; ACTION_ADMIT: nothing. */
+INLINE int defend(const struct packet *p, const struct service *service, __u32 now)
+{
+	__u8 flags = p->tcp_flags & (TCP_FLAG_FIN | TCP_FLAG_SYN | TCP_FLAG_RST | TCP_FLAG_ACK);
+	struct half_open *h = get_half_open(service->index);
+	if (!h || p->tuple.protocol != IPPROTO_TCP)
+		return ACTION_ADMIT;
+	if (flags == TCP_FLAG_SYN)
+		return h->entries >= (__s32)service->syn_proxy ? ACTION_ANSWER_SYN : ACTION_ADMIT;
+	if (flags & TCP_FLAG_ACK && !(flags & (TCP_FLAG_SYN | TCP_FLAG_RST)) && h->cookie_ms &&
+	    now - h->cookie_ms < COOKIE_LIFE_MS)
+		return ACTION_CHECK_COOKIE;
+	return ACTION_ADMIT;
+}
+
+/*
+ * TCP begins with SYN, SCTP with INIT. Hash schedulers also take other segments (not RST): the hash leads them to the
+ * server that they belong to, if the entry was lost. Returns enum action.
+ */
+GLOBAL int admit(struct scratch *memory)
+{
+	struct clock *clock = get_clock();
+	if (!memory || !clock)
+		return ACTION_PASS;
+	const struct packet *p = &memory->packet;
+	struct service *service = find_service(&p->tuple, p->family, p->mark);
+	if (is_dark(&p->tuple.target, p->now))
+		return drop_counted(EVENT_DROP_NO_LEASE);
+	if (!service)
+		return ACTION_PASS;
+	if (unlikely(service->flags & SERVICE_SYN_PROXY)) {
+		int first = defend(p, service, clock->now_ms);
+		if (first != ACTION_ADMIT)
+			return first;
+	}
+	if (!may_begin(p, service))
+		return no_connection();
+	return assign(memory, service, clock->now_ms, false);
 }
 
 #endif

@@ -46,6 +46,11 @@ INLINE __u64 *place_word(struct place *p)
 	return &p->bucket->word[p->way & (BUCKET_WAYS - 1)];
 }
 
+INLINE __u32 *place_delta(struct place *p)
+{
+	return &p->bucket->delta[p->way & (BUCKET_WAYS - 1)];
+}
+
 INLINE bool swap_word(__u64 *at, __u64 old, __u64 new)
 {
 	return __sync_val_compare_and_swap(at, old, new) == old;
@@ -110,11 +115,26 @@ INLINE void persistent_add(__u32 index, __s32 change)
 		__sync_fetch_and_add(&gauge->persistent, change);
 }
 
+INLINE struct half_open *get_half_open(__u32 service)
+{
+	return bpf_map_lookup_elem(&half_open, &service);
+}
+
+/* Of a service that came again under the same index entries may be left that were never counted for it. */
+INLINE void half_open_add(__u32 service, __s32 change)
+{
+	struct half_open *h = get_half_open(service);
+	if (h && (change > 0 || h->entries > 0))
+		__sync_fetch_and_add(&h->entries, change);
+}
+
 INLINE void gauge_word(const struct conn *c, __u64 word, __s32 change)
 {
 	struct server *server = get_server(c->server, c->generation);
 	if (!server)
 		return; /* the index may have another server by now: that one's gauges are not ours */
+	if (word_flags(word) & CONN_HALF_OPEN)
+		half_open_add(server->service, change);
 	if (word_state(word) == STATE_TEMPLATE)
 		persistent_add(c->server, change);
 	else if (word_flags(word) & CONN_INACTIVE)
@@ -327,9 +347,10 @@ INLINE bool conn_at(__u64 ref, struct place *p)
 struct new_conn {
 	struct conn conn;
 	__u64 hash; /* of conn.in */
-	__u32 state;
-	__u32 flags;
-	__u64 ref; /* out: where it is, as in conn.control */
+	__u16 state;
+	__u16 flags;
+	__u32 delta; /* as in struct bucket */
+	__u64 ref;   /* out: where it is, as in conn.control */
 };
 
 /* Put a new connection into the table. 0, or -1: no room. */
@@ -373,6 +394,7 @@ GLOBAL int conn_add(struct new_conn *new)
 	}
 	*place_conn(&best) = new->conn;
 	best.bucket->tag[best.way & (BUCKET_WAYS - 1)] = hash_tag(new->hash);
+	*place_delta(&best) = new->delta;
 	__u64 word = WORD(generation, new->flags, new->state);
 	gauge_word(&new->conn, word, 1);
 	count_entries(1);

@@ -5,6 +5,17 @@
 
 #include "admit.h"
 
+/*
+ * A SYN from the ports of a connection that is over (IPVS: conn_reuse_mode 1). What began with a cookie has deltas that no
+ * later connection can use.
+ */
+INLINE bool begins_anew(__u64 word)
+{
+	__u32 state = word_state(word);
+	return state == STATE_TIME_WAIT ||
+	       (word_flags(word) & CONN_PROXIED && (state == STATE_CLOSE || state == STATE_LAST_ACK));
+}
+
 /* TCP and UDP. Returns enum action. */
 GLOBAL int decide(const struct packet *p, struct decision *d)
 {
@@ -18,15 +29,19 @@ GLOBAL int decide(const struct packet *p, struct decision *d)
 	struct place place = {};
 	if (likely(conn_find(&p->tuple, hash, &place))) {
 		struct server *server = get_live_server(place.server, place.generation);
-		bool reuse = syn && word_state(place.word) == STATE_TIME_WAIT; /* IPVS: conn_reuse_mode 1 */
+		bool reuse = syn && begins_anew(place.word);
 		if (likely(server && !reuse && !conn_expired(config, place_conn(&place), place.word, now))) {
 			if (unlikely(!served(server, p)))
 				return drop_counted(EVENT_DROP_NO_LEASE);
+			d->server = place.server;
+			d->generation = place.generation;
+			if (unlikely(word_flags(place.word) & CONN_PROXIED)) {
+				d->ref = conn_ref(&place, word_generation(place.word));
+				return ACTION_FROM_CLIENT;
+			}
 			__u32 direction = word_flags(place.word) & CONN_NO_OUTPUT ? DIRECTION_IN_ONLY : DIRECTION_IN;
 			track(&place, config, server, direction, event_of(p), now);
 			account(place.server, server, true, p->length, 0);
-			d->server = place.server;
-			d->generation = place.generation;
 			return ACTION_TO_SERVER;
 		}
 		conn_remove(&place);
@@ -42,6 +57,10 @@ GLOBAL int decide(const struct packet *p, struct decision *d)
 			d->generation = place.generation;
 			if (!place_unchanged(&place))
 				return drop_counted(EVENT_DROP_SERVER_GONE);
+			if (unlikely(word_flags(place.word) & CONN_PROXIED)) {
+				d->ref = conn_ref(&place, word_generation(place.word));
+				return ACTION_FROM_SERVER;
+			}
 			track(&place, config, server, DIRECTION_OUT, event_of(p), now);
 			account(place.server, server, false, p->length, 0);
 			return ACTION_TO_CLIENT;

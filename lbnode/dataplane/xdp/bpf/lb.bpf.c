@@ -6,6 +6,7 @@
 #include "packet6.h"
 #include "sweep.h"
 #include "sync.h"
+#include "syn_proxy.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -56,6 +57,8 @@ INLINE int balance(void *ctx, const int hook, struct scratch *memory)
 		memory->action = decide(p, &memory->decision);
 		if (unlikely(memory->action == ACTION_ADMIT))
 			memory->action = admit(memory);
+		if (unlikely(memory->action >= ACTION_ANSWER_SYN))
+			memory->action = syn_proxy(ctx, hook, memory);
 		if (unlikely(p->kind == KIND_FIRST_FRAGMENT))
 			remember_fragment(memory);
 		break;
@@ -85,6 +88,8 @@ INLINE int balance(void *ctx, const int hook, struct scratch *memory)
 		break;
 	case ACTION_DROP:
 		return dropped(hook);
+	case ACTION_REFLECT:
+		return reflect(ctx, hook);
 	default:
 		return pass(hook);
 	}

@@ -29,7 +29,7 @@
 
 #include <linux/types.h>
 
-#define LAYOUT_VERSION 6
+#define LAYOUT_VERSION 7
 
 /* An address of either family: 16 bytes in network order, IPv4 in its mapped form ::ffff:a.b.c.d (RFC 4291 2.5.5.2). */
 struct addr {
@@ -93,6 +93,9 @@ enum event {
 	EVENT_SYNC_LOST,       /* change not queued: the queue `changed` is full; the sweeper reports it later */
 	EVENT_IMPORTED,	       /* records merged */
 	EVENT_TOA_LEFT_OUT,    /* segment that should have told the client's address, but there was no room for it */
+	EVENT_COOKIE_SENT,     /* SYN answered with a cookie: too many connections of its service are half-open */
+	EVENT_COOKIE_ACCEPTED, /* ACK with a valid cookie: the connection's server is asked */
+	EVENT_COOKIE_REFUSED,  /* ACK without entry and valid cookie while cookies are out; goes on as without them */
 	EVENT_DROPS = 16,
 	EVENT_DROP_NO_SERVER = 16, /* no server of the service is available; answered with port unreachable */
 	EVENT_DROP_TABLE_FULL,	/* no room for a connection that needs an entry: masqueraded, or scheduled by no hash */
@@ -107,6 +110,7 @@ enum event {
 	EVENT_DROP_CLAIM,	 /* ARP or neighbour message of this node's own in the name of such a VIP */
 	EVENT_DROP_BUNDLE, /* tc: segments in one buffer to a tunnel with checksums, which the kernel cannot cut */
 	EVENT_DROP_NO_LOCAL_PORT, /* full NAT: no free port of a local address was found; answered as NO_SERVER */
+	EVENT_DROP_NOT_OPEN, /* of a connection that began with a cookie, before its server has answered */
 	EVENT_MAX = 32,
 };
 

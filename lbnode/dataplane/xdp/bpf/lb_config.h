@@ -35,6 +35,7 @@ struct config {
 	__u64 seed;	      /* of the connection table's hash; random, chosen once for the life of the maps */
 	__u32 flags;	      /* CONFIG_* */
 	__u32 icmp_rate;      /* ICMP errors that the data plane may send, per second; 0 = none */
+	__u64 cookie_key[2];  /* of the SYN cookies' hash; random, chosen once for the life of the maps */
 };
 
 /* map `services` HASH: key. */
@@ -70,6 +71,7 @@ enum scheduler {
 #define SERVICE_ONE_PACKET 8 /* every UDP datagram is scheduled, none leaves an entry */
 #define SERVICE_MARKED 16    /* matches a firewall mark */
 #define SERVICE_ALL_PORTS 32 /* matches every port of its address */
+#define SERVICE_SYN_PROXY 64 /* `syn_proxy` holds; all servers get and send through here (masquerade) */
 
 /*
  * map `services` HASH: value. Replaced as a whole (BPF_ANY), so readers see the old or the new one.
@@ -96,7 +98,7 @@ struct service {
 	__u32 weight_gcd;   /* wrr: greatest common divisor of the weights that are not 0 */
 	__u32 persistent_s; /* time-out of persistent clients; 0 = not persistent */
 	__u32 group;	    /* lc, wlc, sed, nq, lblc, lblcr: first of the service's groups; else 0 */
-	__u32 reserved;
+	__u32 syn_proxy;    /* with so many half-open connections, SYNs are answered with cookies */
 	struct addr persistent_mask; /* clients whose addresses are equal under it are one */
 };
 

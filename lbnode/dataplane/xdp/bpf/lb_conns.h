@@ -4,12 +4,14 @@
 #define LBNODE_LB_CONNS_H
 
 #define CONN_IMPORTED 1 /* from a peer and not used here yet: not reported back */
-/* UDP: more than one packet seen; template: one of its connections is no longer half-open. Until then the entry counts
-   as half-open. */
+/* UDP: more than one packet seen; template: one of its connections is no longer half-open; TCP: began with a cookie, so the
+   client is real. Without it the entry counts as half-open: TCP's until it is established. */
 #define CONN_ASSURED 2
 #define CONN_CHANGED 4	 /* is in the queue `changed` */
 #define CONN_NO_OUTPUT 8 /* replies do not pass here (direct, tunnel): IPVS's input-only TCP states */
 #define CONN_INACTIVE 16 /* counted as inactive */
+#define CONN_PROXIED 32	 /* began with a cookie (syn_proxy.h); while in STATE_SYNACK the server has not answered */
+#define CONN_HALF_OPEN 64 /* counted in map `half_open` */
 
 /*
  * One connection: both directions in one entry, so that they live and die together. It lies in one of the two buckets
@@ -25,7 +27,8 @@ struct conn {
 	__u32 synced_ms;  /* clock when last reported or imported; 0 = never */
 	__u8 forward;	  /* enum forwarding at creation */
 	__u8 toa;	  /* full NAT: the server may not have heard yet who the client is */
-	__u8 reserved[2];
+	__u8 scale_in;	  /* CONN_PROXIED: bits to shift the client's windows left by; while STATE_SYNACK: its scale */
+	__u8 scale_out;	  /* CONN_PROXIED: the server's windows: left << 4 | right */
 	__u32 timeout_ms; /* of this entry alone (templates); 0 = by state */
 	__u64 control;	  /* template of the client: generation of its way << 32 | (bucket * 4 + way + 1); 0 = none */
 };
@@ -48,7 +51,8 @@ struct conn {
 struct bucket {
 	__u64 word[BUCKET_WAYS];
 	__u32 tag[BUCKET_WAYS]; /* part of the hash, to compare before touching the entry */
-	__u64 reserved[2];
+	__u32 delta[BUCKET_WAYS]; /* CONN_PROXIED: from the server's sequence numbers to the client's view of them; while
+				     STATE_SYNACK: the cookie */
 	struct conn way[BUCKET_WAYS];
 };
 
@@ -56,6 +60,12 @@ struct bucket {
 /* map `replies` ARRAY, as many elements as `conns` (same power of two): tag << 32 | (bucket * 4 + way + 1); 0 = empty */
 struct reply_bucket {
 	__u64 ref[REPLY_WAYS];
+};
+
+/* map `half_open` ARRAY, by service index: TCP connections that no packet of the client has confirmed yet. */
+struct half_open {
+	__s32 entries;	 /* CONN_HALF_OPEN */
+	__u32 cookie_ms; /* clock when the last cookie was sent; 0 = never */
 };
 
 /* map `clock` ARRAY[1]: the programs' time. Milliseconds, wraps after 49 days; only differences mean something. */
@@ -87,10 +97,14 @@ struct record {
 	__u32 idle_ms; /* since the last packet */
 	__u32 mark;    /* of a firewall-mark service; else 0 */
 	__u8 state;
-	__u8 flags; /* CONN_ASSURED, CONN_NO_OUTPUT */
+	__u8 flags; /* CONN_ASSURED, CONN_NO_OUTPUT, CONN_PROXIED */
 	__u8 forward;
 	__u8 result;	  /* written by `merge`: enum merge_result; 0 on the wire */
 	__u32 timeout_ms; /* as in struct conn, for listing; a peer takes its own service's */
+	__u32 delta;	  /* as in struct bucket and struct conn, of CONN_PROXIED */
+	__u8 scale_in;
+	__u8 scale_out;
+	__u8 reserved[2];
 };
 
 enum merge_result {

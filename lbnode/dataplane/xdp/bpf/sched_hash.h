@@ -7,34 +7,14 @@
 #define LBNODE_SCHED_HASH_H
 
 #include "sched_walk.h"
+#include "siphash.h"
 
-/* SipHash-1-3 (Aumasson, Bernstein) of one 32-bit word, as the kernel's hsiphash_1u32 on 64-bit machines. */
-INLINE __u64 rotate(__u64 x, int bits)
-{
-	return x << bits | x >> (64 - bits);
-}
-
-#define SIPROUND                                                                                                       \
-	do {                                                                                                           \
-		v0 += v1, v1 = rotate(v1, 13) ^ v0, v0 = rotate(v0, 32);                                               \
-		v2 += v3, v3 = rotate(v3, 16) ^ v2;                                                                    \
-		v0 += v3, v3 = rotate(v3, 21) ^ v0;                                                                    \
-		v2 += v1, v1 = rotate(v1, 17) ^ v2, v2 = rotate(v2, 32);                                               \
-	} while (0)
-
+/* SipHash-1-3 of one 32-bit word, as the kernel's hsiphash_1u32 on 64-bit machines. */
 INLINE __u32 siphash13(__u32 word, __u64 key)
 {
-	__u64 v0 = 0x736f6d6570736575ULL ^ key, v1 = 0x646f72616e646f6dULL ^ key;
-	__u64 v2 = 0x6c7967656e657261ULL ^ key, v3 = 0x7465646279746573ULL ^ key;
-	__u64 b = 4ULL << 56 | word;
-	v3 ^= b;
-	SIPROUND;
-	v0 ^= b;
-	v2 ^= 0xff;
-	SIPROUND;
-	SIPROUND;
-	SIPROUND;
-	return (__u32)(v0 ^ v1 ^ v2 ^ v3);
+	struct sip v = sip_start(key, key);
+	sip_word(&v, 4ULL << 56 | word, 1);
+	return sip_end(&v, 3);
 }
 
 #define MH_KEY 2654435761UL /* IPVS's first key: both halves of the SipHash key */

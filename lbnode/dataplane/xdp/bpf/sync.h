@@ -17,10 +17,14 @@ INLINE bool write_record(struct place *p, struct record *r, __u32 now)
 	r->idle_ms = now - c->last_ms;
 	r->mark = server ? server->mark : 0;
 	r->state = word_state(p->word);
-	r->flags = word_flags(p->word) & (CONN_ASSURED | CONN_NO_OUTPUT);
+	r->flags = word_flags(p->word) & (CONN_ASSURED | CONN_NO_OUTPUT | CONN_PROXIED);
 	r->forward = c->forward;
 	r->result = 0;
 	r->timeout_ms = c->timeout_ms;
+	r->delta = *place_delta(p);
+	r->scale_in = c->scale_in;
+	r->scale_out = c->scale_out;
+	r->reserved[0] = r->reserved[1] = 0;
 	return place_unchanged(p);
 }
 
@@ -154,6 +158,8 @@ INLINE bool record_valid(const struct record *r)
 		return false;
 	if (!addr_equal(&r->in.source, &r->out.target) || r->in.source_port != r->out.target_port)
 		return false;
+	if (r->flags & CONN_PROXIED && (r->in.protocol != IPPROTO_TCP || r->forward != FORWARD_MASQUERADE))
+		return false;
 	if (r->in.template)
 		return !r->in.source_port;
 	return udp ? r->state == STATE_UDP : r->state > STATE_NONE && r->state < STATE_UDP;
@@ -185,7 +191,7 @@ GLOBAL int merge_one(struct record *r)
 		return MERGE_OLDER;
 
 	struct new_conn new = {.hash = tuple_hash(&r->in, config->seed), .state = r->state};
-	new.flags = CONN_IMPORTED | (r->flags & CONN_ASSURED) |
+	new.flags = CONN_IMPORTED | (r->flags & (CONN_ASSURED | CONN_PROXIED)) |
 		    (r->forward == FORWARD_MASQUERADE ? 0 : CONN_NO_OUTPUT) |
 		    (state_active(r->state) ? 0 : CONN_INACTIVE);
 	new.conn.timeout_ms = timeout_ms;
@@ -197,6 +203,9 @@ GLOBAL int merge_one(struct record *r)
 	new.conn.last_ms = now - r->idle_ms;
 	new.conn.synced_ms = now ? now : 1;
 	new.conn.forward = r->forward;
+	new.conn.scale_in = r->scale_in;
+	new.conn.scale_out = r->scale_out;
+	new.delta = r->delta;
 
 	struct place place = {};
 	if (conn_find(&r->in, new.hash, &place)) {

@@ -96,12 +96,13 @@ INLINE bool state_active(__u32 state)
 	       state == STATE_SYNACK;
 }
 
+#define HALF_OPEN_STATES                                                                                               \
+	(1 << STATE_SYN_RECV | 1 << STATE_SYN_SENT | 1 << STATE_SYNACK | 1 << STATE_UDP | 1 << STATE_TEMPLATE)
+
 /* Not proven to be a real conversation: goes first when the table is full. */
 INLINE bool state_half_open(__u64 word)
 {
-	__u32 state = word & 0xff;
-	return state == STATE_SYN_RECV || state == STATE_SYN_SENT || state == STATE_SYNACK ||
-	       ((state == STATE_UDP || state == STATE_TEMPLATE) && !((word >> 8) & CONN_ASSURED));
+	return HALF_OPEN_STATES >> (word & 31) & 1 && !(word >> 8 & CONN_ASSURED);
 }
 
 INLINE bool state_finished(__u32 state)

@@ -96,6 +96,8 @@ INLINE __u64 next_word(__u64 word, const struct config *config, __u32 direction,
 		next_flags |= CONN_INACTIVE;
 	if (likely(next == state && next_flags == flags))
 		return word;
+	if (!state_half_open(WORD(0, next_flags, next)))
+		next_flags &= ~CONN_HALF_OPEN;
 	__u64 result = WORD(word_generation(word), next_flags, next);
 	if ((config->flags & CONFIG_SYNC) && worth_sync(result))
 		result |= (__u64)CONN_CHANGED << 8;
@@ -141,6 +143,8 @@ INLINE void track(struct place *p, const struct config *config, struct server *s
 			p->word = new;
 			if (turned & CONN_INACTIVE)
 				gauge_add(p->server, server, -change, change);
+			if (turned & CONN_HALF_OPEN)
+				half_open_add(server->service, -1);
 			if (turned & CONN_CHANGED)
 				report(p);
 			if (unlikely(c->control) && !state_half_open(new))
