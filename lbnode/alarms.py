@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
-from lbnode.dataplane.base import PlaneStatus
+from lbnode.dataplane.base import PlaneStatus, SynProxyStatus
 from lbnode.model import Problem, Severity
 
 ALARM_AT = 0.8  # of the connection table
@@ -40,3 +41,29 @@ class TableAlarm:
             message += f"; {newly_refused} packets of new connections were refused in the last second"
         severity = Severity.ERROR if newly_refused else Severity.WARNING
         return event, Problem("data plane", "connections", message, HINT, severity)
+
+
+FLOOD_HINT = "clients get through by SYN cookies; look for where it comes from, or raise syn_proxy if these are clients"
+
+
+@dataclass(slots=True)
+class FloodAlarm:
+    """Watches the services that are defended against SYN floods."""
+
+    flooded: set[str] = field(default_factory=set)  # services, at the last look
+
+    def look(self, proxies: Iterable[SynProxyStatus]) -> tuple[list[tuple[str, str, str]], list[Problem]]:
+        """(service, what happened since the last look, and why), and the problems that there are now."""
+        now = {one.service: one for one in proxies if one.flooded}
+        why = {
+            one.service: f"{one.half_open} half-open connections, limit {one.threshold}: SYNs are answered with cookies"
+            for one in now.values()
+        }
+        events = [(service, "SYN flood began", why[service]) for service in now if service not in self.flooded]
+        events += [(service, "SYN flood is over", "no cookie was needed lately") for service in self.flooded - set(now)]
+        self.flooded = set(now)
+        problems = [
+            Problem(f"services/{service}", "syn_proxy", f"SYN flood: {text}", FLOOD_HINT, Severity.WARNING)
+            for service, text in why.items()
+        ]
+        return sorted(events), problems

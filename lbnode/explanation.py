@@ -67,7 +67,7 @@ class Explanation:
     packet: str  # what was run through the program: "TCP SYN", "TCP ACK", "UDP", "SCTP INIT", "SCTP DATA"
     interface: str
     hook: str  # "xdp" | "tcx" | "tc"
-    verdict: str  # "to-server" | "to-client" | "local" | "passed" (to the network stack) | "dropped"
+    verdict: str  # "to-server" | "to-client" | "local" | "passed" (to the network stack) | "answered" | "dropped"
     reason: str  # one word for programs: "new-connection", "connection", "reply", "no-service", a drop reason, ...
     text: str  # the same as a sentence
     service: str = ""
@@ -78,7 +78,7 @@ class Explanation:
     next_hop: NextHop | None = None
     before: tuple[str, ...] = ()  # the headers from outside to inside, a line for each
     after: tuple[str, ...] = ()  # as it leaves; empty: it does not
-    answer: tuple[str, ...] = ()  # headers of what the sender gets back for it: an ICMP error
+    answer: tuple[str, ...] = ()  # headers of what the sender gets back for it: an ICMP error, a SYN-ACK
     candidates: tuple[Candidate, ...] = ()
     candidates_left_off: int = 0
     counters: Mapping[str, int] = field(default_factory=dict)  # what the program would have counted

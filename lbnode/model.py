@@ -210,6 +210,7 @@ class VirtualService:
     servers: tuple[RealServer, ...] = ()  # sorted by ServerId.sort_key
     revision: int = 0  # newest store revision of the service's key or of its servers' keys
     persistence_engine: str = ""
+    syn_proxy: int | None = None  # half-open connections from which on SYNs are answered with cookies; None = never
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,6 +363,7 @@ class ProgrammedService:
     one_packet: bool = False
     servers: Mapping[ServerId, ProgrammedServer] = field(default_factory=dict)
     persistence_engine: str = ""
+    syn_proxy: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

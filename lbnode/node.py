@@ -27,7 +27,7 @@ from zlib import crc32
 from healthcheck.runner import Runner
 from healthcheck.spec import Verdict
 from lbnode import VERSION
-from lbnode.alarms import TableAlarm
+from lbnode.alarms import FloodAlarm, TableAlarm
 from lbnode.config.bootstrap import NodeConfig
 from lbnode.control import NodeInfo, NodeStatus, ServiceInfo
 from lbnode.dataplane.base import DataPlane, PlaneStatus
@@ -105,6 +105,7 @@ class Node:
         self._reconciler = Reconciler(self._plane, self.journal)
         self._collector = Collector(self._plane)
         self._table_alarm = TableAlarm()
+        self._flood_alarm = FloodAlarm()
         self._lease_problem = ""
         self._scripts = Scripts()
         self._sync = self._make_sync()
@@ -293,6 +294,10 @@ class Node:
             self.journal.record(Kind.DATAPLANE, "connections", *event)
         if problem is not None:
             problems = (*problems, problem)
+        floods, flood_problems = self._flood_alarm.look(plane.syn_proxies)
+        for service, what, why in floods:
+            self.journal.record(Kind.DATAPLANE, service, what, why)
+        problems = (*problems, *flood_problems)
         if self._lease_problem:
             problems = (*problems, Problem("data plane", "leases", self._lease_problem, severity=Severity.WARNING))
         roles = tuple(role for _, role in sorted(self._election.roles.value.items()))

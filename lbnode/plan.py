@@ -187,6 +187,7 @@ def plan_service(
         persistent_netmask=None if service.persistent_netmask == host else service.persistent_netmask,
         persistence_engine=service.persistence_engine,
         one_packet=service.one_packet,
+        syn_proxy=service.syn_proxy,
         servers=servers,
     )
 

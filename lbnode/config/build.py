@@ -104,6 +104,7 @@ def virtual_service(
         persistent_netmask=netmask(document.persistent_netmask),
         persistence_engine=document.persistence_engine,
         one_packet=document.one_packet,
+        syn_proxy=document.syn_proxy,
         vip_group=document.vip_group,
         check=check,
         when_down=WhenDown(document.when_down),

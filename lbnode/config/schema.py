@@ -82,6 +82,7 @@ class ServiceDocument(Document):
     persistent_netmask: int | str | None = None  # prefix length, or for IPv4 a mask: "255.255.255.0", "255.0.255.0"
     persistence_engine: str = ""
     one_packet: bool = False
+    syn_proxy: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None  # half-open connections
     vip_group: str | None = None
     check: CheckReference | None = None
     when_down: Literal["weight-zero", "remove"] = "weight-zero"

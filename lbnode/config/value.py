@@ -192,6 +192,8 @@ def _service_faults(key: Key, document: ServiceDocument) -> list[Fault]:
     assert service is not None
     if document.one_packet and service.protocol not in (L4Protocol.UDP, None):  # ipvsadm(8), --ops
         faults.append(Fault(("one_packet",), f"only for UDP and firewall marks, not for {service.protocol}"))
+    if document.syn_proxy is not None and service.protocol not in (L4Protocol.TCP, None):
+        faults.append(Fault(("syn_proxy",), f"only for TCP and firewall marks, not for {service.protocol}"))
     if service.port == 0 and not service.fwmark and not document.persistent:  # ipvsadm(8): port 0 needs -p
         message = "port 0 (every port of the address) needs a persistent service"
         faults.append(Fault(("persistent",), message, 'example: "persistent": 300'))

@@ -98,6 +98,16 @@ class LeaseStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class SynProxyStatus:
+    """A service that is defended against SYN floods."""
+
+    service: str
+    half_open: int  # TCP connections that their clients have not confirmed yet
+    threshold: int  # from here on SYNs are answered with cookies
+    flooded: bool  # one was within the last seconds
+
+
+@dataclass(frozen=True, slots=True)
 class PlaneStatus:
     """For `lbctl status` and the UI."""
 
@@ -110,6 +120,7 @@ class PlaneStatus:
     sync_daemons: Mapping[str, SyncDaemon] = field(default_factory=dict)  # the kernel's that run: "master", "backup"
     leases: Sequence[LeaseStatus] = ()  # of the VIP groups that have one
     events: Mapping[str, int] = field(default_factory=dict)  # what else the data plane counts, since load
+    syn_proxies: Sequence[SynProxyStatus] = ()
     cpu_packets: Sequence[int] = ()  # of balanced connections, by CPU; at the last reading of the counters
 
 

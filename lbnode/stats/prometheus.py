@@ -153,6 +153,18 @@ def _dataplane(status: NodeStatus) -> Iterator[Metric]:
     for cpu, packets in enumerate(plane.cpu_packets):
         load.add_metric([str(cpu)], packets)
     yield load
+    half_open = GaugeMetricFamily(
+        "lbnode_service_half_open_connections",
+        "TCP connections that no packet of the client has confirmed yet, of services with syn_proxy",
+        labels=["service"],
+    )
+    flooded = GaugeMetricFamily(
+        "lbnode_service_syn_flood", "1 while SYNs are answered with cookies", labels=["service"]
+    )
+    for proxy in plane.syn_proxies:
+        half_open.add_metric([proxy.service], proxy.half_open)
+        flooded.add_metric([proxy.service], int(proxy.flooded))
+    yield from (half_open, flooded)
     leases = GaugeMetricFamily(
         "lbnode_vip_lease_seconds", "Until the node stops serving the VIP group; 0 or less: it has", labels=["group"]
     )

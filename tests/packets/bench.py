@@ -62,6 +62,7 @@ CLIENT_ROUTER_MAC = "02:00:00:00:0f:fe"
 SERVER_MAC = "02:00:00:00:0b:01"
 BUCKETS = 256  # 1024 connections
 CHANGED = 4096
+COOKIE_KEY = 0x0F0E0D0C0B0A09080706050403020100
 MTU = 1500
 
 MASQUERADE, DIRECT, TUNNEL = ForwardingMethod.MASQUERADE, ForwardingMethod.DIRECT, ForwardingMethod.TUNNEL
@@ -271,7 +272,7 @@ class Machine:
         for name in ("conns", "replies", "events", "clock", "leases", "egress"):
             array = self.maps[name]
             array.put_range(0, bytes(array.value_size * array.info.max_entries))
-        for name in ("servers", "groups", "gauges", "cursors", "server_stats", "service_stats"):
+        for name in ("servers", "groups", "gauges", "half_open", "cursors", "server_stats", "service_stats"):
             array = self.maps[name]
             array.put_range(0, bytes(array.value_size * 256))  # tests have fewer servers than this
         self.maps["meta"].put_index(0, layout.pack_meta())
@@ -287,7 +288,7 @@ class Bench:
         self.machine = machine
         self.maps = machine.maps
         self.hops = _Hops(wire)
-        self.config = settings.Config(Timeouts(), seed)
+        self.config = settings.Config(Timeouts(), seed, cookie_key=COOKIE_KEY)
         self._write_config()
         self._clock = 0.0
         self.tables = Tables(self.maps, self._seconds, cast(Neighbours, self.hops))

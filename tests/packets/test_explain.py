@@ -37,7 +37,19 @@ pytestmark = pytest.mark.root
 
 # All that a packet could change; the programs' working memory, which holds the last packet anyway, aside.
 STATE = (
-    *("conns", "replies", "gauges", "groups", "cursors", "clock", "affinity", "fragments", "changed", "changed_ends"),
+    *(
+        "conns",
+        "replies",
+        "gauges",
+        "half_open",
+        "groups",
+        "cursors",
+        "clock",
+        "affinity",
+        "fragments",
+        "changed",
+        "changed_ends",
+    ),
     *("events", "server_stats", "service_stats", "services", "servers", "slots", "leases", "config", "vips", "leased"),
 )
 
@@ -261,3 +273,14 @@ def test_packets_that_are_asked_about_are_whole() -> None:
                     assert packet[Dot1Q].vlan == 5 and packet[layer].sport == 40000 and packet[layer].dport == 80
                     if length and protocol != "sctp":
                         assert len(frame) - 18 == length
+
+
+def test_a_service_under_a_syn_flood_answers_by_cookie(bench: Bench) -> None:
+    service = bench.service(syn_proxy=1)
+    bench.server(service)
+    assert ask(bench, "tcp", f"{CLIENT}:40000", f"{VIP}:80").verdict == "to-server"
+    bench.connect(40001)
+    told = ask(bench, "tcp", f"{CLIENT}:40000", f"{VIP}:80")
+    assert (told.verdict, told.reason, told.server) == ("answered", "syn-cookie", "")
+    assert told.text.startswith(f"1 or more connections of tcp:{VIP}:80 are half-open")
+    assert "TCP port 80 -> 40000, SYN ACK" in told.answer[-1]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lbnode.alarms import TableAlarm
-from lbnode.dataplane.base import PlaneStatus
+from lbnode.alarms import FloodAlarm, TableAlarm
+from lbnode.dataplane.base import PlaneStatus, SynProxyStatus
 from lbnode.model import Severity
 
 
@@ -39,3 +39,23 @@ def test_refused_connections_alarm_at_any_fill() -> None:
 
 def test_a_plane_without_a_limit_never_alarms() -> None:
     assert TableAlarm().look(status(10, size=0)) == (None, None)
+
+
+def proxy(half_open: int, *, flooded: bool, service: str = "tcp:192.0.2.10:80") -> SynProxyStatus:
+    return SynProxyStatus(service, half_open, 100, flooded)
+
+
+def test_a_flood_is_told_when_it_begins_and_when_it_is_over_by_service() -> None:
+    alarm = FloodAlarm()
+    assert alarm.look([proxy(99, flooded=False)]) == ([], [])
+    events, problems = alarm.look([proxy(100, flooded=True), proxy(0, flooded=False, service="tcp:192.0.2.10:81")])
+    why = "100 half-open connections, limit 100: SYNs are answered with cookies"
+    assert events == [("tcp:192.0.2.10:80", "SYN flood began", why)]
+    (problem,) = problems
+    assert (problem.where, problem.field) == ("services/tcp:192.0.2.10:80", "syn_proxy")
+    assert problem.severity is Severity.WARNING
+    events, problems = alarm.look([proxy(100, flooded=True)])
+    assert events == [] and len(problems) == 1
+    events, problems = alarm.look([])
+    assert [event[:2] for event in events] == [("tcp:192.0.2.10:80", "SYN flood is over")]
+    assert problems == []

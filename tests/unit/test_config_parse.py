@@ -47,6 +47,12 @@ def faults(key: str, text: str) -> list[str]:
         (SERVICE, '{"scheduler": "wlcc"}', 'did you mean "wlc"?'),
         (SERVICE, '{"scheduler": "wrr", "flags": ["sh-port"]}', "'sh-port' is not a flag of scheduler wrr"),
         (SERVICE, '{"one_packet": true}', "only for UDP"),
+        (
+            "services/udp:192.0.2.10:53",
+            '{"syn_proxy": 1000}',
+            "syn_proxy: only for TCP and firewall marks, not for udp",
+        ),
+        (SERVICE, '{"syn_proxy": -1}', "syn_proxy: -1 is out of range: at least 0"),
         (SERVICE, '{"persistent_netmask": 24}', "persistent_netmask without persistent"),
         (SERVICE, '{"persistent": 5, "persistent_netmask": 33}', "33 is above 32"),
         (SERVICE, '{"persistent": 5, "persistent_netmask": true}', "True is not a prefix length"),

@@ -95,10 +95,11 @@ def test_everything_of_the_service_is_carried_over() -> None:
         persistent_netmask=24,
         persistence_engine="sip",
         one_packet=True,
+        syn_proxy=1000,
         servers=(RealServer(SERVERS[0], 7, ForwardingMethod.TUNNEL, False, 9, 3),),
     )
     programmed = plan_service(full, {})
-    for name in ("id", "scheduler", "scheduler_flags", "persistent_s", "persistent_netmask", "one_packet"):
+    for name in ("id", "scheduler", "scheduler_flags", "persistent_s", "persistent_netmask", "one_packet", "syn_proxy"):
         assert getattr(programmed, name) == getattr(full, name)
     assert programmed.persistence_engine == "sip"
     server = programmed.servers[SERVERS[0]]

@@ -37,6 +37,7 @@ SERVICES = st.builds(
     st.sampled_from([frozenset(), frozenset({"mh-port"})]),
     persistent_s=st.integers(0, 1),
     one_packet=st.booleans(),
+    syn_proxy=st.none() | st.integers(0, 9),
     servers=st.lists(SERVERS, max_size=3).map(lambda servers: {server.id: server for server in servers}),
 )
 PROGRAMMED = st.builds(

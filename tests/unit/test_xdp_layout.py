@@ -66,6 +66,7 @@ SIZES = {
     "config": layout.CONFIG_SIZE,
     "stats": layout.STATS_SIZE,
     "gauge": layout.GAUGE_SIZE,
+    "half_open": layout.HALF_OPEN_SIZE,
     "group": layout.GROUP_SIZE,
     "meta": layout.META_SIZE,
     "clock": layout.CLOCK_SIZE,
@@ -89,7 +90,7 @@ def test_every_field_lies_where_the_structure_has_it(structs: Mapping[str, tuple
         (service, "service", {"index": "index", "epoch": "epoch", "flags": "flags", "list_at": "list",
                               "list_len": "list_len", "table_at": "table", "table_len": "table_len", "start": "start",
                               "max_weight": "max_weight", "weight_gcd": "weight_gcd", "persistent_s": "persistent_s",
-                              "group": "group"}),
+                              "group": "group", "syn_proxy": "syn_proxy"}),
         (server, "server", {"generation": "generation", "service": "service", "weight": "weight",
                             "upper_threshold": "upper_threshold", "lower_threshold": "lower_threshold", "rank": "rank",
                             "last_weight": "last_weight", "group": "group", "mark": "mark"}),
@@ -178,7 +179,7 @@ def test_service_keys_survive(service_id: ServiceId) -> None:
         u32,
         u32,
         st.integers(0, 15),
-        *(u32,) * 7,
+        *(u32,) * 8,
         st.integers(0, layout.ALL_BITS),
     )
 )

@@ -180,6 +180,8 @@ def check(op: Op) -> None:
                     f"{service.id}: scheduler {service.scheduler} has no flag {' '.join(wrong)}; "
                     f"it has only: {' '.join(allowed)}"
                 )
+            if service.syn_proxy is not None:
+                raise Unsupported(f"{service.id}: IPVS has no SYN proxy (syn_proxy), only the XDP/tcx data plane has")
         case PutServer(service_id, server):
             _check_server(service_id, server)
         case _:

@@ -1,4 +1,4 @@
-"""What the programs count, as user space reads it: maps `gauges`, `server_stats`, `service_stats`, `events`. Pure."""
+"""What the programs count, as user space reads it: maps `gauges`, `half_open`, `*_stats`, `events`. Pure."""
 
 from __future__ import annotations
 
@@ -25,6 +25,18 @@ class Gauge:
     def idle(self) -> bool:
         """Nothing is tracked."""
         return not (self.active or self.inactive or self.persistent)
+
+
+@dataclass(frozen=True, slots=True)
+class HalfOpen:
+    """Value of map `half_open`."""
+
+    entries: int
+    cookie_ms: int = 0  # when the last cookie was sent, by the programs' clock; 0 = never
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Self:
+        return cls(*struct.unpack("=iI", data))
 
 
 def unpack_counters(per_cpu: bytes, gauge: Gauge | None = None) -> Counters:

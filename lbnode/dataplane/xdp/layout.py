@@ -24,7 +24,7 @@ from lbnode.model import (
     TunnelType,
 )
 
-LAYOUT_VERSION = 6
+LAYOUT_VERSION = 7
 BUCKET_WAYS = 4
 SLOT_EMPTY = 0xFFFFFFFF
 MAX_SERVERS_PER_SERVICE = 65535
@@ -41,9 +41,10 @@ SERVER_SIZE = 104
 POOL_SIZE = 272
 GROUP_SIZE = 80
 VIP_SIZE = 16
-CONFIG_SIZE = 80
+CONFIG_SIZE = 96
 STATS_SIZE = 40
 GAUGE_SIZE = 16
+HALF_OPEN_SIZE = 8
 META_SIZE = 8
 CLOCK_SIZE = 8
 SWEEP_ARGS_SIZE = 8
@@ -96,6 +97,7 @@ class ServiceFlag(IntFlag):
     ONE_PACKET = 8
     MARKED = 16
     ALL_PORTS = 32
+    SYN_PROXY = 64
 
 
 class ServerFlag(IntFlag):
@@ -128,6 +130,9 @@ class Event(IntEnum):
     SYNC_LOST = 10
     IMPORTED = 11
     TOA_LEFT_OUT = 12
+    COOKIE_SENT = 13
+    COOKIE_ACCEPTED = 14
+    COOKIE_REFUSED = 15
     DROP_NO_SERVER = 16
     DROP_TABLE_FULL = 17
     DROP_SERVER_GONE = 18
@@ -141,6 +146,7 @@ class Event(IntEnum):
     DROP_CLAIM = 26
     DROP_BUNDLE = 27
     DROP_NO_LOCAL_PORT = 28
+    DROP_NOT_OPEN = 29
 
     @property
     def label(self) -> str:
@@ -230,9 +236,10 @@ class Service:
     weight_gcd: int = 0
     persistent_s: int = 0
     group: int = 0
+    syn_proxy: int = 0
     persistent_mask: int = ALL_BITS
 
-    _FORMAT = struct.Struct("=13I4x16s")
+    _FORMAT = struct.Struct("=14I16s")
 
     def pack(self) -> bytes:
         return self._FORMAT.pack(
@@ -249,6 +256,7 @@ class Service:
             self.weight_gcd,
             self.persistent_s,
             self.group,
+            self.syn_proxy,
             self.persistent_mask.to_bytes(16, "big"),
         )
 

@@ -46,10 +46,13 @@ def configured(entry: layout.Service, wanted: ProgrammedService) -> layout.Servi
         flags |= layout.ServiceFlag.ONE_PACKET
     if wanted.id.port == 0:
         flags |= layout.ServiceFlag.MARKED if wanted.id.fwmark else layout.ServiceFlag.ALL_PORTS
+    if wanted.syn_proxy is not None:
+        flags |= layout.ServiceFlag.SYN_PROXY
     return replace(
         entry,
         scheduler=layout.SCHEDULERS[wanted.scheduler],
         flags=flags,
+        syn_proxy=wanted.syn_proxy or 0,
         persistent_s=int(wanted.persistent_s),
         persistent_mask=_mask_of(wanted.persistent_netmask, wanted.id.family),
     )
@@ -64,6 +67,7 @@ def service_of(service_id: ServiceId, entry: layout.Service) -> ProgrammedServic
         entry.persistent_s,
         _netmask_of(entry.persistent_mask, service_id.family),
         bool(entry.flags & layout.ServiceFlag.ONE_PACKET),
+        syn_proxy=entry.syn_proxy if entry.flags & layout.ServiceFlag.SYN_PROXY else None,
     )
 
 

@@ -137,7 +137,7 @@ class XdpPlane:
         if self._adopted:
             config = replace(settings.Config.unpack(self._maps["config"].get_index(0)), sync=False)
         else:
-            config = settings.Config(Timeouts(), secrets.randbits(64))
+            config = settings.Config(Timeouts(), secrets.randbits(64), cookie_key=secrets.randbits(128))
         self._write_config(config)
         if not self._adopted:
             # Last: from here on the maps count as a data plane that can be adopted.
@@ -279,6 +279,7 @@ class XdpPlane:
             cpu_packets=self._cpu_packets.total,
             adopted=self._adopted,
             leases=self._tables.leases.status(),
+            syn_proxies=self._tables.syn_proxies(),
         )
 
     async def set_leases(self, groups: Mapping[str, Collection[Address]]) -> Mapping[str, int]:

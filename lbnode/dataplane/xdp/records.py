@@ -25,8 +25,8 @@ from lbnode.dataplane.xdp.layout import (
 from lbnode.model import Address, Connection, ForwardingMethod, L4Protocol
 
 RECORDS_MAX = 4096  # elements of map `records`
-RECORD_SIZE = 96
-RECORD_LAYOUT = f"lbnode-connection-2/{RECORD_SIZE}{sys.byteorder}"
+RECORD_SIZE = 104
+RECORD_LAYOUT = f"lbnode-connection-3/{RECORD_SIZE}{sys.byteorder}"
 _RESULT_AT = 91
 _ASSURED = 2  # CONN_ASSURED
 
@@ -88,8 +88,11 @@ class Record:
     mark: int = 0
     result: MergeResult = MergeResult.TAKEN
     timeout_ms: int = 0  # of a template
+    delta: int = 0  # as in struct bucket and struct conn, of one that began with a SYN cookie
+    scale_in: int = 0
+    scale_out: int = 0
 
-    _FORMAT = struct.Struct("=40s40sIIBBBBI")
+    _FORMAT = struct.Struct("=40s40sIIBBBBIIBB2x")
 
     def pack(self) -> bytes:
         return self._FORMAT.pack(
@@ -102,11 +105,14 @@ class Record:
             FORWARD_NUMBER[self.forward],
             self.result,
             self.timeout_ms,
+            self.delta,
+            self.scale_in,
+            self.scale_out,
         )
 
     @classmethod
     def unpack(cls, data: bytes) -> Self:
-        inward, outward, idle_ms, mark, state, flags, forward, result, timeout_ms = cls._FORMAT.unpack(data)
+        inward, outward, idle_ms, mark, state, flags, forward, result, *rest = cls._FORMAT.unpack(data)
         return cls(
             Tuple.unpack(inward),
             Tuple.unpack(outward),
@@ -116,7 +122,7 @@ class Record:
             FORWARDING[forward],
             mark,
             MergeResult(result),
-            timeout_ms,
+            *rest,
         )
 
     def connection(self, timeouts: Mapping[State, int]) -> Connection:

@@ -42,17 +42,19 @@ class Config:
     seed: int  # 64 bits, random, chosen once
     sync: bool = False
     icmp_rate: int = 1000  # ICMP errors per second
+    cookie_key: int = 0  # 128 bits, random, chosen once
 
-    _FORMAT = struct.Struct("=16IQII")
+    _FORMAT = struct.Struct("=16IQIIQQ")
 
     def pack(self) -> bytes:
         by_state = timeouts_by_state(self.timeouts)
         seconds = [by_state[state] for state in State] + [0] * (16 - len(State))
         flags = ConfigFlag.SYNC if self.sync else 0
-        return self._FORMAT.pack(*(second * 1000 for second in seconds), self.seed, flags, self.icmp_rate)
+        key = self.cookie_key & 0xFFFFFFFFFFFFFFFF, self.cookie_key >> 64
+        return self._FORMAT.pack(*(second * 1000 for second in seconds), self.seed, flags, self.icmp_rate, *key)
 
     @classmethod
     def unpack(cls, data: bytes) -> Self:
-        *timeouts, seed, flags, icmp_rate = cls._FORMAT.unpack(data)
+        *timeouts, seed, flags, icmp_rate, low, high = cls._FORMAT.unpack(data)
         tcp, fin, udp = (timeouts[state] // 1000 for state in (State.ESTABLISHED, State.FIN_WAIT, State.UDP))
-        return cls(Timeouts(tcp, fin, udp), seed, bool(flags & ConfigFlag.SYNC), icmp_rate)
+        return cls(Timeouts(tcp, fin, udp), seed, bool(flags & ConfigFlag.SYNC), icmp_rate, high << 64 | low)

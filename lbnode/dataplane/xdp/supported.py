@@ -54,8 +54,14 @@ def check_hooks(service_id: ServiceId, at_xdp: Sequence[str]) -> None:
 
 
 def check_entries(service: ProgrammedService, servers: Iterable[ProgrammedServer]) -> None:
-    """Raise Unsupported if servers of this service need an entry of the connection table that no packet leaves."""
+    """Raise Unsupported if the service cannot have these servers: they need an entry of the connection table that no
+    packet leaves, or their answers pass by a SYN proxy."""
     for server in servers:
+        if service.syn_proxy is not None and server.forward is not ForwardingMethod.MASQUERADE:
+            raise Unsupported(
+                f"{service.id}: server {server.id}: a SYN proxy (syn_proxy) translates what the server answers, too: "
+                f"its servers must be forwarded to by masquerade, not {server.forward}"
+            )
         if service.one_packet and server.forward is ForwardingMethod.FULLNAT:
             raise Unsupported(
                 f"{service.id}: server {server.id}: fullnat finds a reply's client by its connection, and one-packet "

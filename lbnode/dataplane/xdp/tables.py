@@ -13,7 +13,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from operator import attrgetter
 
-from lbnode.dataplane.xdp import layout, slots
+from lbnode.dataplane.base import SynProxyStatus
+from lbnode.dataplane.xdp import counts, layout, slots
 from lbnode.dataplane.xdp.allocate import IndexPool, RangePool
 from lbnode.dataplane.xdp.groups import Groups
 from lbnode.dataplane.xdp.leases import Leases
@@ -36,6 +37,7 @@ from lbnode.model import (
 )
 
 _GRACE_S = 0.1  # packets that began with the old value of a service are long through when its slots are used again
+_FLOOD_OVER_MS = 5000  # without a cookie
 _CHUNK = 1024  # elements read between two turns of the event loop
 _NO_SERVICE = 0xFFFFFFFF
 _CACHED = (layout.Scheduler.LBLC, layout.Scheduler.LBLCR)  # with entries in map `affinity`
@@ -72,6 +74,18 @@ class Tables:
             },
             timeouts,
         )
+
+    def syn_proxies(self) -> list[SynProxyStatus]:
+        now_ms, _ = struct.unpack("=II", self._maps["clock"].get_index(0))
+        found = []
+        for service_id, service in self.services.items():
+            threshold = service.programmed.syn_proxy
+            if threshold is None:
+                continue
+            counted = counts.HalfOpen.unpack(self._maps["half_open"].get_index(service.entry.index))
+            flooded = counted.cookie_ms != 0 and (now_ms - counted.cookie_ms) & 0xFFFFFFFF < _FLOOD_OVER_MS
+            found.append(SynProxyStatus(str(service_id), counted.entries, threshold, flooded))
+        return found
 
     # --- adoption --------------------------------------------------------------------------------------------
 
@@ -152,6 +166,7 @@ class Tables:
         if index is None:
             raise DataPlaneError(f"no room: the data plane holds at most {len(self._service_indexes)} services")
         self._zero("service_stats", index)
+        self._maps["half_open"].put_index(index, bytes(layout.HALF_OPEN_SIZE))
         # The epoch goes on from what an earlier service with this index left in its cursor.
         cursor = struct.unpack("=Q", self._maps["cursors"].get_index(index))[0]
         entry = configured(layout.Service(index, layout.Scheduler.RR, (cursor >> 48) + 1, 0, 0), wanted)

@@ -110,7 +110,7 @@ enum event {
 	EVENT_DROP_CLAIM,	 /* ARP or neighbour message of this node's own in the name of such a VIP */
 	EVENT_DROP_BUNDLE, /* tc: segments in one buffer to a tunnel with checksums, which the kernel cannot cut */
 	EVENT_DROP_NO_LOCAL_PORT, /* full NAT: no free port of a local address was found; answered as NO_SERVER */
-	EVENT_DROP_NOT_OPEN, /* of a connection that began with a cookie, before its server has answered */
+	EVENT_DROP_NOT_OPEN,	  /* of a connection that began with a cookie, before its server has answered */
 	EVENT_MAX = 32,
 };
 

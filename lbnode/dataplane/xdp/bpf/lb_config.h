@@ -92,13 +92,13 @@ struct service {
 	__u32 table;	/* sh, dh: 256 slots, mh: 4093 slots; a slot holds a server's index or SLOT_EMPTY.
 			      twos: three slots a server, see struct draw */
 	__u32 table_len;
-	__u32 start;	    /* rr: position in the list that was chosen last, or list_len: begin at the head.
+	__u32 start;		     /* rr: position in the list that was chosen last, or list_len: begin at the head.
 			      wrr: current weight; the position is the head */
-	__u32 max_weight;   /* wrr: largest weight - (gcd - 1), as IPVS; 0 = no server has weight */
-	__u32 weight_gcd;   /* wrr: greatest common divisor of the weights that are not 0 */
-	__u32 persistent_s; /* time-out of persistent clients; 0 = not persistent */
-	__u32 group;	    /* lc, wlc, sed, nq, lblc, lblcr: first of the service's groups; else 0 */
-	__u32 syn_proxy;    /* with so many half-open connections, SYNs are answered with cookies */
+	__u32 max_weight;	     /* wrr: largest weight - (gcd - 1), as IPVS; 0 = no server has weight */
+	__u32 weight_gcd;	     /* wrr: greatest common divisor of the weights that are not 0 */
+	__u32 persistent_s;	     /* time-out of persistent clients; 0 = not persistent */
+	__u32 group;		     /* lc, wlc, sed, nq, lblc, lblcr: first of the service's groups; else 0 */
+	__u32 syn_proxy;	     /* with so many half-open connections, SYNs are answered with cookies */
 	struct addr persistent_mask; /* clients whose addresses are equal under it are one */
 };
 

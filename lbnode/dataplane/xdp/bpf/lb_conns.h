@@ -7,10 +7,10 @@
 /* UDP: more than one packet seen; template: one of its connections is no longer half-open; TCP: began with a cookie, so the
    client is real. Without it the entry counts as half-open: TCP's until it is established. */
 #define CONN_ASSURED 2
-#define CONN_CHANGED 4	 /* is in the queue `changed` */
-#define CONN_NO_OUTPUT 8 /* replies do not pass here (direct, tunnel): IPVS's input-only TCP states */
-#define CONN_INACTIVE 16 /* counted as inactive */
-#define CONN_PROXIED 32	 /* began with a cookie (syn_proxy.h); while in STATE_SYNACK the server has not answered */
+#define CONN_CHANGED 4	  /* is in the queue `changed` */
+#define CONN_NO_OUTPUT 8  /* replies do not pass here (direct, tunnel): IPVS's input-only TCP states */
+#define CONN_INACTIVE 16  /* counted as inactive */
+#define CONN_PROXIED 32	  /* began with a cookie (syn_proxy.h); while in STATE_SYNACK the server has not answered */
 #define CONN_HALF_OPEN 64 /* counted in map `half_open` */
 
 /*
@@ -51,7 +51,8 @@ struct conn {
 struct bucket {
 	__u64 word[BUCKET_WAYS];
 	__u32 tag[BUCKET_WAYS]; /* part of the hash, to compare before touching the entry */
-	__u32 delta[BUCKET_WAYS]; /* CONN_PROXIED: from the server's sequence numbers to the client's view of them; while
+	__u32 delta
+		[BUCKET_WAYS]; /* CONN_PROXIED: from the server's sequence numbers to the client's view of them; while
 				     STATE_SYNACK: the cookie */
 	struct conn way[BUCKET_WAYS];
 };

@@ -8,8 +8,8 @@
 
 INLINE long store_bytes(void *ctx, const int hook, __u32 at, void *from, const __u32 length)
 {
-	return is_xdp(hook) ? bpf_xdp_store_bytes(ctx, at, from, length) :
-			      bpf_skb_store_bytes(ctx, at, from, length, 0);
+	return is_xdp(hook) ? bpf_xdp_store_bytes(ctx, at, from, length)
+			    : bpf_skb_store_bytes(ctx, at, from, length, 0);
 }
 
 /* From 4 to 40 bytes of options; the mask is what Linux 6.1 believes. */
@@ -144,8 +144,8 @@ INLINE int reshape(void *ctx, const int hook, struct scratch *memory, bool back)
 	x->tcp.check = fold64(sum);
 	if (!partial)
 		x->tcp.check = ~x->tcp.check;
-	if (length > SEGMENT_HEADER ? store_bytes(ctx, hook, at, &x->tcp, SEGMENT_HEADER + 1) :
-				      store_bytes(ctx, hook, at, &x->tcp, SEGMENT_HEADER))
+	if (length > SEGMENT_HEADER ? store_bytes(ctx, hook, at, &x->tcp, SEGMENT_HEADER + 1)
+				    : store_bytes(ctx, hook, at, &x->tcp, SEGMENT_HEADER))
 		return -1;
 	p->length = p->header + length;
 	p->l4_header = SEGMENT_HEADER;

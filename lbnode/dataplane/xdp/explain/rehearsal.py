@@ -25,7 +25,7 @@ from lbnode.model import Counters
 # Programs only read these.
 SHARED = ("config", "services", "servers", "slots", "pools", "vips", "vlans", "egress", "leases", "leased")
 # What programs read and write. Counters, queues and working memory begin empty instead.
-COPIED = ("replies", "gauges", "groups", "cursors", "clock")
+COPIED = ("replies", "gauges", "half_open", "groups", "cursors", "clock")
 _SIZED = ("conns", "replies")
 _COPY_BYTES = 1 << 20  # at a time; the event loop's thread gets its turn in between
 _CHUNK = 1024

@@ -29,6 +29,7 @@ _DROPS: Mapping[Event, str] = {
     Event.DROP_TTL: "its time to live ran out",
     Event.DROP_MALFORMED: "it is malformed",
     Event.DROP_BUNDLE: "it is a bundle of segments to a tunnel with checksums, which the kernel cannot cut",
+    Event.DROP_NOT_OPEN: "its connection began with a SYN cookie, and {server} has not answered yet",
     Event.DROP_ERROR: "the packet could not be rewritten",
 }
 
@@ -97,6 +98,8 @@ def explain(question: Question, frame: bytes, known: Entry | None, traces: Trace
         )
     if dropped := next((event for event in _DROPS if event in traces.events), None):
         return _dropped(base, dropped, traces, server, question, scene)
+    if Event.COOKIE_SENT in traces.events and service is not None:
+        return _answered(base, traces, service)
     if traces.server is None or server is None:
         return _passed(base, question, traces, service, scene)
     return _forwarded(base, known, traces, service, server, scene)
@@ -178,6 +181,17 @@ def _dropped(
         reason=event.label,
         text=text,
         answer=headers.describe(traces.frame) if answered else (),
+    )
+
+
+def _answered(base: Explanation, traces: Traces, service: Service) -> Explanation:
+    """Under a SYN flood."""
+    text = (
+        f"{service.programmed.syn_proxy} or more connections of {base.service} are half-open: the gateway answers with "
+        "a SYN cookie, and asks the scheduler when the client's ACK brings it back"
+    )
+    return replace(
+        base, verdict="answered", reason="syn-cookie", text=text, answer=headers.describe(traces.frame), candidates=()
     )
 
 

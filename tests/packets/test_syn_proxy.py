@@ -1,0 +1,362 @@
+"""SYN cookies: openings that leave no entry until the client has shown that it is real; judged by scapy."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import replace
+from ipaddress import IPv4Address
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from scapy.layers.inet import IP, TCP, IPOption_NOP, fragment
+from scapy.packet import Packet, Raw
+
+from lbnode.dataplane.xdp.counts import HalfOpen
+from lbnode.dataplane.xdp.layout import Event, State
+from lbnode.model import ServiceId
+from tests.packets.bench import CLIENT, COOKIE_KEY, SERVER6, VIP, VIP6, Bench, client_of, ip, segment
+from tests.packets.checksums import ones_complement
+from tests.packets.cookies import SLOT_MS, cookie, info_of
+
+pytestmark = pytest.mark.root
+
+ISN, SERVER_ISN = 0xFFFFFFF0, 0x80000001  # both wrap or change their sign on the way
+MSS = {4: (536, 1300, 1400, 1460), 6: (1220, 1300, 1380, 1440)}
+SCALE = 10  # that the gateway offers
+TCP_PSEUDO = IPv4Address(CLIENT).packed + IPv4Address(VIP).packed + b"\0\6"
+LINUX = [("MSS", 1460), ("SAckOK", b""), ("Timestamp", (77, 0)), ("NOP", None), ("WScale", 7)]
+
+
+@pytest.fixture(params=[4, 6])
+def family(request: pytest.FixtureRequest) -> int:
+    return int(request.param)
+
+
+class Opening:
+    """One client and its server, who know sequence numbers; `vip`, `server`: of one family."""
+
+    def __init__(self, bench: Bench, family: int, *, threshold: int = 0, port: int = 40000) -> None:
+        self.bench, self.family, self.port = bench, family, port
+        self.vip, self.server = (VIP6, SERVER6) if family == 6 else (VIP, "198.51.100.11")
+        self.service = bench.service(f"tcp:[{VIP6}]:80" if family == 6 else f"tcp:{VIP}:80", syn_proxy=threshold)
+        shown = f"[{self.server}]:8080" if family == 6 else f"{self.server}:8080"
+        self.server_id = bench.server(self.service, shown)
+        self.client = client_of(self.vip)
+        self.cookie = 0
+
+    def from_client(self, flags: str, seq: int, ack: int = 0, *, data: bytes = b"", **fields: Any) -> Any:
+        tcp = TCP(sport=self.port, dport=80, flags=flags, seq=seq & 0xFFFFFFFF, ack=ack & 0xFFFFFFFF, **fields)
+        return self.bench.send(ip(self.client, self.vip) / tcp / Raw(data))
+
+    def from_server(self, flags: str, seq: int, ack: int = 0, *, data: bytes = b"", **fields: Any) -> Any:
+        tcp = TCP(sport=8080, dport=self.port, flags=flags, seq=seq & 0xFFFFFFFF, ack=ack & 0xFFFFFFFF, **fields)
+        return self.bench.send(ip(self.server, self.client) / tcp / Raw(data), "back")
+
+    def syn(self, options: list[Any] | None = None, **fields: Any) -> Packet:
+        """The answer to a SYN."""
+        out = self.from_client("S", ISN, window=64240, options=LINUX if options is None else options, **fields)
+        assert out.verdict == "send"
+        packet: Packet = out.ip
+        self.cookie = packet[TCP].seq
+        return packet
+
+    def ack(self, **fields: Any) -> Any:
+        return self.from_client("A", ISN + 1, self.cookie + 1, window=501, **fields)
+
+    def open(self, options: list[Any] | None = None, server_options: list[Any] | None = None) -> None:
+        self.syn(options)
+        assert self.ack().verdict == "send"
+        server_options = [("MSS", 1460), ("NOP", None), ("WScale", 9)] if server_options is None else server_options
+        assert self.from_server("SA", SERVER_ISN, ISN + 1, window=65000, options=server_options).verdict == "send"
+        assert self.ack().verdict == "send"
+        assert self.bench.record().state is State.ESTABLISHED
+
+
+def test_a_syn_is_answered_and_leaves_nothing(bench: Bench, family: int) -> None:
+    opening = Opening(bench, family)
+    out = opening.from_client("S", ISN, window=64240, options=LINUX, data=b"fast open")
+    answer = out.ip
+    assert out.verdict == "send" and (answer.src, answer.dst) == (opening.vip, opening.client)
+    tcp = answer[TCP]
+    assert (tcp.sport, tcp.dport, str(tcp.flags), tcp.ack) == (80, 40000, "SA", ISN + 1)
+    assert tcp.window == 0 and not bytes(tcp.payload)
+    assert tcp.options == [
+        ("MSS", MSS[family][3]), ("NOP", None), ("NOP", None), ("SAckOK", b""), ("NOP", None), ("WScale", SCALE),
+    ]  # fmt: skip
+    expected = cookie(COOKIE_KEY, opening.client, 40000, opening.vip, 80, ISN, bench.now_ms, info_of(3, True, 7))
+    assert tcp.seq == expected
+    assert bench.records() == [] and bench.events() == {Event.COOKIE_SENT: 1}
+    assert (answer.ttl if family == 4 else answer.hlim) == 64
+
+
+def test_a_whole_conversation(bench: Bench, family: int) -> None:
+    opening = Opening(bench, family)
+    answer = opening.syn()
+    delta = answer[TCP].seq - SERVER_ISN
+    out = opening.ack(data=b"too early")
+    syn = out.ip
+    assert out.verdict == "send" and (syn.src, syn.dst) == (opening.client, opening.server)
+    tcp = syn[TCP]
+    assert (tcp.sport, tcp.dport, str(tcp.flags), tcp.seq, tcp.ack) == (40000, 8080, "S", ISN, 0)
+    assert tcp.window == 501 << 7 and not bytes(tcp.payload)
+    assert tcp.options == [
+        ("MSS", MSS[family][3]), ("NOP", None), ("NOP", None), ("SAckOK", b""), ("NOP", None), ("WScale", 7),
+    ]  # fmt: skip
+    record = bench.record()
+    assert record.state is State.SYNACK and bench.gauges() == (1, 0)
+
+    options = [("MSS", 1400), ("NOP", None), ("NOP", None), ("SAckOK", b""), ("NOP", None), ("WScale", 9)]
+    out = opening.from_server("SA", SERVER_ISN, ISN + 1, window=65000, options=options)
+    probe = out.ip
+    assert out.verdict == "send" and (probe.src, probe.dst) == (opening.vip, opening.client)
+    tcp = probe[TCP]
+    assert (tcp.sport, tcp.dport, str(tcp.flags)) == (80, 40000, "A")
+    assert (tcp.seq, tcp.ack, bytes(tcp.payload)) == (opening.cookie, ISN + 1, b"\0")
+    assert tcp.window == 65000 >> SCALE
+    assert bench.record().state is State.SYN_RECV
+
+    out = opening.from_client("PA", ISN + 1, opening.cookie + 1, data=b"GET", window=500)
+    tcp = out.ip[TCP]
+    assert (tcp.seq, tcp.ack, tcp.window) == ((ISN + 1) & 0xFFFFFFFF, SERVER_ISN + 1, 500)
+    assert bytes(tcp.payload) == b"GET" and bench.record().state is State.ESTABLISHED
+
+    out = opening.from_server("PA", SERVER_ISN + 1, ISN + 4, data=b"answer", window=700)
+    tcp = out.ip[TCP]
+    assert (tcp.seq, tcp.ack) == ((SERVER_ISN + 1 + delta) & 0xFFFFFFFF, (ISN + 4) & 0xFFFFFFFF)
+    assert tcp.window == (700 << 9) >> SCALE and bytes(tcp.payload) == b"answer"
+
+    opening.from_client("FA", ISN + 4, opening.cookie + 7)
+    assert bench.record().state is State.CLOSE_WAIT
+    assert bench.events() == {Event.COOKIE_SENT: 1, Event.COOKIE_ACCEPTED: 1}
+    assert bench.counters(opening.service, opening.server_id).connections == 1
+
+
+def half_open(bench: Bench, service: ServiceId) -> int:
+    index = bench.tables.services[service].entry.index
+    return HalfOpen.unpack(bench.maps["half_open"].get_index(index)).entries
+
+
+def test_cookies_are_sent_from_the_threshold_on_and_no_longer(bench: Bench, family: int) -> None:
+    opening = Opening(bench, family, threshold=2)
+    for port, sent in ((41000, 0), (41001, 0), (41002, 1), (41003, 2)):
+        opening.port = port
+        opening.from_client("S", ISN)
+        assert bench.event(Event.COOKIE_SENT) == sent
+    assert half_open(bench, opening.service) == len(bench.records()) == 2
+    (status,) = bench.tables.syn_proxies()
+    assert (status.half_open, status.threshold, status.flooded) == (2, 2, True)
+    opening.port = 41000  # a client of the two goes on
+    opening.from_client("A", ISN + 1, 77)
+    assert half_open(bench, opening.service) == 1
+    opening.port = 41004
+    opening.from_client("S", ISN)
+    assert bench.event(Event.COOKIE_SENT) == 2 and half_open(bench, opening.service) == 2
+    bench.advance(61)  # SYN_RECV is over
+    assert half_open(bench, opening.service) == 0
+    (status,) = bench.tables.syn_proxies()
+    assert (status.half_open, status.flooded) == (0, False)
+    for flags in ("SA", "R", "SF", "SR"):  # none of these is a SYN to answer
+        opening.bench.tables.put_service(replace(bench.tables.services[opening.service].programmed, syn_proxy=0))
+        opening.port += 1
+        opening.from_client(flags, ISN)
+    assert bench.event(Event.COOKIE_SENT) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "sack", "scale"),
+    [
+        ([], False, 15),
+        ([("MSS", 100)], False, 15),
+        ([("MSS", 1399), ("WScale", 0)], False, 0),
+        ([("SAckOK", b""), ("MSS", 1452)], True, 15),
+        ([("NOP", None), ("WScale", 14), ("MSS", 9000), ("EOL", None), ("SAckOK", b"")], False, 14),
+        ([("NOP", None)] * 37 + [("WScale", 3)], False, 3),
+    ],
+)
+def test_what_the_client_offered_comes_back(
+    bench: Bench,
+    family: int,
+    options: list[Any],
+    sack: bool,
+    scale: int,
+) -> None:
+    index = max(at for at, mss in enumerate(MSS[family]) if not at or mss <= dict(options).get("MSS", 0))
+    opening = Opening(bench, family)
+    answer = opening.syn(options)
+    assert answer[TCP].seq & 0xFE == info_of(index, sack, scale)
+    offered = dict(answer[TCP].options)
+    assert offered.get("WScale") == (None if scale == 15 else SCALE) and ("SAckOK" in offered) == sack
+    syn = opening.ack().ip[TCP]
+    offered = dict(syn.options)
+    assert offered["MSS"] == MSS[family][index]
+    assert offered.get("WScale") == (None if scale == 15 else scale) and ("SAckOK" in offered) == sack
+    assert syn.window == min(65535, 501 << (0 if scale == 15 else scale))
+
+
+@pytest.mark.parametrize(
+    ("client", "server", "window_in", "window_out"),
+    [
+        ([], [("WScale", 9)], 300, 300),  # the client cannot scale, so neither side does
+        ([("WScale", 3)], [], 2400, 0),  # the server cannot: the client's windows are written out
+        ([("WScale", 3)], [("WScale", 14)], 300, 4800),
+        ([("WScale", 3)], [("WScale", 2)], 300, 1),
+    ],
+)
+def test_windows_are_scaled_as_both_sides_understand_them(
+    bench: Bench, family: int, client: list[Any], server: list[Any], window_in: int, window_out: int
+) -> None:
+    opening = Opening(bench, family)
+    opening.open(client, server)
+    to_server = opening.from_client("A", ISN + 1, opening.cookie + 1, window=300).ip[TCP]
+    to_client = opening.from_server("A", SERVER_ISN + 1, ISN + 1, window=300).ip[TCP]
+    assert (to_server.window, to_client.window) == (window_in, window_out)
+
+
+@pytest.mark.parametrize("before", [0, 1, 2, 3])
+def test_edges_of_sack_are_translated(bench: Bench, family: int, before: int) -> None:
+    opening = Opening(bench, family)
+    opening.open()
+    edges = [opening.cookie + at & 0xFFFFFFFF for at in (100, 200, 1000, 0x7FFFFFFF)]
+    options = [("NOP", None)] * before + [("SAck", tuple(edges))]
+    out = opening.from_client("A", ISN + 1, opening.cookie + 1, options=options).ip[TCP]
+    assert dict(out.options)["SAck"] == tuple((edge - opening.cookie + SERVER_ISN) & 0xFFFFFFFF for edge in edges)
+    back = opening.from_server("A", SERVER_ISN + 1, ISN + 1, options=[("SAck", (ISN, ISN + 1))]).ip[TCP]
+    assert dict(back.options)["SAck"] == (ISN, ISN + 1)  # of the client's own numbers: untouched
+
+
+@pytest.mark.parametrize("spoilt", ["ack", "seq", "port", "info"])
+def test_a_wrong_cookie_opens_nothing(bench: Bench, family: int, spoilt: str) -> None:
+    opening = Opening(bench, family)
+    opening.syn()
+    seq, ack = ISN + 1, opening.cookie + 1
+    if spoilt == "port":
+        opening.port += 1
+    seq += spoilt == "seq"
+    ack += {"ack": 0x100, "info": 2}.get(spoilt, 0)
+    assert opening.from_client("A", seq, ack).verdict == "pass"  # the stack answers RST
+    assert bench.records() == []
+    assert bench.events() == {Event.COOKIE_SENT: 1, Event.COOKIE_REFUSED: 1, Event.NO_CONNECTION: 1}
+
+
+def test_a_cookie_lives_one_to_two_slots(bench: Bench, family: int) -> None:
+    for age_s, taken in ((0, True), (65, True), (2 * SLOT_MS // 1000 + 1, False)):
+        opening = Opening(bench, family, port=42000 + age_s)
+        bench.now_ms -= bench.now_ms % SLOT_MS  # the slot's beginning
+        bench.advance(0)
+        opening.syn()
+        bench.advance(age_s)
+        assert opening.ack().verdict == ("send" if taken else "pass")
+        bench.advance(200)
+        bench.advance(200)
+
+
+def test_strangers_cost_no_hash_while_no_cookie_is_out(bench: Bench) -> None:
+    opening = Opening(bench, 4, threshold=100)
+    assert opening.from_client("A", 1, 1).verdict == "pass"
+    assert bench.events() == {Event.NO_CONNECTION: 1}
+
+
+def test_until_the_server_answers_the_client_may_only_ask_again(bench: Bench, family: int) -> None:
+    opening = Opening(bench, family)
+    opening.syn()
+    opening.ack()
+    for seq in (ISN + 1, ISN):  # the ACK once more, and a window probe
+        again = opening.from_client("A", seq, opening.cookie + 1, window=501).ip
+        assert (str(again[TCP].flags), again[TCP].seq) == ("S", ISN)
+    for flags, seq, ack in (("A", ISN + 9, opening.cookie + 1), ("A", ISN + 1, opening.cookie + 2), ("R", 5, 0)):
+        assert opening.from_client(flags, seq, ack).verdict == "drop"
+    for flags, ack in (("A", ISN + 1), ("SA", ISN + 2), ("RA", ISN + 7), ("R", 0)):
+        assert opening.from_server(flags, SERVER_ISN, ack).verdict == "drop"
+    assert bench.record().state is State.SYNACK and bench.event(Event.DROP_NOT_OPEN) == 7
+    assert opening.from_client("R", ISN + 1).verdict == "drop"
+    assert bench.records() == [] and bench.gauges() == (0, 0)
+
+
+def test_a_server_that_refuses_resets_the_client(bench: Bench, family: int) -> None:
+    opening = Opening(bench, family)
+    opening.syn()
+    opening.ack()
+    reset = opening.from_server("RA", 0, ISN + 1, window=0).ip[TCP]
+    assert (str(reset.flags), reset.seq) == ("RA", opening.cookie + 1)  # RFC 5961 3.2: exactly the next one
+    assert bench.record().state is State.CLOSE
+    opening.syn()  # the same ports again: a new opening
+    assert bench.records() == []
+
+
+def test_the_servers_answer_may_come_again(bench: Bench, family: int) -> None:
+    opening = Opening(bench, family)
+    opening.open()
+    probe = opening.from_server("SA", SERVER_ISN, ISN + 1, window=65000).ip[TCP]
+    assert (str(probe.flags), probe.seq, bytes(probe.payload)) == ("A", opening.cookie, b"\0")
+    assert bench.record().state is State.ESTABLISHED
+    out = opening.from_client("S", 12345)  # a stray SYN does not end an open connection
+    assert out.verdict == "send" and bench.record().state is State.ESTABLISHED
+
+
+def test_a_backup_goes_on_with_it(bench: Bench, peer: Bench, family: int) -> None:
+    opening = Opening(bench, family)
+    opening.open([("MSS", 1460), ("WScale", 3)], [("WScale", 9)])
+    away = Opening(peer, family)
+    away.cookie = opening.cookie
+    peer.merge(bench.export())
+    assert peer.record().flags & 32
+    tcp = away.from_client("PA", ISN + 1, opening.cookie + 1, data=b"more").ip[TCP]
+    assert tcp.ack == SERVER_ISN + 1
+    tcp = away.from_server("A", SERVER_ISN + 1, ISN + 5, window=700).ip[TCP]
+    assert (tcp.seq, tcp.window) == (opening.cookie + 1, 700 << 9 >> SCALE)
+
+
+def test_one_that_began_with_a_cookie_is_no_half_open_one(bench: Bench) -> None:
+    """It has shown that it is real: a full table does not push it out, and it does not count as a part of the flood."""
+    opening = Opening(bench, 4, threshold=0)
+    opening.syn()
+    opening.ack()
+    assert half_open(bench, opening.service) == 0
+    other = bench.service("tcp:192.0.2.10:81")
+    bench.server(other, "198.51.100.12:81")
+    mac = bench.wire.mac("front")
+    for number in range(4000):
+        frame = segment((f"203.0.113.{100 + number // 1000}", 1000 + number % 1000), (VIP, 81), "S", mac)
+        bench.send(frame, check="none")
+    assert bench.event(Event.EVICTED) > 1000
+    assert State.SYNACK in {record.state for record in bench.records()}
+
+
+@pytest.mark.parametrize("scheduler", ["sh", "mh"])
+def test_hash_schedulers_still_take_what_lost_its_entry(bench: Bench, scheduler: str) -> None:
+    opening = Opening(bench, 4)
+    programmed = bench.tables.services[opening.service].programmed
+    bench.tables.put_service(replace(programmed, scheduler=scheduler))
+    opening.syn()
+    opening.port += 1
+    out = opening.from_client("A", 5, 6).ip[TCP]
+    assert (out.seq, out.ack) == (5, 6) and bench.record().state is State.ESTABLISHED
+
+
+def test_what_cannot_be_answered_in_place_is_dropped(bench: Bench) -> None:
+    opening = Opening(bench, 4)
+    syn = IP(src=opening.client, dst=VIP, options=[IPOption_NOP()] * 4) / TCP(sport=1, dport=80, flags="S")
+    first = fragment(ip(opening.client, VIP) / TCP(sport=2, dport=80, flags="S") / Raw(bytes(64)), 48)[0]
+    for packet in (syn, first):
+        assert bench.send(packet).verdict == "drop"
+    assert bench.records() == [] and bench.event(Event.DROP_ERROR) == 2
+
+
+@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=40).map(lambda data: data + bytes(-len(data) % 4)), st.sampled_from([0, 3, 40]))
+def test_any_options_are_answered_or_dropped(bench: Bench, options: bytes, data: int) -> None:
+    """Whatever stands there, the answer is a SYN-ACK with a cookie that is taken back."""
+    opening = Opening(bench, 4, port=45000)
+    head = struct.pack("!HHIIBBHHH", 45000, 80, ISN, 0, 80 + len(options) * 4, 2, 64240, 0, 0)
+    part = head + options + bytes(data)
+    total = ones_complement(bytes(TCP_PSEUDO) + struct.pack("!H", len(part)) + part)
+    part = part[:16] + (~total & 0xFFFF).to_bytes(2, "big") + part[18:]
+    answer = bench.send(IP(src=opening.client, dst=VIP, proto=6) / Raw(part)).ip[TCP]
+    assert str(answer.flags) == "SA" and answer.ack == ISN + 1
+    opening.cookie = answer.seq
+    assert str(opening.ack().ip[TCP].flags) == "S"
+    for record in bench.records():
+        assert record.state is State.SYNACK
+    bench.advance(200)
