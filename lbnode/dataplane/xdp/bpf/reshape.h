@@ -68,17 +68,34 @@ INLINE int renumber(void *ctx, const int hook, struct scratch *memory)
 	return store_bytes(ctx, hook, at + 4, &x->tcp.seq, 14) ? -1 : 0;
 }
 
+/* XDP: so many bytes more, in front of the frame: behind it a veth has no room for any. Ethernet and IP headers move there. */
+INLINE int grow_head(void *ctx, const int hook, struct scratch *memory, int more)
+{
+	__u8 *headers = memory->proxy.before;
+	bool six = memory->packet.family == 6;
+	if (load_bytes(ctx, hook, 0, headers, ETH_HLEN + IP_HEADER) ||
+	    (six && load_bytes(ctx, hook, 0, headers, ETH_HLEN + IP6_HEADER)))
+		return -1;
+	if (bpf_xdp_adjust_head(ctx, -more))
+		return -1;
+	if (six)
+		return store_bytes(ctx, hook, 0, headers, ETH_HLEN + IP6_HEADER) ? -1 : 0;
+	return store_bytes(ctx, hook, 0, headers, ETH_HLEN + IP_HEADER) ? -1 : 0;
+}
+
 /*
  * Give the packet the size of a segment of the gateway's own. *partial: its checksum is left to the device. That cannot be
  * read, but such a buffer refuses to be cut before the end of its checksum field.
  */
-INLINE int resize(void *ctx, const int hook, __u32 l4_at, __u32 length, bool *partial)
+INLINE int resize(void *ctx, const int hook, struct scratch *memory, __u32 l4_at, __u32 length, bool *partial)
 {
 	if (hook == HOOK_TC) {
 		*partial = bpf_skb_change_tail(ctx, l4_at + TCP_CHECK_AT + 1, 0) != 0;
 		return bpf_skb_change_tail(ctx, l4_at + length, 0) ? -1 : 0;
 	}
 	int change = l4_at + length - frame_len(ctx, hook);
+	if (change > 0)
+		return grow_head(ctx, hook, memory, change);
 	return change && bpf_xdp_adjust_tail(ctx, change) ? -1 : 0;
 }
 
@@ -132,7 +149,7 @@ INLINE int reshape(void *ctx, const int hook, struct scratch *memory, bool back)
 	struct syn_proxy *x = &memory->proxy;
 	__u32 at = ETH_HLEN + p->header, length = SEGMENT_HEADER + (x->data ? 1 : 0);
 	bool partial = false;
-	if (!is_plain(p) || resize(ctx, hook, at, length, &partial))
+	if (!is_plain(p) || resize(ctx, hook, memory, at, length, &partial))
 		return -1;
 	x->data = 0; /* from here on the byte itself */
 	x->tcp.check = 0;
