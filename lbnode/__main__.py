@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
 import resource
@@ -103,6 +104,7 @@ async def _run(config: NodeConfig, path: str) -> bool:
         stop.set()
 
     loop.add_signal_handler(signal.SIGHUP, hang_up)
+    gc.freeze()  # modules and classes live as long as the process: no collection need walk through them
     await node.run(stop)
     return restart.is_set()
 

@@ -6,10 +6,11 @@ service never disturb another, and changing a weight never breaks an established
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from lbnode.errors import DataPlaneError
 from lbnode.explanation import Explanation, Question
 from lbnode.model import (
     Address,
@@ -23,6 +24,7 @@ from lbnode.model import (
     SyncDaemon,
     Timeouts,
 )
+from lbnode.turns import Turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +154,13 @@ class DataPlane(Protocol):
         """DataPlaneError (retry) or Unsupported (do not)."""
         ...
 
+    async def apply_many(self, ops: Sequence[Op]) -> Sequence[DataPlaneError | None]:
+        """`apply` of each in this order, for less where the kernel takes several at once; returns each one's error.
+
+        One that fails does not keep the next from being applied.
+        """
+        ...
+
     async def counters(self) -> Mapping[ServiceId, ServiceCounters]: ...
 
     async def zero(self, service_id: ServiceId | None) -> None:
@@ -202,3 +211,18 @@ class DataPlane(Protocol):
         the connection changes nothing. Records for unknown services are kept aside or
         skipped, never an error. Imported records are not reported back by changed_records."""
         ...
+
+
+async def one_by_one(apply: Callable[[Op], Awaitable[None]], ops: Sequence[Op]) -> list[DataPlaneError | None]:
+    """`apply_many` of a data plane that gains nothing by it."""
+    errors: list[DataPlaneError | None] = []
+    turns = Turns()
+    for op in ops:
+        try:
+            await apply(op)
+        except DataPlaneError as error:
+            errors.append(error)
+        else:
+            errors.append(None)
+        await turns.take()
+    return errors

@@ -20,6 +20,7 @@ from lbnode.dataplane.base import (
     SetSyncDaemons,
     SetSysctls,
     SetTimeouts,
+    one_by_one,
 )
 from lbnode.errors import DataPlaneError, Unsupported
 from lbnode.explanation import Explanation, Question
@@ -131,6 +132,9 @@ class FakePlane:
                 self._apply(op)  # the operation took effect, only its answer was lost
             raise
         self._apply(op)
+
+    async def apply_many(self, ops: Sequence[Op]) -> Sequence[DataPlaneError | None]:
+        return await one_by_one(self.apply, ops)
 
     def _maybe_fail(self, op: Op | None) -> None:
         if self.fault is not None:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from itertools import islice
 
 from lbnode.dataplane.base import (
     DataPlane,
@@ -30,15 +32,19 @@ from lbnode.model import ObjectStatus, Programmed, ProgrammedService, ServerId, 
 from lbnode.plan import Desired, server_name
 from lbnode.reconcile.diff import diff_service, same_parameters
 from lbnode.reconcile.retry import Backoff
+from lbnode.turns import Turns
 from lbnode.watched import Watched
 
 RESYNC_S = 60.0  # whole dump and compare; ±10 %, so that nodes do not do it together
-SLICE_S = 0.005  # longest work without giving the event loop a turn; one operation more may come on top
+TOGETHER = 64  # operations handed to the data plane at once
 PUBLISH_S = 0.5  # during long work, status is renewed this often
 
 SETTINGS, SYNC_DAEMONS, SYSCTL = "settings", "settings/sync_daemons", "settings/sysctl"
 PLANE = "data plane"
 ObjectKey = tuple[ServiceId, ServerId | None] | str
+# The work on one object or service: yields operations and is sent the error of each. A trial tells which succeeded.
+Work = Generator[Sequence[Op], Sequence[DataPlaneError | None], None]
+Trial = Generator[Sequence[Op], Sequence[DataPlaneError | None], Sequence[bool]]
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +81,7 @@ class Reconciler:
         self._statuses: dict[str, ObjectStatus] = {}
         self._statuses_changed = False
         self._resync_at = 0.0
-        self._slice_end = 0.0
+        self._turns = Turns()
         self._publish_at = 0.0
 
     @property
@@ -99,7 +105,7 @@ class Reconciler:
             if self._want is None:
                 continue
             now = loop.time()
-            self._slice_end, self._publish_at = now + SLICE_S, now + PUBLISH_S
+            self._publish_at = now + PUBLISH_S
             if not self._known or now >= self._resync_at:
                 await self._try_dump()
                 if not self._known:
@@ -175,62 +181,92 @@ class Reconciler:
             ops[SYNC_DAEMONS] = SetSyncDaemons(self._want.sync_daemons)
         if self._want.sysctls is not None:
             ops[SYSCTL] = SetSysctls(self._want.sysctls)
-        for name, op in ops.items():
-            if self._settings.get(name) == op:
-                if name not in self._statuses or name in self._backoff:
-                    self._succeeded(name, name)
-            elif await self._try(name, name, op):
-                self._settings[name] = op
+        await self._together(self._settle(name, op) for name, op in ops.items())
+
+    def _settle(self, name: str, op: Op) -> Work:
+        if self._settings.get(name) == op:
+            if name not in self._statuses or name in self._backoff:
+                self._succeeded(name, name)
+            return
+        (done,) = yield from self._try([(name, op)])
+        if done:
+            self._settings[name] = op
 
     async def _work(self, desired: Watched[Desired | None], seen: int) -> None:
         """Work on the dirty services, wanted ones first, until done or there is a newer Desired."""
         assert self._want is not None
         wanted = self._want.programmed.services
-        for service_id in sorted(self._dirty, key=lambda service_id: service_id not in wanted):
-            self._dirty.discard(service_id)
-            service = wanted.get(service_id)
-            if service is not None:
-                await self._program(service)
-            elif service_id in self._actual:
-                await self._remove(service_id)
-            else:
-                self._forget(service_id, self._believed.get(service_id))
-            await self._breathe()
+        for unwanted in (False, True):
+            works: list[Work] = []
+            size = 0
+            for service_id in [service_id for service_id in self._dirty if (service_id not in wanted) is unwanted]:
+                self._dirty.discard(service_id)
+                service = wanted.get(service_id)
+                if service is not None:
+                    ops = self._operations(service)
+                    works.append(self._program(service, ops))
+                    size += len(ops)
+                elif service_id in self._actual:
+                    works.append(self._remove(service_id))
+                else:
+                    self._forget(service_id, self._believed.get(service_id))
+                if size + len(works) >= TOGETHER:
+                    await self._together(works)
+                    works, size = [], 0
+                await self._breathe()
+                if desired.version != seen:
+                    break
+            await self._together(works)
             if desired.version != seen:
                 return
 
-    async def _program(self, service: ProgrammedService) -> None:
+    async def _together(self, works: Iterable[Work]) -> None:
+        """Hand what several works yield to the data plane at once, until they are done."""
+        asked = [(work, ops) for work in works if (ops := next(work, None)) is not None]
+        while asked:
+            errors = iter(await self._plane.apply_many([op for _, ops in asked for op in ops]))
+            more = []
+            for work, ops in asked:
+                with suppress(StopIteration):
+                    more.append((work, work.send(list(islice(errors, len(ops))))))
+                await self._breathe()
+            asked = more
+
+    def _operations(self, service: ProgrammedService) -> Sequence[Op]:
+        """What a service that is wanted takes."""
         actual = self._actual.get(service.id)
-        name = str(service.id)
-        have = dict(actual.servers) if actual is not None else {}
-        self._forget_failures(service, have)
         ops = tuple(diff_service(service, actual))
         if actual is not None and not self._plane.owns(service.id):
             ops = self._take_over(service, actual, ops)
         believed = self._believed.get(service.id)
         if ops and believed is not None and believed != actual and service.id not in self._failing:
             message = "had vanished from the data plane" if actual is None else "differed in the data plane"
-            self._journal.record(Kind.DATAPLANE, name, message, "changed behind lbnoded's back; put right")
+            self._journal.record(Kind.DATAPLANE, str(service.id), message, "changed behind lbnoded's back; put right")
+        return ops
+
+    def _program(self, service: ProgrammedService, ops: Sequence[Op]) -> Work:
+        actual = self._actual.get(service.id)
+        have = dict(actual.servers) if actual is not None else {}
+        self._forget_failures(service, have)
         tried: set[ServerId | None] = set()
-        for op in ops:  # the service first: no server is tried before its service is there
-            if isinstance(op, PutService):
-                tried.add(None)
-                if await self._try((service.id, None), name, op):
-                    actual = op.service
-                elif actual is None:
-                    return
-            elif isinstance(op, (PutServer, DeleteServer)):
-                server_id = op.server.id if isinstance(op, PutServer) else op.server_id
-                tried.add(server_id)
-                server = server_name(service.id, server_id)
-                if not await self._try((service.id, server_id), server, op):
-                    continue
-                if isinstance(op, PutServer):
+        if ops and isinstance(put := ops[0], PutService):  # no server is tried before its service is there
+            tried.add(None)
+            (done,) = yield from self._try([((service.id, None), put)])
+            if done:
+                actual = put.service
+            elif actual is None:
+                return
+        servers = [(_server_id(op), op) for op in ops if isinstance(op, (PutServer, DeleteServer))]
+        tried.update(server_id for server_id, _ in servers)
+        for at in range(0, len(servers), TOGETHER):
+            some = servers[at : at + TOGETHER]
+            outcome = yield from self._try([((service.id, server_id), op) for server_id, op in some])
+            for (server_id, op), done in zip(some, outcome, strict=True):
+                if done and isinstance(op, PutServer):
                     have[server_id] = op.server
-                else:
+                elif done:
                     del have[server_id]
-                    self._drop_status(server)
-            await self._breathe()
+                    self._drop_status(server_name(service.id, server_id))
         assert actual is not None
         whole = have == service.servers and same_parameters(service, actual)
         self._actual[service.id] = service if whole else replace(actual, servers=have)
@@ -239,7 +275,7 @@ class Reconciler:
             if object_id in tried:
                 continue
             key = (service.id, object_id)
-            object_name = name if object_id is None else f"{name}/{object_id}"
+            object_name = _name(key)
             if object_name not in self._statuses or key in self._backoff:
                 self._succeeded(key, object_name)
 
@@ -260,12 +296,13 @@ class Reconciler:
                 self._clear((service.id, server_id))
                 self._drop_status(server_name(service.id, server_id))
 
-    async def _remove(self, service_id: ServiceId) -> None:
+    def _remove(self, service_id: ServiceId) -> Work:
         assert self._want is not None
         if not (self._plane.owns(service_id) or self._want.remove_foreign):
             return
         actual = self._actual[service_id]
-        if await self._try((service_id, None), str(service_id), DeleteService(service_id)):
+        (done,) = yield from self._try([((service_id, None), DeleteService(service_id))])
+        if done:
             del self._actual[service_id]
             self._forget(service_id, actual)
 
@@ -274,7 +311,7 @@ class Reconciler:
         servers: set[ServerId | None] = {None, *self._failing.get(service_id, ()), *(last.servers if last else ())}
         for server_id in servers:
             self._clear((service_id, server_id))
-            self._drop_status(str(service_id) if server_id is None else server_name(service_id, server_id))
+            self._drop_status(_name((service_id, server_id)))
 
     def _clear(self, key: ObjectKey) -> bool:
         if isinstance(key, tuple) and (failing := self._failing.get(key[0])) is not None:
@@ -283,23 +320,24 @@ class Reconciler:
                 del self._failing[key[0]]
         return self._backoff.clear(key)
 
-    async def _try(self, key: ObjectKey, name: str, op: Op) -> bool:
-        """Apply one operation unless it failed lately; note how it went."""
-        loop = asyncio.get_running_loop()
-        if not self._backoff.may_try(key, op, loop.time()):
-            return False
-        try:
-            await self._plane.apply(op)
-        except DataPlaneError as error:
-            retry = not isinstance(error, Unsupported)
-            self._backoff.failed(key, op, loop.time(), retry=retry)
-            self._doubtful = self._doubtful or retry
-            if isinstance(key, tuple):
-                self._failing.setdefault(key[0], set()).add(key[1])
-            self._set_error(name, str(error))
-            return False
-        self._succeeded(key, name)
-        return True
+    def _try(self, ops: Sequence[tuple[ObjectKey, Op]]) -> Trial:
+        """Ask for operations, except those that failed lately, and note how each went; True: it was applied."""
+        now = asyncio.get_running_loop().time()
+        due = [self._backoff.may_try(key, op, now) for key, op in ops]
+        errors = iter((yield [op for (_, op), is_due in zip(ops, due, strict=True) if is_due]))
+        return [is_due and self._went(key, op, next(errors)) for (key, op), is_due in zip(ops, due, strict=True)]
+
+    def _went(self, key: ObjectKey, op: Op, error: DataPlaneError | None) -> bool:
+        if error is None:
+            self._succeeded(key, _name(key))
+            return True
+        retry = not isinstance(error, Unsupported)
+        self._backoff.failed(key, op, asyncio.get_running_loop().time(), retry=retry)
+        self._doubtful = self._doubtful or retry
+        if isinstance(key, tuple):
+            self._failing.setdefault(key[0], set()).add(key[1])
+        self._set_error(_name(key), str(error))
+        return False
 
     def _succeeded(self, key: ObjectKey, name: str) -> None:
         assert self._want is not None
@@ -322,14 +360,9 @@ class Reconciler:
             self._statuses_changed = True
 
     async def _breathe(self) -> None:
-        loop = asyncio.get_running_loop()
-        now = loop.time()
-        if now >= self._slice_end:
-            if now >= self._publish_at:
-                self._publish()
-                self._publish_at = now + PUBLISH_S
-            await asyncio.sleep(0)
-            self._slice_end = loop.time() + SLICE_S
+        if await self._turns.take() and (now := asyncio.get_running_loop().time()) >= self._publish_at:
+            self._publish()
+            self._publish_at = now + PUBLISH_S
 
     def _finish(self) -> None:
         """Everything was tried."""
@@ -348,3 +381,14 @@ class Reconciler:
         if self._statuses_changed:
             self._statuses_changed = False
             self.status.set(dict(self._statuses))
+
+
+def _server_id(op: PutServer | DeleteServer) -> ServerId:
+    return op.server.id if isinstance(op, PutServer) else op.server_id
+
+
+def _name(key: ObjectKey) -> str:
+    if isinstance(key, str):
+        return key
+    service_id, server_id = key
+    return str(service_id) if server_id is None else server_name(service_id, server_id)

@@ -51,6 +51,8 @@ class Backoff(Generic[K]):
         return self._failures.pop(key, None) is not None
 
     def may_try(self, key: K, wanted: object, now: float) -> bool:
+        if not self._failures:  # hashing the addresses in keys takes most of a large start
+            return True
         failure = self._failures.get(key)
         return failure is None or failure.wanted != wanted or failure.retry_at <= now
 

@@ -3,22 +3,27 @@
     python -m tests.bench.ipvs_ops                       on a kernel with ip_vs (root; in a namespace of its own)
     python -m tests.uml.run .venv/bin/python -m tests.bench.ipvs_ops    elsewhere
 
-Prints one line each for filling 1000 services × 10 servers, reading them back, one weight change per server, and
-emptying.
+Prints one line each for filling 1000 services × 10 servers, reading them back, one weight change per server, emptying,
+and filling by the reconciler.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from lbnode.dataplane.base import DeleteService, Op, PutServer, PutService
 from lbnode.dataplane.ipvs.plane import IpvsPlane
-from lbnode.model import ForwardingMethod, ProgrammedServer, ProgrammedService, ServerId, ServiceId
+from lbnode.journal import Journal
+from lbnode.model import ForwardingMethod, Programmed, ProgrammedServer, ProgrammedService, ServerId, ServiceId
+from lbnode.plan import Desired
+from lbnode.reconcile.loop import TOGETHER, Reconciler
+from lbnode.watched import Watched
 from tests.uml.own_netns import own_netns
 
 SERVICES, SERVERS = 1000, 10
@@ -31,9 +36,18 @@ def servers(weight: int) -> list[Op]:
     return [PutServer(service_id, server) for service_id in IDS for server in real]
 
 
-async def run(plane: IpvsPlane, ops: Iterable[Op]) -> None:
-    for op in ops:
-        await plane.apply(op)
+async def run(plane: IpvsPlane, ops: Sequence[Op]) -> None:
+    for at in range(0, len(ops), TOGETHER):
+        assert not any(await plane.apply_many(ops[at : at + TOGETHER]))
+
+
+async def reconcile(plane: IpvsPlane, wanted: Programmed) -> None:
+    """As the daemon fills it: with differences, statuses and all."""
+    reconciler = Reconciler(plane, Journal("bench"))
+    task = asyncio.create_task(reconciler.run(Watched(Desired(1, wanted))))
+    while reconciler.programmed_revision.value < 1:
+        await reconciler.programmed_revision.wait_changed(0)
+    task.cancel()
 
 
 async def longest_hold(stop: asyncio.Event) -> float:
@@ -60,11 +74,15 @@ async def measure(name: str, count: int, work: Awaitable[object]) -> None:
 async def main(run_dir: Path) -> None:
     plane = IpvsPlane(run_dir)
     await plane.open()
+    gc.freeze()  # as lbnoded does
     fill: list[Op] = [PutService(ProgrammedService(service_id, "wlc")) for service_id in IDS] + servers(1)
     await measure("fill", len(fill), run(plane, fill))
     await measure("read back", SERVICES * (SERVERS + 1), plane.dump())
     await measure("change weights", SERVICES * SERVERS, run(plane, servers(2)))
-    await measure("empty", SERVICES, run(plane, (DeleteService(service_id) for service_id in IDS)))
+    await measure("empty", SERVICES, run(plane, [DeleteService(service_id) for service_id in IDS]))
+    real = {one: ProgrammedServer(one, 1, ForwardingMethod.MASQUERADE) for one in SERVER_IDS}
+    wanted = Programmed({one: ProgrammedService(one, "wlc", servers=dict(real)) for one in IDS})
+    await measure("reconcile", SERVICES * (SERVERS + 1), reconcile(plane, wanted))
     await plane.close(unload=True)
 
 

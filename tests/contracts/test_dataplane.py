@@ -297,6 +297,30 @@ async def test_a_server_without_its_service_is_an_error(plane: DataPlane) -> Non
     assert await services(plane) == {}
 
 
+async def test_many_are_applied_in_their_order_and_fail_one_by_one(plane: DataPlane) -> None:
+    lost, gone = PutServer(DNS, server(0)), replace(DNS_SERVICE, id=ServiceId.of("udp", "192.0.2.11", 53))
+    ops = (
+        *(*BASIC, lost, PutServer(WEB, server(2)), DeleteServer(WEB, IDS[2]), SetTimeouts(Timeouts(60, 30, 20))),
+        *(PutServer(WEB, server(0, 7)), PutService(gone), PutServer(gone.id, server(1)), DeleteService(gone.id)),
+        *(DeleteServer(WEB, IDS[1]), PutServer(WEB, server(1, 9))),
+    )
+    for _ in range(2):
+        errors = await plane.apply_many(ops)
+        assert [str(DNS) in str(error) for error in errors] == [op is lost for op in ops]
+        assert [error is None for error in errors] == [op is not lost for op in ops]
+        assert await plane.dump() == Programmed({WEB: web(server(0, 7), server(1, 9))}, Timeouts(60, 30, 20))
+    assert list(await plane.apply_many(())) == []
+
+
+async def test_each_of_many_errors_is_told(plane: DataPlane) -> None:
+    ids = [ServerId(IPv4Address("198.51.100.0") + n, 80) for n in range(1, 251)]
+    puts = [PutServer(WEB, replace(server(0), id=server_id)) for server_id in ids]
+    errors = await plane.apply_many(puts)
+    assert all(isinstance(error, DataPlaneError) and str(WEB) in str(error) for error in errors) and len(errors) == 250
+    assert list(await plane.apply_many([PutService(WEB_SERVICE), *puts])) == [None] * 251
+    assert set((await services(plane))[WEB].servers) == set(ids)
+
+
 async def test_a_weight_changes_alone(plane: DataPlane) -> None:
     await apply(plane, *BASIC, PutServer(WEB, server(0, 0)))
     assert (await services(plane))[WEB] == web(server(0, 0), server(1, 2))

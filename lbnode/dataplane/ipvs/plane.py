@@ -10,20 +10,18 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import TypeVar
 
 from lbnode.dataplane.base import (
     Capabilities,
-    DeleteServer,
     DeleteService,
     Op,
     PlaneStatus,
-    PutServer,
     PutService,
     SetSyncDaemons,
     SetSysctls,
@@ -33,7 +31,7 @@ from lbnode.dataplane.ipvs import codec
 from lbnode.dataplane.ipvs.codec import Command, Daemon, Destination, Info, Service
 from lbnode.dataplane.ipvs.connections import parse_lines
 from lbnode.dataplane.ipvs.ledger import Ledger
-from lbnode.dataplane.ipvs.netlink import GenericNetlink
+from lbnode.dataplane.ipvs.netlink import BATCH, GenericNetlink
 from lbnode.dataplane.ipvs.proc import module_lists, open_connections, write_sysctls
 from lbnode.dataplane.ipvs.sync import commands, from_daemons, state_name
 from lbnode.dataplane.ipvs.translate import (
@@ -45,10 +43,9 @@ from lbnode.dataplane.ipvs.translate import (
     explain_daemon,
     explain_request,
     to_counters,
-    to_destination,
     to_programmed,
-    to_service,
 )
+from lbnode.dataplane.ipvs.writer import WRITABLE, Writer
 from lbnode.dataplane.xdp.guard import LeaseGuard
 from lbnode.errors import DataPlaneError, Unsupported
 from lbnode.explanation import Explanation, Question
@@ -57,21 +54,19 @@ from lbnode.model import (
     Connection,
     L4Protocol,
     Programmed,
-    ServerId,
     ServiceCounters,
     ServiceId,
     SyncDaemon,
     Timeouts,
 )
+from lbnode.turns import Turns
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 LEDGER = "ipvs"  # in run_dir
 
-_SLICE_S = 0.005  # work on the event loop before others get their turn
-_BATCH = 20  # objects decoded between two looks at the clock, about 1 ms
-_OPS = 16  # operations between two looks: 2 to 4 ms, and a look may cost as much as a quarter of one
+_DECODED = 20  # objects between two looks at the clock, about 1 ms
 _TIMEOUTS = "time-outs"  # in the ledger: they are ours
 
 
@@ -88,15 +83,12 @@ class IpvsPlane:
         self._guard = guard
         self._unguarded = "" if guard else "nothing holds them"  # why there are no leases
         self._netlink: GenericNetlink | None = None
-        self._turn = 0.0
-        self._ops = 0
+        self._writer = Writer()
+        self._turns = Turns()
         self._adopted = False
         self._connections = 0
-        # Servers that this process has put: most likely still there. A wrong guess costs one request more. A set for
-        # each service: one for all would stop the loop whenever it has to grow.
-        self._servers: dict[ServiceId, set[ServerId]] = {}
         self._schedulers = available_schedulers(())
-        self._used_schedulers: set[str] = set()
+        self._used: set[str] = set()  # schedulers and persistence engines, whose modules are loaded then
 
     async def open(self) -> None:
         self._netlink = GenericNetlink()
@@ -107,7 +99,9 @@ class IpvsPlane:
             reason = NO_IP_VS if error.errno == errno.ENOENT else f"netlink: {error}"
             raise DataPlaneError(reason, error.errno) from None
         self._schedulers = available_schedulers(await asyncio.to_thread(module_lists))
-        self._adopted = bool(await self._table())
+        found = await self._table(lambda _, items: [item.id for item in items])
+        self._adopted = bool(found)
+        self._writer.found(found)
         self._ledger.open()
         await self._open_guard()
 
@@ -140,10 +134,11 @@ class IpvsPlane:
         if _TIMEOUTS in self._ledger:
             self._call("setting the time-outs back", Command.SET_CONFIG, codec.encode_timeouts(Timeouts()))
             self._ledger.discard(_TIMEOUTS)
-        for service, _ in await self._table():
-            if self.owns(service.id):
-                log.info("deleting %s from ip_vs", service.id)
-                await self.apply(DeleteService(service.id))
+        ours = [service_id for service_id in await self._table(lambda service, _: service.id) if self.owns(service_id)]
+        log.info("deleting from ip_vs: %s", ", ".join(map(str, ours)) or "nothing")
+        for error in await self.apply_many([DeleteService(service_id) for service_id in ours]):
+            if error is not None:
+                raise error
 
     def owns(self, service_id: ServiceId) -> bool:
         return str(service_id) in self._ledger
@@ -170,67 +165,102 @@ class IpvsPlane:
     # --- services and servers -------------------------------------------------------------------------------
 
     async def dump(self) -> Programmed:
-        services = {}
-        for service, items in await self._table():
-            services[service.id] = to_programmed(service, items)
-            await self._take_turns()
+        services = await self._table(to_programmed)
         return Programmed(services, codec.decode_timeouts(self._get("reading the time-outs", Command.GET_CONFIG)))
 
     async def apply(self, op: Op) -> None:
-        check(op)
-        try:
-            await self._apply(op)
-        except OSError as error:
-            raise explain(op, error.errno or 0) from None
-        self._ops += 1
-        if self._ops % _OPS == 0:
-            await self._take_turns()
+        (error,) = await self.apply_many([op])
+        if error is not None:
+            raise error
 
-    async def _apply(self, op: Op) -> None:
-        sock = self._open_socket()
-        match op:
-            case PutService(service):
-                self._ledger.add(str(service.id))
-                body = codec.encode_service(to_service(service))
-                if service.scheduler not in self._used_schedulers:
-                    await self._load_scheduler(body)
-                    self._used_schedulers.add(service.scheduler)
+    async def apply_many(self, ops: Sequence[Op]) -> Sequence[DataPlaneError | None]:
+        errors: list[DataPlaneError | None] = []
+        for at in range(0, len(ops), BATCH):
+            for quick, some in groupby(ops[at : at + BATCH], self._is_quick):
+                if quick:
+                    errors += self._write(self._open_socket(), list(some))
                 else:
-                    _put(sock, Command.NEW_SERVICE, Command.SET_SERVICE, body)
-            case PutServer(service_id, server):
-                body = codec.encode_destination(service_id, to_destination(server))
-                there = self._servers.setdefault(service_id, set())
-                _put(sock, Command.NEW_DEST, Command.SET_DEST, body, there=server.id in there)
-                there.add(server.id)
-            case DeleteService(service_id):
-                _delete(sock, Command.DEL_SERVICE, codec.encode_key(service_id))
-                self._servers.pop(service_id, None)
-                self._ledger.discard(str(service_id))
-            case DeleteServer(service_id, server_id):
-                _delete(sock, Command.DEL_DEST, codec.encode_destination_key(service_id, server_id))
-                self._servers.get(service_id, set()).discard(server_id)
-            case SetTimeouts(timeouts):
-                self._ledger.add(_TIMEOUTS)
-                sock.do(Command.SET_CONFIG, codec.encode_timeouts(timeouts))
-            case SetSyncDaemons(daemons):
-                await self._set_daemons(daemons)
-            case SetSysctls(values):
-                write_sysctls(values)
+                    errors += [await self._do(op) for op in some]
+            await self._turns.take()
+        return errors
 
-    async def _load_scheduler(self, body: bytes) -> None:
-        """Put a service whose scheduler's module the kernel may have to load, which takes long: in a thread, and on a
-        socket of its own (made here, in this thread's namespace)."""
-        await asyncio.to_thread(_put_and_close, GenericNetlink(self._open_socket().family), body)
+    def _is_quick(self, op: Op) -> bool:
+        """The kernel carries it out at once; it has not to load a module first, or to start or stop a thread."""
+        if isinstance(op, PutService):
+            return self._used.issuperset(_modules(op))
+        return isinstance(op, WRITABLE)
 
-    async def _table(self) -> list[tuple[Service, list[Destination]]]:
-        """All services with their destinations."""
-        table: list[tuple[Service, list[Destination]]] = []
+    async def _do(self, op: Op) -> DataPlaneError | None:
+        try:
+            match op:
+                case PutService():  # in a thread, on a socket made in this thread's namespace
+                    sock = GenericNetlink(self._open_socket().family)
+                    (error,) = await asyncio.to_thread(self._write_and_close, sock, [op])
+                    if error is None:
+                        self._used |= _modules(op)
+                    return error
+                case SetSyncDaemons(daemons):
+                    await self._set_daemons(daemons)
+                case SetSysctls(values):
+                    write_sysctls(values)
+        except DataPlaneError as error:
+            return error
+        except OSError as error:
+            return explain(op, error.errno or 0)
+        return None
+
+    def _write_and_close(self, sock: GenericNetlink, ops: Sequence[Op]) -> list[DataPlaneError | None]:
+        with closing(sock):
+            return self._write(sock, ops)
+
+    def _write(self, sock: GenericNetlink, ops: Sequence[Op]) -> list[DataPlaneError | None]:
+        errors = [self._refusal(op) for op in ops]
+        asked = [op for op, error in zip(ops, errors, strict=True) if error is None]
+        try:
+            codes = iter(self._writer.write(sock, asked))
+        except OSError as error:
+            codes = iter([error.errno or 0] * len(asked))
+        return [
+            self._outcome(op, next(codes)) if error is None else error for op, error in zip(ops, errors, strict=True)
+        ]
+
+    def _refusal(self, op: Op) -> DataPlaneError | None:
+        """Why the kernel is not even asked."""
+        try:
+            check(op)
+            match op:
+                case PutService(service):
+                    self._ledger.add(str(service.id))
+                case SetTimeouts():
+                    self._ledger.add(_TIMEOUTS)
+        except DataPlaneError as error:
+            return error
+        return None
+
+    def _outcome(self, op: Op, code: int) -> DataPlaneError | None:
+        if code:
+            return explain(op, code)
+        try:
+            if isinstance(op, DeleteService):
+                self._ledger.discard(str(op.service_id))
+        except DataPlaneError as error:
+            return error
+        return None
+
+    async def _table(self, convert: Callable[[Service, list[Destination]], T]) -> dict[ServiceId, T]:
+        """All services with their destinations, as `convert` makes them.
+
+        One after the other: the kernel's objects are never all there, for the garbage collector to walk through.
+        """
+        table: dict[ServiceId, T] = {}
+        connections = 0
         with self._dump_socket() as sock:
-            services = await self._dump(sock, Command.GET_SERVICE, codec.decode_service)
-            for service in services:
+            for service in await self._dump(sock, Command.GET_SERVICE, codec.decode_service):
                 decode = partial(codec.decode_destination, service_family=service.id.family)
-                table.append((service, await self._dump(sock, Command.GET_DEST, decode, codec.encode_key(service.id))))
-        self._connections = sum(item.active + item.inactive for _, items in table for item in items)
+                items = await self._dump(sock, Command.GET_DEST, decode, codec.encode_key(service.id))
+                table[service.id] = convert(service, items)
+                connections += sum(item.active + item.inactive for item in items)
+        self._connections = connections
         return table
 
     def _dump_socket(self) -> closing[GenericNetlink]:
@@ -243,9 +273,9 @@ class IpvsPlane:
         found: list[T] = []
         try:
             for bodies in sock.dump(command, body):
-                for at in range(0, len(bodies), _BATCH):
-                    found += map(decode, bodies[at : at + _BATCH])
-                    await self._take_turns()
+                for at in range(0, len(bodies), _DECODED):
+                    found += map(decode, bodies[at : at + _DECODED])
+                    await self._turns.take()
         except OSError as error:
             if error.errno == errno.ESRCH:  # the service was deleted meanwhile
                 return []
@@ -268,11 +298,7 @@ class IpvsPlane:
     # --- counters and connections ---------------------------------------------------------------------------
 
     async def counters(self) -> Mapping[ServiceId, ServiceCounters]:
-        counters = {}
-        for service, items in await self._table():
-            counters[service.id] = to_counters(service, items)
-            await self._take_turns()
-        return counters
+        return await self._table(to_counters)
 
     async def zero(self, service_id: ServiceId | None) -> None:
         body = b"" if service_id is None else codec.encode_key(service_id)
@@ -358,41 +384,14 @@ class IpvsPlane:
         except OSError as error:
             raise explain_request(what, error.errno or 0) from None
 
-    async def _take_turns(self) -> None:
-        """Nothing here waits for the kernel, so a long run of operations must let the event loop go on itself."""
-        if time.monotonic() - self._turn > _SLICE_S:
-            await asyncio.sleep(0)
-            self._turn = time.monotonic()
 
-
-def _put(sock: GenericNetlink, new: Command, change: Command, body: bytes, *, there: bool = False) -> None:
-    """`there`: it is probably there already, so try that first."""
-    if there:
-        with suppress(FileNotFoundError):
-            sock.do(change, body)
-            return
-    try:
-        sock.do(new, body)
-    except FileExistsError:
-        sock.do(change, body)
-
-
-def _put_and_close(sock: GenericNetlink, body: bytes) -> None:
-    with closing(sock):
-        _put(sock, Command.NEW_SERVICE, Command.SET_SERVICE, body)
+def _modules(op: PutService) -> frozenset[str]:
+    return frozenset({op.service.scheduler, op.service.persistence_engine} - {""})
 
 
 def _do_and_close(sock: GenericNetlink, command: Command, body: bytes) -> None:
     with closing(sock):
         sock.do(command, body)
-
-
-def _delete(sock: GenericNetlink, command: Command, body: bytes) -> None:
-    """What is absent (no such server, no such service) is deleted."""
-    try:
-        sock.do(command, body)
-    except (FileNotFoundError, ProcessLookupError):
-        return
 
 
 def _ledger_name(state: str) -> str:

@@ -189,21 +189,24 @@ def check(op: Op) -> None:
 
 
 def _check_server(service_id: ServiceId, server: ProgrammedServer) -> None:
-    where = f"{service_id}: server {server.id}"
-    if server.forward not in FORWARDING:
-        raise Unsupported(
-            f"{where}: IPVS has no {server.forward}, only the XDP/tcx data plane has; it forwards by "
-            f"{', '.join(sorted(FORWARDING))}"
+    if reason := _why_not(service_id, server):
+        raise Unsupported(f"{service_id}: server {server.id}: {reason}")
+
+
+def _why_not(service_id: ServiceId, server: ProgrammedServer) -> str:
+    """Empty: nothing is wrong."""
+    forward = server.forward
+    if forward not in FORWARDING:
+        return f"IPVS has no {forward}, only the XDP/tcx data plane has; it forwards by {', '.join(sorted(FORWARDING))}"
+    if forward is not ForwardingMethod.TUNNEL and server.id.address.version != service_id.family:
+        return (
+            f"{forward} cannot reach an IPv{server.id.address.version} server of an IPv{service_id.family} service; "
+            "only tunnel can"
         )
-    if server.forward is not ForwardingMethod.TUNNEL and server.id.address.version != service_id.family:
-        raise Unsupported(
-            f"{where}: {server.forward} cannot reach an IPv{server.id.address.version} server of an "
-            f"IPv{service_id.family} service; only tunnel can"
-        )
-    if server.forward is ForwardingMethod.MASQUERADE or service_id.fwmark or server.id.port == service_id.port:
-        return
-    raise Unsupported(
-        f"{where}: {server.forward} leaves the port as it is, so the server's port must be {service_id.port}; "
+    if forward is ForwardingMethod.MASQUERADE or service_id.fwmark or server.id.port == service_id.port:
+        return ""
+    return (
+        f"{forward} leaves the port as it is, so the server's port must be {service_id.port}; "
         "use masquerade to change it"
     )
 

@@ -26,6 +26,7 @@ from lbnode.dataplane.base import (
     PutServer,
     PutService,
     SetTimeouts,
+    one_by_one,
 )
 from lbnode.dataplane.xdp import counts, layout, links, settings, supported, syscall
 from lbnode.dataplane.xdp.attachments import Attachments
@@ -259,6 +260,9 @@ class XdpPlane:
     def _servers_of(self, service_id: ServiceId) -> list[ProgrammedServer]:
         service = self._tables.services.get(service_id)
         return [one.programmed for one in service.servers.values()] if service is not None else []
+
+    async def apply_many(self, ops: Sequence[Op]) -> Sequence[DataPlaneError | None]:
+        return await one_by_one(self.apply, ops)
 
     def _write_config(self, config: settings.Config) -> None:
         self._maps["config"].put_index(0, config.pack())
