@@ -290,6 +290,14 @@ class SyncDaemon:
 
 
 @dataclass(frozen=True, slots=True)
+class DropRules:
+    """Packets to VIPs that are legal, or dropped by the server anyway, and shall not pass the gateway."""
+
+    ip_options: bool = False  # IPv4 options; IPv6 hop-by-hop, routing and destination options headers
+    bad_checksums: bool = False  # TCP's and UDP's are summed up, which costs a look at every byte
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     timeouts: Timeouts = Timeouts()
     sysctl: Mapping[str, str] = field(default_factory=dict)  # changes to the kernel profile, see lbnode.tuning
@@ -300,6 +308,7 @@ class Settings:
     sync_by_role: bool = False  # each runs only while this node has its role; see plan.sync_daemons()
     # By node: sources of full NAT for services whose VIP group has none
     local_addresses: Mapping[str, tuple[Address, ...]] = field(default_factory=dict)
+    drop: DropRules = DropRules()
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from lbnode.delta import changed_keys
 from lbnode.model import (
     Address,
     Config,
+    DropRules,
     ForwardingMethod,
     Programmed,
     ProgrammedServer,
@@ -63,6 +64,7 @@ class Desired:
     # None: not ours to decide
     sync_daemons: Mapping[str, SyncDaemon] | None = None  # of ip_vs, to run on this node; see sync_daemons()
     sysctls: Mapping[str, str] | None = None  # net.ipv4.vs.*
+    drop_rules: DropRules = field(default_factory=DropRules)
 
 
 def server_name(service_id: ServiceId, server_id: ServerId) -> str:
@@ -115,6 +117,7 @@ def plan(
         *(config.revision, programmed, config.settings.foreign_services == "remove", config, verdicts),
         sync_daemons=sync_daemons,
         sysctls=ipvs_sysctls(config.settings.sysctl),
+        drop_rules=config.settings.drop,
     )
 
 

@@ -10,6 +10,7 @@ from lbnode.config.check_document import SCRIPTS, CheckDocument, status_range
 from lbnode.config.schema import ServerDocument, ServiceDocument, SettingsDocument
 from lbnode.config.vip_group_document import TrackDocument, VipGroupDocument, local_addresses, vip_address
 from lbnode.model import (
+    DropRules,
     ForwardingMethod,
     Netmask,
     RealServer,
@@ -161,4 +162,5 @@ def settings(document: SettingsDocument) -> Settings:
         },
         sync_by_role=daemons.by_role,
         local_addresses={node: local_addresses(texts) for node, texts in document.local_addresses.items()},
+        drop=DropRules(document.drop.ip_options, document.drop.bad_checksums),
     )

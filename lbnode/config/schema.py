@@ -170,6 +170,13 @@ class SyncDaemonsDocument(Document):
     backup: SyncDaemonDocument | None = None
 
 
+class DropDocument(Document):
+    """settings.drop: what else shall not pass; only the XDP/tcx data plane acts upon it."""
+
+    ip_options: bool = False
+    bad_checksums: bool = False
+
+
 class SettingsDocument(Document):
     """settings"""
 
@@ -179,6 +186,7 @@ class SettingsDocument(Document):
     foreign_services: Literal["keep", "remove"] = "keep"
     dataplane: Literal["auto", "xdp", "ipvs"] = "auto"  # of nodes whose node.toml says "auto"; read when they start
     sync_daemons: SyncDaemonsDocument = SyncDaemonsDocument()
+    drop: DropDocument = DropDocument()
     local_addresses: dict[str, tuple[str, ...]] = Field(default_factory=dict)  # by node
 
     @field_validator("local_addresses", mode="before")
@@ -219,6 +227,7 @@ _NESTED: dict[str, type[Document]] = {
     "check": CheckDocument,
     "timeouts": TimeoutsDocument,
     "sync_daemons": SyncDaemonsDocument,
+    "drop": DropDocument,
     "master": SyncDaemonDocument,
     "backup": SyncDaemonDocument,
 }

@@ -15,6 +15,7 @@ from lbnode.explanation import Explanation, Question
 from lbnode.model import (
     Address,
     Connection,
+    DropRules,
     Programmed,
     ProgrammedServer,
     ProgrammedService,
@@ -57,6 +58,13 @@ class SetTimeouts:
 
 
 @dataclass(frozen=True, slots=True)
+class SetDropRules:
+    """What else is dropped; a data plane that cannot raises Unsupported for all but the default."""
+
+    rules: DropRules
+
+
+@dataclass(frozen=True, slots=True)
 class SetSyncDaemons:
     """Run exactly these of the kernel's sync daemons ("master", "backup"); one that somebody else started stays."""
 
@@ -70,7 +78,7 @@ class SetSysctls:
     values: Mapping[str, str]
 
 
-Op = PutService | DeleteService | PutServer | DeleteServer | SetTimeouts | SetSyncDaemons | SetSysctls
+Op = PutService | DeleteService | PutServer | DeleteServer | SetTimeouts | SetDropRules | SetSyncDaemons | SetSysctls
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from lbnode.dataplane.base import (
     PlaneStatus,
     PutServer,
     PutService,
+    SetDropRules,
     SetSyncDaemons,
     SetSysctls,
     SetTimeouts,
@@ -29,6 +30,7 @@ from lbnode.model import (
     Address,
     Connection,
     Counters,
+    DropRules,
     ForwardingMethod,
     L4Protocol,
     Programmed,
@@ -61,6 +63,7 @@ class FakeKernel:
     owned: set[ServiceId] = field(default_factory=set)  # put through a FakePlane
     sync_daemons: dict[str, SyncDaemon] = field(default_factory=dict)
     sysctls: dict[str, str] = field(default_factory=dict)
+    drop_rules: DropRules = field(default_factory=DropRules)
 
 
 class FakePlane:
@@ -162,6 +165,8 @@ class FakePlane:
                     services[service_id] = replace(services[service_id], servers=servers)
             case SetTimeouts(timeouts):
                 self.kernel.timeouts = timeouts
+            case SetDropRules(rules):
+                self.kernel.drop_rules = rules
             case SetSyncDaemons(daemons):
                 self.kernel.sync_daemons = dict(daemons)
             case SetSysctls(values):

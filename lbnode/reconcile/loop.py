@@ -21,6 +21,7 @@ from lbnode.dataplane.base import (
     Op,
     PutServer,
     PutService,
+    SetDropRules,
     SetSyncDaemons,
     SetSysctls,
     SetTimeouts,
@@ -28,7 +29,7 @@ from lbnode.dataplane.base import (
 from lbnode.delta import changed_keys
 from lbnode.errors import DataPlaneError, Unsupported
 from lbnode.journal import Journal, Kind
-from lbnode.model import ObjectStatus, Programmed, ProgrammedService, ServerId, ServiceId, Timeouts
+from lbnode.model import DropRules, ObjectStatus, Programmed, ProgrammedService, ServerId, ServiceId, Timeouts
 from lbnode.plan import Desired, server_name
 from lbnode.reconcile.diff import diff_service, same_parameters
 from lbnode.reconcile.retry import Backoff
@@ -39,7 +40,8 @@ RESYNC_S = 60.0  # whole dump and compare; ±10 %, so that nodes do not do it to
 TOGETHER = 64  # operations handed to the data plane at once
 PUBLISH_S = 0.5  # during long work, status is renewed this often
 
-SETTINGS, SYNC_DAEMONS, SYSCTL = "settings", "settings/sync_daemons", "settings/sysctl"
+SETTINGS, DROP = "settings", "settings/drop"
+SYNC_DAEMONS, SYSCTL = "settings/sync_daemons", "settings/sysctl"
 PLANE = "data plane"
 ObjectKey = tuple[ServiceId, ServerId | None] | str
 # The work on one object or service: yields operations and is sent the error of each. A trial tells which succeeded.
@@ -52,8 +54,8 @@ log = logging.getLogger(__name__)
 class Reconciler:
     """`run(desired)` for as long as the daemon lives; everything else is for reading.
 
-    status: by 'SERVICE', 'SERVICE/SERVER', 'settings', 'settings/sync_daemons' and 'settings/sysctl'; an object that
-        is missing has not been tried yet.
+    status: by 'SERVICE', 'SERVICE/SERVER', 'settings', 'settings/drop', 'settings/sync_daemons' and 'settings/sysctl';
+        an object that is missing has not been tried yet.
     programmed_revision: newest revision that is in the data plane completely; stays behind while an object fails.
     settled_revision: newest revision of which every object was tried: its errors, if any, are in `status`.
     foreign: services in a shared data plane that are not ours.
@@ -177,6 +179,8 @@ class Reconciler:
     async def _settle_settings(self) -> None:
         assert self._want is not None
         ops: dict[str, Op] = {SETTINGS: SetTimeouts(self._want.programmed.timeouts)}
+        if self._want.drop_rules != DropRules() or DROP in self._statuses:
+            ops[DROP] = SetDropRules(self._want.drop_rules)
         if self._want.sync_daemons is not None:
             ops[SYNC_DAEMONS] = SetSyncDaemons(self._want.sync_daemons)
         if self._want.sysctls is not None:

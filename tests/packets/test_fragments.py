@@ -181,7 +181,7 @@ def test_a_tcp_header_in_two_pieces_is_malformed(bench: Bench, family: int) -> N
     bench.server(bench.service(f"tcp:[{VIP6}]:80" if family == 6 else f"tcp:{VIP}:80"),
                  f"[{SERVER6}]:80" if family == 6 else "198.51.100.11:80")  # fmt: skip
     first = pieces(tcp(vip=VIPS[family], data=b"x" * 100), 8)[0]
-    assert bench.send(first).verdict == "drop" and bench.events() == {Event.DROP_MALFORMED: 1}
+    assert bench.send(first).verdict == "drop" and bench.events() == {Event.DROP_L4_HEADER: 1}
 
 
 @pytest.mark.parametrize("family", [4, 6])

@@ -244,16 +244,17 @@ def test_what_is_not_looked_at_passes(bench: Bench, extension: Packet) -> None:
 # --- bad packets ------------------------------------------------------------------------------------------------
 
 
-BAD = {
-    "version 5": patched(tcp(vip=VIP6), 0, b"\x50"),
-    "length beyond the frame": patched(tcp(vip=VIP6), 4, b"\x00\x15"),
-    "no room for TCP": patched(tcp(vip=VIP6), 4, b"\x00\x13"),
-    "TCP header of 16 bytes": patched(tcp(vip=VIP6), 52, b"\x40"),
-    "TCP header beyond the packet": patched(tcp(vip=VIP6), 52, b"\x60"),
-    "UDP length of 7": patched(udp(vip=VIP6), 44, b"\x00\x07"),
-    "UDP length beyond the packet": patched(udp(vip=VIP6), 44, b"\x00\x0e"),
-    "extension beyond the packet": patched(
-        IPv6(src=CLIENT6, dst=VIP6) / IPv6ExtHdrDestOpt(options=options(8)) / TCP(dport=80), 41, b"\x04"
+BAD: dict[str, tuple[Event, bytes]] = {
+    "version 5": (Event.DROP_IP_HEADER, patched(tcp(vip=VIP6), 0, b"\x50")),
+    "length beyond the frame": (Event.DROP_IP_HEADER, patched(tcp(vip=VIP6), 4, b"\x00\x15")),
+    "no room for TCP": (Event.DROP_L4_HEADER, patched(tcp(vip=VIP6), 4, b"\x00\x13")),
+    "TCP header of 16 bytes": (Event.DROP_L4_HEADER, patched(tcp(vip=VIP6), 52, b"\x40")),
+    "TCP header beyond the packet": (Event.DROP_L4_HEADER, patched(tcp(vip=VIP6), 52, b"\x60")),
+    "UDP length of 7": (Event.DROP_L4_HEADER, patched(udp(vip=VIP6), 44, b"\x00\x07")),
+    "UDP length beyond the packet": (Event.DROP_L4_HEADER, patched(udp(vip=VIP6), 44, b"\x00\x0e")),
+    "extension beyond the packet": (
+        Event.DROP_IP_HEADER,
+        patched(IPv6(src=CLIENT6, dst=VIP6) / IPv6ExtHdrDestOpt(options=options(8)) / TCP(dport=80), 41, b"\x04"),
     ),
 }
 
@@ -262,9 +263,9 @@ BAD = {
 def test_malformed_is_dropped_and_counted(bench: Bench, name: str) -> None:
     service(bench)
     service(bench, f"udp:[{VIP6}]:53")
-    frame = ether(IPv6(), target=bench.wire.mac("front"))[:14] + BAD[name]
+    frame = ether(IPv6(), target=bench.wire.mac("front"))[:14] + BAD[name][1]
     assert bench.send(frame).verdict == "drop"
-    assert bench.events() == {Event.DROP_MALFORMED: 1} and bench.records() == []
+    assert bench.events() == {BAD[name][0]: 1} and bench.records() == []
 
 
 @pytest.mark.parametrize("forward", [MASQUERADE, DIRECT])
@@ -289,7 +290,7 @@ def test_truncated_at_every_byte(bench: Bench, packet: Packet, forward: str) -> 
             assert length < 54  # the kernel makes no socket buffer of less than an IP header
             continue
         assert verdict == ("pass" if length < 54 else "drop"), length
-    assert bench.event(Event.DROP_MALFORMED) == len(whole) - 54
+    assert bench.events() == {Event.DROP_IP_HEADER: len(whole) - 54}
     assert bench.records() == []
     assert bench.send(whole).verdict == "send"
 

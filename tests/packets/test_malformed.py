@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP, IPOption_NOP, IPOption_RR
@@ -35,29 +36,31 @@ def with_checksum(ip: bytes) -> bytes:
     return ip[:10] + (~ones_complement(zeroed[:length]) & 0xFFFF).to_bytes(2, "big") + ip[12:]
 
 
-BAD: dict[str, Callable[[], bytes]] = {
-    "version 5": lambda: with_checksum(patched(tcp(), 0, b"\x55")),
-    "header of 16 bytes": lambda: with_checksum(patched(tcp(), 0, b"\x44")),
-    "header longer than the packet": lambda: with_checksum(patched(tcp(), 0, b"\x4f")),
-    "total length below the header": lambda: with_checksum(patched(tcp(), 2, struct.pack("!H", 19))),
-    "total length beyond the frame": lambda: with_checksum(patched(tcp(), 2, struct.pack("!H", 41))),
-    "header checksum": lambda: patched(tcp(), 10, b"\x12\x34"),
-    "no room for TCP": lambda: with_checksum(patched(tcp(), 2, struct.pack("!H", 39))),
-    "TCP header of 16 bytes": lambda: patched(tcp(), 32, b"\x40"),
-    "TCP header beyond the packet": lambda: patched(tcp(), 32, b"\x60"),
-    "UDP length of 7": lambda: patched(udp(), 24, struct.pack("!H", 7)),
-    "UDP length beyond the packet": lambda: patched(udp(), 24, struct.pack("!H", 14)),
-    "no room for UDP": lambda: with_checksum(patched(udp(), 2, struct.pack("!H", 27))),
-}
+IP_HEADER, L4_HEADER, FLAGS = Event.DROP_IP_HEADER, Event.DROP_L4_HEADER, Event.DROP_TCP_FLAGS
+BAD: dict[str, tuple[Event, Callable[[], bytes]]] = {
+    "version 5": (IP_HEADER, lambda: with_checksum(patched(tcp(), 0, b"\x55"))),
+    "header of 16 bytes": (IP_HEADER, lambda: with_checksum(patched(tcp(), 0, b"\x44"))),
+    "header longer than the packet": (IP_HEADER, lambda: with_checksum(patched(tcp(), 0, b"\x4f"))),
+    "total length below the header": (IP_HEADER, lambda: with_checksum(patched(tcp(), 2, struct.pack("!H", 19)))),
+    "total length beyond the frame": (IP_HEADER, lambda: with_checksum(patched(tcp(), 2, struct.pack("!H", 41)))),
+    "header checksum": (Event.DROP_IP_CHECKSUM, lambda: patched(tcp(), 10, b"\x12\x34")),
+    "no room for TCP": (L4_HEADER, lambda: with_checksum(patched(tcp(), 2, struct.pack("!H", 39)))),
+    "TCP header of 16 bytes": (L4_HEADER, lambda: patched(tcp(), 32, b"\x40")),
+    "TCP header beyond the packet": (L4_HEADER, lambda: patched(tcp(), 32, b"\x60")),
+    "UDP length of 7": (L4_HEADER, lambda: patched(udp(), 24, struct.pack("!H", 7))),
+    "UDP length beyond the packet": (L4_HEADER, lambda: patched(udp(), 24, struct.pack("!H", 14))),
+    "no room for UDP": (L4_HEADER, lambda: with_checksum(patched(udp(), 2, struct.pack("!H", 27)))),
+} | {f"flags {flags or 'none'}": (FLAGS, partial(bytes, tcp(flags=flags)))
+     for flags in ("", "P", "U", "F", "FPU", "SF", "SFA", "SR", "RF", "RFA", "FSRPAU")}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", BAD)
 def test_malformed_is_dropped_and_counted(bench: Bench, name: str) -> None:
     bench.server(bench.service(), "198.51.100.11:80")
     bench.server(bench.service(f"udp:{VIP}:53"), "198.51.100.11:53")
-    frame = ether(IP(), target=bench.wire.mac("front"))[:14] + BAD[name]()
+    frame = ether(IP(), target=bench.wire.mac("front"))[:14] + BAD[name][1]()
     assert bench.send(frame).verdict == "drop"
-    assert bench.events() == {Event.DROP_MALFORMED: 1} and bench.records() == []
+    assert bench.events() == {BAD[name][0]: 1} and bench.records() == []
 
 
 def test_malformed_to_others_is_not_our_business(bench: Bench) -> None:
@@ -83,7 +86,7 @@ def test_truncated_at_every_byte(bench: Bench, packet: Packet, forward: str) -> 
             assert length < 34  # the kernel makes no socket buffer of less than an IP header
             continue
         assert verdict == ("pass" if length < 34 else "drop"), length
-    assert bench.event(Event.DROP_MALFORMED) == len(whole) - 34
+    assert bench.events() == {Event.DROP_IP_HEADER: len(whole) - 34}
     assert bench.records() == []
     assert bench.send(whole).verdict == "send"
 

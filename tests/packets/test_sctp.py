@@ -121,7 +121,7 @@ def test_too_short_is_malformed(bench: Bench, vip: str) -> None:
         head.nh = 132
     else:
         head.proto = 132
-    assert bench.send(head / bytes(15)).verdict == "drop" and bench.events() == {Event.DROP_MALFORMED: 1}
+    assert bench.send(head / bytes(15)).verdict == "drop" and bench.events() == {Event.DROP_L4_HEADER: 1}
 
 
 def test_connections_go_to_a_peer(bench: Bench, peer: Bench) -> None:

@@ -32,7 +32,6 @@ CONVERSATIONS = {
     "refused": [("c", "S", State.SYN_RECV, 1), ("s", "RA", State.CLOSE, 0)],
     "repeated opening": [*OPENING[:1] * 3, *OPENING[1:]],
     "data changes nothing": [*OPENING, ("c", "PA", State.ESTABLISHED, 1), ("s", "PA", State.ESTABLISHED, 1)],
-    "no flags change nothing": [*OPENING, ("c", "", State.ESTABLISHED, 1)],
     "opened anew after a reset": [*OPENING, ("c", "R", State.CLOSE, 0), ("c", "S", State.SYN_RECV, 1)],
 }
 

@@ -132,7 +132,7 @@ def test_numbers_are_those_of_the_header() -> None:
     assert states.pop("MAX") == len(layout.State)
     assert states == {member.name: member.value for member in layout.State}
     events = constants("EVENT")
-    assert (events.pop("DROPS"), events.pop("MAX")) == (layout.FIRST_DROP, 32)
+    assert (events.pop("DROPS"), events.pop("MAX")) == (layout.FIRST_DROP, 64)
     assert events == {member.name: member.value for member in layout.Event}
     assert constants("SCHED") == {member.name: member.value for member in layout.Scheduler}
     assert constants("MERGE") == {member.name: member.value for member in records.MergeResult}
@@ -146,7 +146,7 @@ def test_numbers_are_those_of_the_header() -> None:
         ("GROUP_MEMBERS", layout.GROUP_MEMBERS),
         *((f"SERVICE_{flag.name}", flag) for flag in layout.ServiceFlag),
         *((f"SERVER_{flag.name}", flag) for flag in layout.ServerFlag),
-        ("CONFIG_SYNC", layout.ConfigFlag.SYNC),
+        *((f"CONFIG_{flag.name}", flag) for flag in layout.ConfigFlag),
     ):
         assert int(defined[name], 0) == value, name
 

@@ -13,6 +13,7 @@ from lbnode.dataplane.base import (
     Op,
     PutServer,
     PutService,
+    SetDropRules,
     SetSyncDaemons,
     SetSysctls,
     SetTimeouts,
@@ -24,6 +25,7 @@ from lbnode.model import (
     IPIP,
     SCHEDULERS,
     Counters,
+    DropRules,
     ForwardingMethod,
     Netmask,
     ProgrammedServer,
@@ -184,6 +186,9 @@ def check(op: Op) -> None:
                 raise Unsupported(f"{service.id}: IPVS has no SYN proxy (syn_proxy), only the XDP/tcx data plane has")
         case PutServer(service_id, server):
             _check_server(service_id, server)
+        case SetDropRules(rules) if rules != DropRules():
+            names = [name for name in ("ip_options", "bad_checksums") if getattr(rules, name)]
+            raise Unsupported(f"drop: {', '.join(names)}: ip_vs cannot look at that; the XDP/tcx data plane can")
         case _:
             pass
 
@@ -228,7 +233,7 @@ def explain(op: Op, code: int) -> DataPlaneError:
             return _error(f"{service_id}: deleting server {server_id}", code, {})
         case SetTimeouts(timeouts):
             return _error(f"time-outs {timeouts.tcp_s} {timeouts.tcp_fin_s} {timeouts.udp_s}", code, _TIMEOUT_ERRORS)
-        case SetSyncDaemons() | SetSysctls():
+        case SetSyncDaemons() | SetSysctls() | SetDropRules():
             return explain_request("sync daemons" if isinstance(op, SetSyncDaemons) else "net.ipv4.vs", code)
 
 

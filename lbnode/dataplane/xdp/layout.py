@@ -24,7 +24,7 @@ from lbnode.model import (
     TunnelType,
 )
 
-LAYOUT_VERSION = 7
+LAYOUT_VERSION = 8
 BUCKET_WAYS = 4
 SLOT_EMPTY = 0xFFFFFFFF
 MAX_SERVERS_PER_SERVICE = 65535
@@ -112,6 +112,8 @@ class ServerFlag(IntFlag):
 
 class ConfigFlag(IntFlag):
     SYNC = 1
+    DROP_IP_OPTIONS = 2
+    DROP_BAD_CHECKSUMS = 4
 
 
 class Event(IntEnum):
@@ -136,7 +138,7 @@ class Event(IntEnum):
     DROP_NO_SERVER = 16
     DROP_TABLE_FULL = 17
     DROP_SERVER_GONE = 18
-    DROP_MALFORMED = 19
+    DROP_IP_HEADER = 19
     DROP_TOO_BIG = 20
     DROP_NO_ROUTE = 21
     DROP_TTL = 22
@@ -147,6 +149,12 @@ class Event(IntEnum):
     DROP_BUNDLE = 27
     DROP_NO_LOCAL_PORT = 28
     DROP_NOT_OPEN = 29
+    DROP_IP_CHECKSUM = 30
+    DROP_L4_HEADER = 31
+    DROP_L4_CHECKSUM = 32
+    DROP_TCP_FLAGS = 33
+    DROP_LAND = 34
+    DROP_IP_OPTIONS = 35
 
     @property
     def label(self) -> str:

@@ -25,6 +25,7 @@ from lbnode.dataplane.base import (
     PlaneStatus,
     PutServer,
     PutService,
+    SetDropRules,
     SetTimeouts,
     one_by_one,
 )
@@ -41,7 +42,16 @@ from lbnode.dataplane.xdp.tables import Tables
 from lbnode.dataplane.xdp.vlans import Vlans
 from lbnode.errors import DataPlaneError, Unsupported
 from lbnode.explanation import Explanation, Question
-from lbnode.model import Address, Connection, Programmed, ProgrammedServer, ServiceCounters, ServiceId, Timeouts
+from lbnode.model import (
+    Address,
+    Connection,
+    DropRules,
+    Programmed,
+    ProgrammedServer,
+    ServiceCounters,
+    ServiceId,
+    Timeouts,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -136,7 +146,7 @@ class XdpPlane:
         )
         self._maps = {name: Map(fd) for name, fd in self._object.maps.items() if "." not in name}
         if self._adopted:
-            config = replace(settings.Config.unpack(self._maps["config"].get_index(0)), sync=False)
+            config = replace(settings.Config.unpack(self._maps["config"].get_index(0)), sync=False, drop=DropRules())
         else:
             config = settings.Config(Timeouts(), secrets.randbits(64), cookie_key=secrets.randbits(128))
         self._write_config(config)
@@ -256,6 +266,8 @@ class XdpPlane:
                 self._tables.delete_server(service_id, server_id)
             case SetTimeouts(timeouts):
                 self._write_config(replace(self._config, timeouts=timeouts))
+            case SetDropRules(rules):
+                self._write_config(replace(self._config, drop=rules))
 
     def _servers_of(self, service_id: ServiceId) -> list[ProgrammedServer]:
         service = self._tables.services.get(service_id)

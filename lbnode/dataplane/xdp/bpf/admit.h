@@ -15,7 +15,9 @@ enum action {
 	ACTION_REFUSE,	  /* dropped and counted; the client shall hear that nobody serves it */
 	ACTION_TO_SERVER, /* `server`, `generation` */
 	ACTION_TO_CLIENT, /* `vip`, `vip_port`; the server that it comes from */
+	ACTION_TTL,	  /* dropped and counted; the client shall hear that its time to live ran out */
 	ACTION_ADMIT,	  /* `hash`: there is no entry; admit() decides */
+	ACTION_INSPECT,	  /* inspect() has to see the packet first */
 	ACTION_REFLECT,	  /* the packet has become the answer to its sender */
 	/* syn_proxy.h decides: */
 	ACTION_ANSWER_SYN,   /* with a cookie */
@@ -197,6 +199,8 @@ INLINE __u32 choose(struct scratch *memory, struct service *service, __u64 *cont
 	if (index != NO_SERVER)
 		return index;
 	index = schedule(service, &p->tuple, &memory->walk);
+	if (unlikely(p->ttl <= 1)) /* which goes no further: see admit() */
+		return index;
 	*control = template_add(&memory->new, service, &p->tuple, p->mark, index);
 	return index;
 }
@@ -215,6 +219,10 @@ INLINE int assign(struct scratch *memory, struct service *service, __u32 now, co
 	if (!server || !server->generation) {
 		count(EVENT_DROP_NO_SERVER);
 		return ACTION_REFUSE;
+	}
+	if (unlikely(p->ttl <= 1 && !(server->flags & SERVER_LOCAL))) {
+		count(EVENT_DROP_TTL);
+		return ACTION_TTL;
 	}
 	if (service->persistent_s && !control)
 		return drop_counted(EVENT_DROP_TABLE_FULL);
@@ -262,6 +270,8 @@ GLOBAL int admit(struct scratch *memory)
 		return drop_counted(EVENT_DROP_NO_LEASE);
 	if (!service)
 		return ACTION_PASS;
+	if (unlikely(addr_equal(&p->tuple.source, &p->tuple.target)))
+		return drop_counted(EVENT_DROP_LAND);
 	if (unlikely(service->flags & SERVICE_SYN_PROXY)) {
 		int first = defend(p, service, clock->now_ms);
 		if (first != ACTION_ADMIT)

@@ -16,13 +16,15 @@ INLINE bool begins_anew(__u64 word)
 	       (word_flags(word) & CONN_PROXIED && (state == STATE_CLOSE || state == STATE_LAST_ACK));
 }
 
-/* TCP and UDP. Returns enum action. */
-GLOBAL int decide(const struct packet *p, struct decision *d)
+/* TCP, UDP and SCTP. `inspect`: CONFIG_* of what has not been looked at. Returns enum action. */
+GLOBAL int decide(const struct packet *p, struct decision *d, __u32 inspect)
 {
 	struct config *config = get_config();
 	struct clock *clock = get_clock();
 	if (!p || !d || !config || !clock)
 		return ACTION_PASS;
+	if (unlikely(config->flags & inspect))
+		return ACTION_INSPECT;
 	__u64 hash = tuple_hash(&p->tuple, config->seed);
 	__u32 now = clock->now_ms;
 	bool syn = is_stateful(p) && p->tcp_flags & TCP_FLAG_SYN;

@@ -30,6 +30,8 @@ INLINE int echo_reply4(void *ctx, const int hook, const struct packet *p)
 INLINE int echo_reply(void *ctx, const int hook, struct scratch *memory)
 {
 	const struct packet *p = &memory->packet;
+	if (addr_equal(&p->tuple.source, &p->tuple.target))
+		return drop(hook, EVENT_DROP_LAND);
 	return p->family == 6 ? echo_reply6(ctx, hook, p) : echo_reply4(ctx, hook, p);
 }
 

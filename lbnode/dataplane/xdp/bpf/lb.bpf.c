@@ -2,6 +2,7 @@
 /* The balancer: one core, entered from XDP and from tcx. Maps, programs and their arguments: lb.h. */
 #include "forward.h"
 #include "fragment.h"
+#include "inspect.h"
 #include "lease_out.h"
 #include "packet6.h"
 #include "sweep.h"
@@ -54,7 +55,9 @@ INLINE int balance(void *ctx, const int hook, struct scratch *memory)
 	switch (p->kind) {
 	case KIND_L4:
 	case KIND_FIRST_FRAGMENT:
-		memory->action = decide(p, &memory->decision);
+		memory->action = decide(p, &memory->decision, CONFIG_INSPECT);
+		if (unlikely(memory->action == ACTION_INSPECT))
+			memory->action = call_inspect(ctx, hook, memory);
 		if (unlikely(memory->action == ACTION_ADMIT))
 			memory->action = admit(memory);
 		if (unlikely(memory->action >= ACTION_ANSWER_SYN))
@@ -71,7 +74,7 @@ INLINE int balance(void *ctx, const int hook, struct scratch *memory)
 	case KIND_ICMP_ECHO:
 		return is_vip(&p->tuple.target) ? call_echo_reply(ctx, hook, memory) : pass(hook);
 	case KIND_MALFORMED:
-		return is_vip(&p->tuple.target) ? drop(hook, EVENT_DROP_MALFORMED) : pass(hook);
+		return is_vip(&p->tuple.target) ? drop(hook, p->malformed) : pass(hook);
 	default:
 		return pass(hook);
 	}
@@ -85,6 +88,9 @@ INLINE int balance(void *ctx, const int hook, struct scratch *memory)
 		break;
 	case ACTION_REFUSE:
 		verdict = refuse(hook, memory, &p->tuple.target, REASON_NO_SERVER, 0);
+		break;
+	case ACTION_TTL:
+		verdict = refuse(hook, memory, &p->tuple.target, REASON_TTL, 0);
 		break;
 	case ACTION_DROP:
 		return dropped(hook);

@@ -29,7 +29,7 @@
 
 #include <linux/types.h>
 
-#define LAYOUT_VERSION 7
+#define LAYOUT_VERSION 8
 
 /* An address of either family: 16 bytes in network order, IPv4 in its mapped form ::ffff:a.b.c.d (RFC 4291 2.5.5.2). */
 struct addr {
@@ -100,7 +100,7 @@ enum event {
 	EVENT_DROP_NO_SERVER = 16, /* no server of the service is available; answered with port unreachable */
 	EVENT_DROP_TABLE_FULL,	/* no room for a connection that needs an entry: masqueraded, or scheduled by no hash */
 	EVENT_DROP_SERVER_GONE, /* packet of a connection to a deleted server */
-	EVENT_DROP_MALFORMED,	/* to a VIP, with wrong length, header or IP checksum */
+	EVENT_DROP_IP_HEADER,	/* to a VIP: version or lengths that contradict each other or the frame */
 	EVENT_DROP_TOO_BIG,	/* larger than the next hop's MTU; answered with fragmentation needed if DF was set */
 	EVENT_DROP_NO_ROUTE,	/* direct routing without a usable route to the server */
 	EVENT_DROP_TTL,		/* time to live ran out */
@@ -111,7 +111,14 @@ enum event {
 	EVENT_DROP_BUNDLE, /* tc: segments in one buffer to a tunnel with checksums, which the kernel cannot cut */
 	EVENT_DROP_NO_LOCAL_PORT, /* full NAT: no free port of a local address was found; answered as NO_SERVER */
 	EVENT_DROP_NOT_OPEN,	  /* of a connection that began with a cookie, before its server has answered */
-	EVENT_MAX = 32,
+	/* To a VIP, as EVENT_DROP_IP_HEADER. */
+	EVENT_DROP_IP_CHECKSUM,
+	EVENT_DROP_L4_HEADER,	/* TCP, UDP or SCTP header cut off, or its lengths are wrong */
+	EVENT_DROP_L4_CHECKSUM, /* CONFIG_DROP_BAD_CHECKSUMS */
+	EVENT_DROP_TCP_FLAGS,	/* a combination that no TCP sends: SYN with FIN or RST, none at all, ... */
+	EVENT_DROP_LAND,	/* from the VIP itself */
+	EVENT_DROP_IP_OPTIONS,	/* CONFIG_DROP_IP_OPTIONS */
+	EVENT_MAX = 64,
 };
 
 #include "lb_conns.h"

@@ -28,6 +28,10 @@ enum conn_state {
 };
 
 #define CONFIG_SYNC 1 /* report changed connections (set it when somebody calls take_changed regularly) */
+/* Of packets to VIPs: */
+#define CONFIG_DROP_IP_OPTIONS 2    /* IPv4 options; IPv6 hop-by-hop, routing and destination options headers */
+#define CONFIG_DROP_BAD_CHECKSUMS 4 /* TCP's and UDP's */
+#define CONFIG_INSPECT (CONFIG_DROP_IP_OPTIONS | CONFIG_DROP_BAD_CHECKSUMS)
 
 /* map `config` ARRAY[1]. Write it before the first packet: time-outs of 0 expire at once. */
 struct config {

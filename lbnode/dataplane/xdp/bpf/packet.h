@@ -22,7 +22,7 @@ enum kind {
 	KIND_ICMP_ECHO,	     /* ... an echo request */
 	KIND_ICMP_ERROR,     /* ... an error about a TCP, UDP or SCTP packet: `quoted` is filled */
 	KIND_FRAGMENT,	     /* a later one: the ports of `tuple` are not known */
-	KIND_MALFORMED,
+	KIND_MALFORMED,	     /* `malformed` tells how */
 };
 
 struct packet {
@@ -40,9 +40,16 @@ struct packet {
 	bool dont_fragment;
 	__u8 l4_header; /* length of the TCP or UDP header; 0 for others */
 	__u8 family;	/* 4 or 6 */
-	__u8 reserved[5];
+	__u8 malformed; /* enum event */
+	__u8 reserved[4];
 	struct tuple quoted;
 };
+
+INLINE int malformed(struct packet *p, __u32 event)
+{
+	p->malformed = event;
+	return KIND_MALFORMED;
+}
 
 /* RFC 9260 3.1, and of the first chunk what is looked at. */
 struct sctp_header {
@@ -168,7 +175,7 @@ INLINE int parse_ip(struct iphdr *ip, void *end, __u32 available, struct packet 
 	p->tuple.source_port = p->tuple.target_port = 0;
 	tuple_set_protocol(&p->tuple, ip->protocol);
 	if (ip->version != 4 || p->header < IP_HEADER || p->length < p->header || p->length > available)
-		return KIND_MALFORMED;
+		return malformed(p, EVENT_DROP_IP_HEADER);
 	__u32 sum = ip_sum(ip);
 	if (unlikely(p->header > IP_HEADER)) {
 		int options = options_sum(ip, end, p->header);
@@ -177,12 +184,22 @@ INLINE int parse_ip(struct iphdr *ip, void *end, __u32 available, struct packet 
 		sum = csum_fold(sum + options);
 	}
 	if (sum != 0xffff)
-		return KIND_MALFORMED;
+		return malformed(p, EVENT_DROP_IP_CHECKSUM);
 	if (unlikely(ip->frag_off & bpf_htons(IP_MF | IP_OFFSET))) {
 		p->fragment_id = ip->id;
 		return ip->frag_off & bpf_htons(IP_OFFSET) ? KIND_FRAGMENT : KIND_FIRST_FRAGMENT;
 	}
 	return KIND_L4;
+}
+
+/*
+ * Every segment has ACK but the first one and a reset, and at most one of SYN, FIN and RST (RFC 9293 3.5, 3.10.7). The
+ * other combinations come from scanners and floods alone.
+ */
+INLINE bool tcp_flags_nonsense(__u8 flags)
+{
+	__u32 kind = flags & (TCP_FLAG_SYN | TCP_FLAG_FIN | TCP_FLAG_RST);
+	return !(flags & (TCP_FLAG_SYN | TCP_FLAG_RST | TCP_FLAG_ACK)) || kind & (kind - 1);
 }
 
 /*
@@ -234,27 +251,29 @@ INLINE int parse_l4(void *ip, void *end, struct packet *p, const int family, int
 	if (p->tuple.protocol == IPPROTO_TCP) {
 		struct tcphdr *tcp = l4;
 		if (payload < sizeof(*tcp))
-			return KIND_MALFORMED;
+			return malformed(p, EVENT_DROP_L4_HEADER);
 		if ((void *)(tcp + 1) > end)
 			return KIND_OTHER;
 		if (tcp->doff * 4 < sizeof(*tcp) || tcp->doff * 4 > payload)
-			return KIND_MALFORMED;
+			return malformed(p, EVENT_DROP_L4_HEADER);
 		p->tuple.source_port = tcp->source;
 		p->tuple.target_port = tcp->dest;
 		p->tcp_flags = ((__u8 *)tcp)[13];
 		p->l4_header = tcp->doff * 4;
+		if (unlikely(tcp_flags_nonsense(p->tcp_flags)))
+			return malformed(p, EVENT_DROP_TCP_FLAGS);
 		return kind;
 	}
 	if (p->tuple.protocol == IPPROTO_UDP) {
 		struct udphdr *udp = l4;
 		if (payload < sizeof(*udp))
-			return KIND_MALFORMED;
+			return malformed(p, EVENT_DROP_L4_HEADER);
 		if ((void *)(udp + 1) > end)
 			return KIND_OTHER;
 		if (bpf_ntohs(udp->len) < sizeof(*udp))
-			return KIND_MALFORMED;
+			return malformed(p, EVENT_DROP_L4_HEADER);
 		if (bpf_ntohs(udp->len) > payload && kind == KIND_L4)
-			return KIND_MALFORMED;
+			return malformed(p, EVENT_DROP_L4_HEADER);
 		p->l4_header = sizeof(*udp);
 		p->tuple.source_port = udp->source;
 		p->tuple.target_port = udp->dest;
@@ -263,7 +282,7 @@ INLINE int parse_l4(void *ip, void *end, struct packet *p, const int family, int
 	if (p->tuple.protocol == IPPROTO_SCTP) {
 		struct sctp_header *sctp = l4;
 		if (payload < sizeof(*sctp))
-			return KIND_MALFORMED;
+			return malformed(p, EVENT_DROP_L4_HEADER);
 		if ((void *)(sctp + 1) > end)
 			return KIND_OTHER;
 		p->l4_header = SCTP_HEADER;

@@ -132,7 +132,7 @@ INLINE int read_ip6(void *ctx, const int hook, struct scratch *memory)
 	p->tuple.source_port = p->tuple.target_port = 0;
 	tuple_set_protocol(&p->tuple, ip->nexthdr);
 	if (ip->version != 6 || p->length > frame_len(ctx, hook) - ETH_HLEN)
-		return KIND_MALFORMED;
+		return malformed(p, EVENT_DROP_IP_HEADER);
 	if (addr_is_v4(&p->tuple.source) || addr_is_v4(&p->tuple.target))
 		return KIND_OTHER;
 	if (unlikely(has_extensions(ip->nexthdr))) {
@@ -146,7 +146,7 @@ INLINE int read_ip6(void *ctx, const int hook, struct scratch *memory)
 		if (e.elsewhere)
 			return KIND_OTHER;
 		if (p->header > p->length)
-			return KIND_MALFORMED;
+			return malformed(p, EVENT_DROP_IP_HEADER);
 		kind = e.kind;
 		p->fragment_id = e.id;
 		if (kind == KIND_FRAGMENT)

@@ -63,4 +63,14 @@ INLINE __u16 fold64(__u64 sum)
 	return csum_fold(csum_fold(sum));
 }
 
+/* Of the pseudo header: addresses, length and protocol (RFC 793, RFC 8200 8.1). */
+INLINE __u64 pseudo_sum(const struct addr *source, const struct addr *target, __u32 length, __u8 protocol, bool v6)
+{
+	__u64 sum = (__u64)source->word[3] + target->word[3] + bpf_htons(length) + bpf_htons(protocol);
+	if (v6)
+		sum += (__u64)source->word[0] + source->word[1] + source->word[2] + target->word[0] + target->word[1] +
+		       target->word[2];
+	return sum;
+}
+
 #endif
