@@ -18,6 +18,7 @@ from lbnode.dataplane.fake import FakeKernel, FakePlane
 from lbnode.errors import DataPlaneError, Unsupported
 from lbnode.journal import Journal
 from lbnode.model import (
+    DropRules,
     ForwardingMethod,
     ObjectStatus,
     Programmed,
@@ -317,6 +318,26 @@ def test_sync_daemons_and_sysctls_are_put_and_put_again_at_each_resync() -> None
             assert bench.status("settings/sync_daemons") == ObjectStatus(1, "no such interface")
             assert bench.status("settings/sysctl") == ObjectStatus(1)
             assert bench.reconciler.programmed_revision.value == 1
+
+    run_virtual(main())
+
+
+def test_drop_rules_are_put_where_there_ever_were_any() -> None:
+    async def main() -> None:
+        plane = FakePlane()
+        async with running(plane) as bench:
+            bench.desired.set(Desired(1, Programmed()))
+            await bench.programmed(1)
+            assert "settings/drop" not in bench.reconciler.status.value
+            bench.desired.set(Desired(2, Programmed(), drop_rules=DropRules(ip_options=True)))
+            await bench.programmed(2)
+            assert plane.kernel.drop_rules == DropRules(ip_options=True)
+            plane.kernel.drop_rules = DropRules()
+            await asyncio.sleep(70)
+            assert plane.kernel.drop_rules == DropRules(ip_options=True)
+            bench.desired.set(Desired(3, Programmed()))
+            await bench.programmed(3)
+            assert plane.kernel.drop_rules == DropRules() and bench.status("settings/drop") == ObjectStatus(3)
 
     run_virtual(main())
 

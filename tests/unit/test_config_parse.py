@@ -130,6 +130,7 @@ def test_wrong_values_name_the_field_and_the_reason(key: str, text: str, message
             '{"vrid": 51, "addresses": ["198.51.100.1/24 dev eth1"], "priorities": {"gw1": 250}, "preempt": true}',
         ),
         ("settings", '{"dataplane": "ipvs", "sync_daemons": {"by_role": true, "master": {"interface": "eth1"}}}'),
+        ("settings", '{"drop": {"ip_options": true, "bad_checksums": true}}'),
         ("settings", '{"timeouts": {"tcp": 60}, "foreign_services": "remove", "sysctl": {"net.core.somaxconn": 10}}'),
     ],
 )

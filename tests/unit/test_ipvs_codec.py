@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lbnode.dataplane.base import DeleteServer, DeleteService, PutServer, PutService, SetTimeouts
+from lbnode.dataplane.base import DeleteServer, DeleteService, PutServer, PutService, SetDropRules, SetTimeouts
 from lbnode.dataplane.ipvs import codec, genl
 from lbnode.dataplane.ipvs.codec import Daemon, DaemonState, Destination, Flags, Method, Service, Stats
 from lbnode.dataplane.ipvs.connections import parse_connection, parse_lines
@@ -31,6 +31,7 @@ from lbnode.model import (
     PERSISTENCE_ENGINES,
     SCHEDULERS,
     Connection,
+    DropRules,
     ForwardingMethod,
     L4Protocol,
     Netmask,
@@ -245,6 +246,9 @@ def test_what_can_never_work_is_said_before() -> None:
         check(put_server(ServerId.parse("198.51.100.21:81"), ForwardingMethod.DIRECT))
     with pytest.raises(Unsupported, match="has no flag mh-port; it has only: sh-fallback sh-port flag-3"):
         check(PutService(ProgrammedService(WEB, "sh", frozenset({"mh-port"}))))
+    check(SetDropRules(DropRules()))
+    with pytest.raises(Unsupported, match="drop: bad_checksums: ip_vs cannot"):
+        check(SetDropRules(DropRules(bad_checksums=True)))
 
 
 @pytest.mark.parametrize(
