@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 from lbnode.planes import missing_ip_vs
-from tests.bench import ns_per_packet, schedulers, throughput
+from tests.bench import ns_per_packet, schedulers, syn_flood, throughput
 from tests.bench.failover.__main__ import FAULTS, PAIRS, measure
 
 
@@ -16,6 +16,8 @@ def main() -> int:
     ns_per_packet.main()
     print("\nNew flows by scheduler and number of servers\n", flush=True)
     schedulers.main()
+    print("\nA SYN flood, with and without SYN cookies\n", flush=True)
+    syn_flood.main()
     print("\nTCP through the gateway: HTTP requests by wrk, beside HAProxy and nftables DNAT\n", flush=True)
     asyncio.run(throughput.main())
     print("\nFailover as a client sees it, beside keepalived\n", flush=True)

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from scapy.layers.inet import IP, TCP, IPOption_NOP, fragment
+from scapy.layers.inet import ICMP, IP, TCP, IPOption_NOP, fragment
+from scapy.layers.inet6 import ICMPv6PacketTooBig, IPv6
 from scapy.packet import Packet, Raw
 
 from lbnode.dataplane.xdp.counts import HalfOpen
 from lbnode.dataplane.xdp.layout import Event, State
 from lbnode.model import ServiceId
-from tests.packets.bench import CLIENT, COOKIE_KEY, SERVER6, VIP, VIP6, Bench, client_of, ip, segment
+from tests.packets.bench import COOKIE_KEY, SERVER6, VIP, VIP6, Bench, client_of, ip, segment
 from tests.packets.checksums import ones_complement
 from tests.packets.cookies import SLOT_MS, cookie, info_of
 
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.root
 ISN, SERVER_ISN = 0xFFFFFFF0, 0x80000001  # both wrap or change their sign on the way
 MSS = {4: (536, 1300, 1400, 1460), 6: (1220, 1300, 1380, 1440)}
 SCALE = 10  # that the gateway offers
-TCP_PSEUDO = IPv4Address(CLIENT).packed + IPv4Address(VIP).packed + b"\0\6"
+PROXIED = 32  # CONN_PROXIED
 LINUX = [("MSS", 1460), ("SAckOK", b""), ("Timestamp", (77, 0)), ("NOP", None), ("WScale", 7)]
 
 
@@ -295,13 +296,30 @@ def test_the_servers_answer_may_come_again(bench: Bench, family: int) -> None:
     assert out.verdict == "send" and bench.record().state is State.ESTABLISHED
 
 
+@pytest.mark.parametrize("length", [8, 40])
+def test_an_icmp_error_quotes_the_number_that_its_target_used(bench: Bench, family: int, length: int) -> None:
+    """Else it is thrown away (RFC 5927 4.1), and with it path MTU discovery. `length`: of the quoted TCP part."""
+    opening = Opening(bench, family)
+    opening.open()
+    head = ip(opening.vip, opening.client)
+    seen = (
+        head / TCP(sport=80, dport=40000, flags="A", seq=opening.cookie + 1 & 0xFFFFFFFF, ack=ISN + 1) / Raw(bytes(20))
+    )
+    quote = bytes(seen)[: len(head) + length]
+    error = ICMP(type=3, code=4, nexthopmtu=1400) if family == 4 else ICMPv6PacketTooBig(mtu=1400)
+    out = bench.send(ip(opening.client, opening.vip) / error / quote)
+    inner = (IP if family == 4 else IPv6)(bytes(out.ip.payload)[8:])
+    assert out.verdict == "send" and (inner.src, inner.dst) == (opening.server, opening.client)
+    assert struct.unpack("!HHI", bytes(inner.payload)[:8]) == (8080, 40000, SERVER_ISN + 1)
+
+
 def test_a_backup_goes_on_with_it(bench: Bench, peer: Bench, family: int) -> None:
     opening = Opening(bench, family)
     opening.open([("MSS", 1460), ("WScale", 3)], [("WScale", 9)])
     away = Opening(peer, family)
     away.cookie = opening.cookie
     peer.merge(bench.export())
-    assert peer.record().flags & 32
+    assert peer.record().flags & PROXIED
     tcp = away.from_client("PA", ISN + 1, opening.cookie + 1, data=b"more").ip[TCP]
     assert tcp.ack == SERVER_ISN + 1
     tcp = away.from_server("A", SERVER_ISN + 1, ISN + 5, window=700).ip[TCP]
@@ -344,19 +362,92 @@ def test_what_cannot_be_answered_in_place_is_dropped(bench: Bench) -> None:
     assert bench.records() == [] and bench.event(Event.DROP_ERROR) == 2
 
 
-@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def with_checksum(source: str, target: str, segment: bytes) -> Packet:
+    """Around bytes that scapy would write in its own way."""
+    pseudo = IPv4Address(source).packed + IPv4Address(target).packed + struct.pack("!HH", 6, len(segment))
+    total = ~ones_complement(pseudo + segment + bytes(len(segment) % 2)) & 0xFFFF
+    return IP(src=source, dst=target, proto=6) / Raw(segment[:16] + total.to_bytes(2, "big") + segment[18:])
+
+
+@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(max_size=40).map(lambda data: data + bytes(-len(data) % 4)), st.sampled_from([0, 3, 40]))
 def test_any_options_are_answered_or_dropped(bench: Bench, options: bytes, data: int) -> None:
     """Whatever stands there, the answer is a SYN-ACK with a cookie that is taken back."""
     opening = Opening(bench, 4, port=45000)
     head = struct.pack("!HHIIBBHHH", 45000, 80, ISN, 0, 80 + len(options) * 4, 2, 64240, 0, 0)
     part = head + options + bytes(data)
-    total = ones_complement(bytes(TCP_PSEUDO) + struct.pack("!H", len(part)) + part)
-    part = part[:16] + (~total & 0xFFFF).to_bytes(2, "big") + part[18:]
-    answer = bench.send(IP(src=opening.client, dst=VIP, proto=6) / Raw(part)).ip[TCP]
+    answer = bench.send(with_checksum(opening.client, VIP, part)).ip[TCP]
     assert str(answer.flags) == "SA" and answer.ack == ISN + 1
     opening.cookie = answer.seq
     assert str(opening.ack().ip[TCP].flags) == "S"
     for record in bench.records():
         assert record.state is State.SYNACK
     bench.advance(200)
+
+
+u32 = st.integers(0, 2**32 - 1)
+
+
+@settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.booleans(),
+    st.sampled_from(["A", "PA", "FA", "SA", "S", "R", "RA", "P", "", "AU", "FSRPAUEC"]),
+    *(u32, u32, st.integers(0, 65535)),
+    st.binary(max_size=40).map(lambda data: data + bytes(-len(data) % 4)),
+    st.binary(max_size=8),
+)
+def test_any_segment_of_an_open_connection_is_translated(
+    bench: Bench, from_client: bool, flags: str, seq: int, ack: int, window: int, options: bytes, data: bytes
+) -> None:
+    """Whatever it says otherwise, and every checksum that leaves is right (Bench.send)."""
+    bench.remove(Opening(bench, 4).service)
+    bench.advance(1000)
+    opening = Opening(bench, 4)
+    opening.open()  # the server's scale is 9, the client's 7
+    delta = opening.cookie - SERVER_ISN
+    ends = (40000, 80) if from_client else (8080, 40000)
+    addresses = (opening.client, VIP) if from_client else (opening.server, opening.client)
+    bits = int(TCP(flags=flags).flags)
+    head = struct.pack("!HHIIBBHHH", *ends, seq, ack, 80 + len(options) * 4, bits, window, 0, 0)
+    packet = with_checksum(*addresses, head + options + data)
+    out = bench.send(packet, "front" if from_client else "back")
+    assert out.verdict == "send"
+    tcp = bytes(out.ip)[20:]
+    seq_out, ack_out, offset, _, window_out = struct.unpack("!IIBBH", tcp[4:16])
+    if from_client:
+        assert seq_out == seq and ack_out == (ack - delta & 0xFFFFFFFF if bits & 16 else ack)
+        assert window_out == window and tcp[20 + len(options) :] == data
+    elif bits & 22 == 18:  # SYN-ACK: the probe
+        assert (seq_out, ack_out, window_out) == (seq + delta & 0xFFFFFFFF, ack, window >> SCALE)
+        assert tcp[32:] == b"\0"
+    else:
+        assert (seq_out, ack_out, window_out) == (seq + delta & 0xFFFFFFFF, ack, (window << 9) >> SCALE)
+        assert tcp[20:] == options + data and offset == 80 + len(options) * 4
+
+
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.integers(0, 7), st.sampled_from("SSSARFcsw")), max_size=60))
+def test_half_open_connections_are_counted_as_the_table_has_them(bench: Bench, steps: list[tuple[int, str]]) -> None:
+    """After any steps: packets of eight clients, by cookie (c) or not, their server's answers (s), time (w)."""
+    bench.remove(Opening(bench, 4).service)
+    bench.advance(1000)
+    opening = Opening(bench, 4, threshold=3)
+    cookies: dict[int, int] = {}
+    for number, step in steps:
+        opening.port = 40000 + number
+        if step == "w":
+            bench.advance(20)
+        elif step == "s":
+            opening.from_server("SA", SERVER_ISN, ISN + 1)
+        elif step == "c":
+            opening.from_client("A", ISN + 1, cookies.get(number, 0) + 1)
+        else:
+            out = opening.from_client(step, ISN + (step != "S"), 5)
+            if step == "S" and out.verdict == "send" and out.ip[TCP].flags == "SA":
+                cookies[number] = out.ip[TCP].seq
+        records = bench.records()
+        proxied = [one for one in records if one.flags & PROXIED]
+        waiting = [one for one in records if one.state is State.SYN_RECV and one not in proxied]
+        assert half_open(bench, opening.service) <= len(waiting) <= 3 + len(steps)
+        assert sum(bench.gauges()) == len(records)
+        assert all(one.state is not State.SYNACK for one in records if one not in proxied)

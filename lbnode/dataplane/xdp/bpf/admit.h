@@ -31,9 +31,10 @@ struct decision {
 	__u32 generation;
 	struct addr vip;
 	__be16 vip_port;
-	__u16 reserved[3];
-	__u64 hash; /* of the packet's tuple */
-	__u64 ref;  /* of the entry, as in conn.control */
+	__u16 reserved;
+	__u32 delta; /* of an ICMP error: how far the sequence number that it quotes is from its target's own */
+	__u64 hash;  /* of the packet's tuple */
+	__u64 ref;   /* of the entry, as in conn.control */
 };
 
 /* To the sender of a packet that cannot go on: an ICMP error. */
@@ -50,7 +51,7 @@ struct rewrite {
 	struct addr address;
 	__be16 port;
 	__u16 source; /* not 0: of the source, else of the target */
-	__u32 reserved;
+	__u32 delta;  /* of a quoted sequence number */
 };
 
 /* A sum over bytes of the frame, while it is made. */

@@ -90,9 +90,12 @@ GLOBAL int decide_error(const struct packet *p, struct decision *d)
 	struct place place = {};
 	tuple_reverse(&turned, &p->quoted);
 	__u64 hash = tuple_hash(&turned, config->seed);
+	d->delta = 0;
 	if (conn_find(&turned, hash, &place)) {
 		if (!get_live_server(place.server, place.generation))
 			return ACTION_PASS;
+		if (unlikely(word_flags(place.word) & CONN_PROXIED) && word_state(place.word) != STATE_SYNACK)
+			d->delta = *place_delta(&place);
 		d->server = place.server;
 		d->generation = place.generation;
 		return ACTION_TO_SERVER;

@@ -136,6 +136,7 @@ INLINE int masquerade(void *ctx, const int hook, struct scratch *memory, const s
 		return translate(ctx, hook, p, !server, new, new_port, family);
 	memory->rewrite.address = *new;
 	memory->rewrite.port = new_port;
+	memory->rewrite.delta = p->kind == KIND_ICMP_ERROR ? d->delta : 0;
 	/* A packet that is quoted ran against the error. */
 	memory->rewrite.source = (p->kind == KIND_ICMP_ERROR) == (server != NULL);
 	return call_translate_rare(ctx, hook, memory);

@@ -93,11 +93,17 @@ INLINE int translate_error4(void *ctx, const int hook, const struct packet *p, c
 	/* address and header checksum change together: their sum, and so the ICMP checksum, stays */
 	ip_set_addr(inner, source, new);
 	quote_replace2(icmp, &l4[source ? 0 : 1], to->port);
+	__be32 seq = quoted_seq(l4), own = to->delta ? seq_without(seq, to->delta) : seq;
+	if (to->delta) {
+		quote_replace2(icmp, &l4[2], own);
+		quote_replace2(icmp, &l4[3], own >> 16);
+	}
 	__u16 *check = quoted_checksum(l4, end, p);
 	if (check) {
 		__u16 sum = *check;
 		csum_replace4(&sum, old, new);
 		csum_replace2(&sum, old_port, to->port);
+		csum_replace4(&sum, seq, own);
 		if (!sum && t->protocol == IPPROTO_UDP)
 			sum = 0xffff;
 		quote_replace2(icmp, check, sum);

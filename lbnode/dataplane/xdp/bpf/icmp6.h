@@ -32,6 +32,17 @@ INLINE __u16 *quoted_checksum(__be16 *l4, void *end, const struct packet *p)
 	return &l4[TCP_CHECK_AT / 2];
 }
 
+/* The sequence number that a quoted TCP segment begins with; of a connection that began with a SYN cookie. */
+INLINE __be32 quoted_seq(const __be16 *l4)
+{
+	return l4[2] | (__u32)l4[3] << 16;
+}
+
+INLINE __be32 seq_without(__be32 seq, __u32 delta)
+{
+	return bpf_htonl(bpf_ntohl(seq) - delta);
+}
+
 /* As translate_error4. */
 INLINE int translate_error6(void *ctx, const int hook, const struct packet *p, const struct rewrite *to)
 {
@@ -48,6 +59,12 @@ INLINE int translate_error6(void *ctx, const int hook, const struct packet *p, c
 	const bool source = to->source;
 	__be16 old_port = source ? t->source_port : t->target_port;
 	__u64 change = addr_delta(source ? &t->source : &t->target, &to->address, 6) + (__u16)~old_port + to->port;
+	if (to->delta) {
+		__be32 seq = quoted_seq(l4), own = seq_without(seq, to->delta);
+		change += (__u64)(__u32)~seq + own;
+		l4[2] = own;
+		l4[3] = own >> 16;
+	}
 	__u16 *check = quoted_checksum(l4, end, p);
 	__u64 whole = change + addr_delta(source ? &p->tuple.target : &p->tuple.source, &to->address, 6);
 	if (check) {
