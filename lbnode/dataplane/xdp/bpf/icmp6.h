@@ -32,17 +32,6 @@ INLINE __u16 *quoted_checksum(__be16 *l4, void *end, const struct packet *p)
 	return &l4[TCP_CHECK_AT / 2];
 }
 
-/* The sequence number that a quoted TCP segment begins with; of a connection that began with a SYN cookie. */
-INLINE __be32 quoted_seq(const __be16 *l4)
-{
-	return l4[2] | (__u32)l4[3] << 16;
-}
-
-INLINE __be32 seq_without(__be32 seq, __u32 delta)
-{
-	return bpf_htonl(bpf_ntohl(seq) - delta);
-}
-
 /* As translate_error4. */
 INLINE int translate_error6(void *ctx, const int hook, const struct packet *p, const struct rewrite *to)
 {
@@ -62,8 +51,7 @@ INLINE int translate_error6(void *ctx, const int hook, const struct packet *p, c
 	if (to->delta) {
 		__be32 seq = quoted_seq(l4), own = seq_without(seq, to->delta);
 		change += (__u64)(__u32)~seq + own;
-		l4[2] = own;
-		l4[3] = own >> 16;
+		set_quoted_seq(l4, own);
 	}
 	__u16 *check = quoted_checksum(l4, end, p);
 	__u64 whole = change + addr_delta(source ? &p->tuple.target : &p->tuple.source, &to->address, 6);

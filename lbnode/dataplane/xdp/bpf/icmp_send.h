@@ -101,6 +101,35 @@ INLINE int make_room(void *ctx, const int hook, const struct packet *p, const __
 	return 0;
 }
 
+/* The sequence number that a quoted TCP segment begins with; of a connection that began with a SYN cookie. */
+INLINE __be32 quoted_seq(const __be16 *l4)
+{
+	return l4[2] | (__u32)l4[3] << 16;
+}
+
+INLINE __be32 seq_without(__be32 seq, __u32 delta)
+{
+	return bpf_htonl(bpf_ntohl(seq) - delta);
+}
+
+INLINE void set_quoted_seq(__be16 *l4, __be32 seq)
+{
+	l4[2] = seq;
+	l4[3] = seq >> 16;
+}
+
+/* A server's packet has been renumbered for the client (syn_proxy.h) before it turned out that it cannot go on. */
+GLOBAL int renumbered_by(const struct packet *p)
+{
+	struct config *config = get_config();
+	struct place place = {};
+	if (!p || !config || p->tuple.protocol != IPPROTO_TCP)
+		return 0;
+	if (!conn_find_reply(&p->tuple, tuple_hash(&p->tuple, config->seed), &place))
+		return 0;
+	return word_flags(place.word) & CONN_PROXIED ? *place_delta(&place) : 0;
+}
+
 /* Of the quoted bytes behind the quoted IP header. */
 INLINE __u32 quote_sum(const __u16 *l4, __u16 pending)
 {
@@ -116,7 +145,7 @@ INLINE __u32 quote_sum(const __u16 *l4, __u16 pending)
 /* Answer the sender; the packet itself is dropped and was counted by the caller. */
 INLINE int send_icmp4(void *ctx, const int hook, const struct packet *p, const struct answer *answer)
 {
-	__u32 quoted = 0;
+	__u32 quoted = 0, delta = renumbered_by(p);
 	__u16 pending = 0;
 	if (make_room(ctx, hook, p, IP_HEADER, &quoted, &pending))
 		return dropped(hook);
@@ -126,6 +155,7 @@ INLINE int send_icmp4(void *ctx, const int hook, const struct packet *p, const s
 	__u16 *l4 = (void *)(inner + 1);
 	if ((void *)(l4 + QUOTED_L4 / 2) > frame_end(ctx, hook))
 		return dropped(hook);
+	set_quoted_seq(l4, seq_without(quoted_seq(l4), delta));
 	ip->version = 4;
 	ip->ihl = IP_HEADER / 4;
 	ip->tos = 0;
@@ -154,7 +184,7 @@ INLINE int send_icmp6(void *ctx, const int hook, struct scratch *memory)
 {
 	const struct packet *p = &memory->packet;
 	const struct answer *answer = &memory->answer;
-	__u32 quoted = 0;
+	__u32 quoted = 0, delta = renumbered_by(p);
 	__u16 pending = 0;
 	if (make_room(ctx, hook, p, IP6_HEADER, &quoted, &pending))
 		return dropped(hook);
@@ -165,6 +195,7 @@ INLINE int send_icmp6(void *ctx, const int hook, struct scratch *memory)
 	__u16 *l4 = (void *)(icmp + 1) + header_length(p, 6);
 	if ((void *)(icmp + 1) > frame_end(ctx, hook) || (void *)(l4 + QUOTED_L4 / 2) > frame_end(ctx, hook))
 		return dropped(hook);
+	set_quoted_seq(l4, seq_without(quoted_seq(l4), delta));
 	__u32 length = ICMP_HEADER + p->header + quoted;
 	__u64 sum = memory->sum.sum;
 	__builtin_memset(ip, 0, 4);

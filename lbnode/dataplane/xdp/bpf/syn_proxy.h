@@ -243,7 +243,8 @@ INLINE int syn_proxy(void *ctx, const int hook, struct scratch *memory)
 	if (call_read_segment(ctx, hook, memory))
 		return drop_counted(EVENT_DROP_ERROR);
 	__u32 action = proxy_decide(memory);
-	if (memory->proxy.rewrite && action >= ACTION_TO_SERVER && call_rewrite_segment(ctx, hook, memory))
+	bool goes_on = action == ACTION_TO_SERVER || action == ACTION_TO_CLIENT || action == ACTION_REFLECT;
+	if (goes_on && memory->proxy.rewrite && call_rewrite_segment(ctx, hook, memory))
 		return drop_counted(EVENT_DROP_ERROR);
 	return action;
 }
