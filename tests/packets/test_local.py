@@ -6,6 +6,7 @@ from ipaddress import ip_address
 
 import pytest
 
+from lbnode.dataplane.xdp.layout import Event
 from tests.packets.bench import DIRECT, GATEWAY, MASQUERADE, TUNNEL, VIP, VIP6, Bench, tcp, udp
 
 pytestmark = pytest.mark.root
@@ -33,3 +34,18 @@ def test_local_and_far_servers_share(bench: Bench) -> None:
     bench.server(service, "198.51.100.11:80", DIRECT)
     verdicts = [bench.send(tcp(port)).verdict for port in range(40000, 40006)]
     assert sorted(verdicts) == ["pass"] * 3 + ["send"] * 3
+
+
+def test_a_service_with_a_local_server_sends_no_cookies(bench: Bench) -> None:
+    """Its answers do not pass the programs, so nobody could translate them."""
+    bench.hops.own.add(ip_address(GATEWAY))
+    service = bench.service(syn_proxy=0)
+    bench.server(service, "198.51.100.11:80")
+    bench.send(tcp(40000))
+    assert bench.events() == {Event.COOKIE_SENT: 1}
+    own = bench.server(service, f"{GATEWAY}:80")
+    assert {bench.send(tcp(port)).verdict for port in (40001, 40002)} == {"pass", "send"}
+    assert bench.events() == {Event.COOKIE_SENT: 1}
+    bench.remove(service, own)
+    bench.send(tcp(40003))
+    assert bench.events() == {Event.COOKIE_SENT: 2}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from dataclasses import replace
 from ipaddress import IPv4Address
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -16,8 +17,24 @@ from scapy.packet import Packet, Raw
 
 from lbnode.dataplane.xdp.counts import HalfOpen
 from lbnode.dataplane.xdp.layout import Event, State
-from lbnode.model import ServiceId
-from tests.packets.bench import COOKIE_KEY, SERVER6, VIP, VIP6, Bench, client_of, ip, segment
+from lbnode.dataplane.xdp.neighbours import Neighbours
+from lbnode.dataplane.xdp.supported import check_entries
+from lbnode.dataplane.xdp.tables import Tables
+from lbnode.errors import Unsupported
+from lbnode.model import ForwardingMethod, ProgrammedServer, ProgrammedService, ServerId, ServiceId
+from tests.packets.bench import (
+    COOKIE_KEY,
+    DIRECT,
+    MASQUERADE,
+    SERVER6,
+    TUNNEL,
+    VIP,
+    VIP6,
+    Bench,
+    client_of,
+    ip,
+    segment,
+)
 from tests.packets.checksums import ones_complement
 from tests.packets.cookies import SLOT_MS, cookie, info_of
 
@@ -463,3 +480,27 @@ def test_half_open_connections_are_counted_as_the_table_has_them(bench: Bench, s
         assert half_open(bench, opening.service) <= len(waiting) <= 3 + len(steps)
         assert sum(bench.gauges()) == len(records)
         assert all(one.state is not State.SYNACK for one in records if one not in proxied)
+
+
+def test_a_restarted_daemon_finds_the_threshold(bench: Bench) -> None:
+    """And a service that is put again keeps what is half-open."""
+    services = [
+        bench.service(f"tcp:{VIP}:{port}", syn_proxy=limit) for port, limit in ((80, None), (81, 0), (82, 1000))
+    ]
+    again = Tables(bench.maps, lambda: 0.0, cast(Neighbours, bench.hops))
+    asyncio.run(again.load())
+    assert [again.services[one].programmed.syn_proxy for one in services] == [None, 0, 1000]
+    opening = Opening(bench, 4, threshold=9)
+    opening.from_client("S", ISN)
+    bench.service(f"tcp:{VIP}:80", "wrr", syn_proxy=8)
+    assert half_open(bench, opening.service) == 1
+
+
+def test_only_masquerade_can_be_proxied() -> None:
+    service = ProgrammedService(ServiceId.of("tcp", VIP, 80), "rr", syn_proxy=100)
+    server = ProgrammedServer(ServerId.parse("198.51.100.11:80"), 1, MASQUERADE)
+    check_entries(service, [server])
+    for method in (DIRECT, TUNNEL, ForwardingMethod.FULLNAT):
+        with pytest.raises(Unsupported, match=f"must be forwarded to by masquerade, not {method}"):
+            check_entries(service, [replace(server, forward=method)])
+        check_entries(replace(service, syn_proxy=None), [replace(server, forward=method)])

@@ -333,6 +333,10 @@ class Tables:
         old = service.entry
         newest_first = list(servers)[::-1]  # as IPVS lists them
         new, found = configured(old, service.programmed), members(newest_first)
+        addresses = [one.programmed.id.address for one in newest_first]
+        if any(self._neighbours.source(address) == address for address in addresses):
+            # What this node itself answers does not pass the programs: it answers by the kernel's own cookies.
+            new = replace(new, flags=new.flags & ~layout.ServiceFlag.SYN_PROXY)
         listed, key = slots.order(new.scheduler, found), slots.table_key(new.scheduler, found)
         wrr, by_load = new.scheduler is layout.Scheduler.WRR, new.scheduler in slots.BY_LOAD
         same_list = listed == list(service.listed) and new.scheduler is old.scheduler
