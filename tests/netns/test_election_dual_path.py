@@ -128,6 +128,8 @@ def test_an_owner_answers_the_question_and_a_backup_does_not(lab: Lab) -> None:
     a.tell({"question": {"group": "front", "question": "q1"}})
     until(lambda: a.asked("alive") == [{"group": "front", "question": "q1"}], "a answers")
     b.tell({"question": {"group": "front", "question": "q2"}})
+    b.configure(replace(GROUP, priorities={"a": 250, "b": 151}))
+    until(lambda: b.roles[-1]["priority"] == 151, "b has read the question and what came after it")
     a.handover("front")
     until(lambda: b.state == "active", "b takes over")
     b.tell({"question": {"group": "front", "question": "q3"}})

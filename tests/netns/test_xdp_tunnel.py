@@ -63,8 +63,9 @@ async def test_every_tunnel_carries_traffic(lab: Lab, tmp_path: Path, inner: int
             for service_id in services:
                 await plane.apply(DeleteServer(service_id, real.id))
         status = await plane.status()
-        # the client learnt from the gateway how much fits into each tunnel
-        assert {reason for reason, count in status.drops.items() if count} == {"too-big"}
+        # The client learnt from the gateway how much fits into each tunnel. The end of a connection that the test has
+        # closed may come after its server was deleted.
+        assert {reason for reason, count in status.drops.items() if count} - {"server-gone"} == {"too-big"}
         total = (await plane.counters())[services[0]].total
         assert total.packets_in > 0 and total.packets_out == 0, "answers bypass the gateway"
 
