@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from ipaddress import ip_address
 from typing import Any
@@ -21,6 +21,8 @@ PREFIX = "nodes/"
 LEASE_TTL_S = 5
 # At most one write a second: roles and revisions may change in bursts, and every write costs the store an fsync.
 WRITE_INTERVAL_S = 1.0
+# A node that dies is known to have died so long after: its lease in the store must end, and be seen to have ended.
+DEATH_IS_SEEN_AFTER_S = 2 * LEASE_TTL_S
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +60,22 @@ def decode(text: str) -> NodeInfo:
     )
 
 
+def without_superseded(info: NodeInfo, mine: Sequence[Role], now: float) -> NodeInfo:
+    """What another node said of itself, less the active roles that this node took over since then.
+
+    It may be dead, or not yet have told of a handover. One that still says so later is active beside this one.
+    """
+    taken = {role.group: role.since for role in mine if role.state is VrrpState.ACTIVE}
+
+    def corrected(role: Role) -> Role:
+        if role.state is VrrpState.ACTIVE and role.since < taken.get(role.group, 0) > now - DEATH_IS_SEEN_AFTER_S:
+            why = "was active until this node took over, has said nothing since"
+            return replace(role, state=VrrpState.INITIALIZE, since=taken[role.group], reason=why)
+        return role
+
+    return replace(info, roles=tuple(map(corrected, info.roles)))
+
+
 class Membership:
     """Publishes this node and remembers the others; a node whose key vanished is shown as unreachable."""
 
@@ -85,8 +103,9 @@ class Membership:
 
     def nodes(self) -> tuple[NodeInfo, ...]:
         """This node first, then the others by name."""
+        me, now = self._me.value, time.time()
         others = sorted(self._others.values(), key=lambda node: node.name)
-        return (replace(self._me.value, seen=time.time()), *others)
+        return (replace(me, seen=now), *(without_superseded(other, me.roles, now) for other in others))
 
     async def run(self) -> None:
         """Publish until cancelled; a store that does not answer is tried again."""
