@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from lbnode.errors import ConfigError
 from lbnode.lab import topology
-from lbnode.lab.compose import Project, duration, interpolate, parse
+from lbnode.lab.compose import Project, parse
+from lbnode.lab.yaml_nodes import duration, interpolate
 
 SHIPPED = Path(__file__).resolve().parents[2] / "docker-compose.yml"
 SMALL = """\
