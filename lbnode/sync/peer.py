@@ -157,7 +157,7 @@ class Peer:
         if now >= self._hello_due:
             self._send_hello(now)
         if self.state not in ("connecting", "silent") and now - self._heard >= SILENT_AFTER_S:
-            self._set_state("silent", f"nothing heard for {SILENT_AFTER_S:g} s")
+            self._set_state("silent", f"nothing heard for more than {SILENT_AFTER_S:g} s")
         if self._wants_resend() and now - self._last_progress >= RESEND_AFTER_S:
             self._resend(self._first_seq, self._first_seq + RESEND_BURST - 1, now)
             self._last_progress = now
