@@ -30,17 +30,19 @@ def compile_proto(root: Path) -> None:
 
 
 def compile_bpf(root: Path) -> None:
-    clang = shutil.which("clang")
-    if clang is None:
+    if shutil.which("clang") is None:
         sys.stderr.write("lbnode build: no clang (Debian: clang libbpf-dev); the XDP/tcx data plane is left out\n")
         return
-    multiarch = sysconfig.get_config_var("MULTIARCH") or "x86_64-linux-gnu"
     for source in sorted((root / BPF).glob("*.bpf.c")):
-        target = source.with_suffix(".o")
-        command = [clang, "-O2", "-g", "-target", "bpf", "-mcpu=v3", "-Wall", "-Werror", f"-I/usr/include/{multiarch}"]
-        done = subprocess.run([*command, "-c", source, "-o", target], capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise RuntimeError(f"{source.name} does not compile (Debian: clang libbpf-dev):\n{done.stderr}")
+        compile_object(source, source.with_suffix(".o"))
+
+
+def compile_object(source: Path, target: Path) -> None:
+    multiarch = sysconfig.get_config_var("MULTIARCH") or "x86_64-linux-gnu"
+    command = ["clang", "-O2", "-g", "-target", "bpf", "-mcpu=v3", "-Wall", "-Werror", f"-I/usr/include/{multiarch}"]
+    done = subprocess.run([*command, "-c", source, "-o", target], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"{source.name} does not compile (Debian: clang libbpf-dev):\n{done.stderr}")
 
 
 def build(root: Path) -> None:

@@ -298,6 +298,8 @@ class Node:
         for service, what, why in floods:
             self.journal.record(Kind.DATAPLANE, service, what, why)
         problems = (*problems, *flood_problems)
+        if plane.problem:
+            problems = (*problems, Problem("node.toml", "dataplane.connections", plane.problem, "", Severity.WARNING))
         if self._lease_problem:
             problems = (*problems, Problem("data plane", "leases", self._lease_problem, severity=Severity.WARNING))
         roles = tuple(role for _, role in sorted(self._election.roles.value.items()))

@@ -139,7 +139,7 @@ class _DataPlane(Document):
     kind: Literal["auto", "xdp", "ipvs", "fake"] = "auto"
     interfaces: Annotated[tuple[str, ...], Field(strict=False)] = ()
     attach: Literal["auto", "xdp", "tcx", "tc"] = "auto"
-    connections: Annotated[int, Field(ge=1024, le=1 << 26)] = 1 << 18
+    connections: Annotated[int, Field(ge=1 << 12, le=1 << 24)] = 1 << 18
 
 
 class _Node(Document):

@@ -132,6 +132,7 @@ class PlaneStatus:
     events: Mapping[str, int] = field(default_factory=dict)  # what else the data plane counts, since load
     syn_proxies: Sequence[SynProxyStatus] = ()
     cpu_packets: Sequence[int] = ()  # of balanced connections, by CPU; at the last reading of the counters
+    problem: str = ""  # what of node.toml could not be done
 
 
 class DataPlane(Protocol):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from lbnode.dataplane.xdp.libbpf import LoadedObject
-from lbnode.dataplane.xdp.maps import Map
 from lbnode.dataplane.xdp.plane import XdpPlane
 from lbnode.errors import DataPlaneError
 from tests.netns.traffic import Traffic
@@ -119,34 +117,6 @@ async def test_the_hook_can_be_changed_by_a_restart(tmp_path: Path) -> None:
                         ask(held, f"at {attach}")
                     finally:
                         await plane.close()
-
-
-async def test_pinned_maps_of_another_layout_are_replaced(
-    lab: Lab, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    async with lab.plane(tmp_path) as plane:
-        await programmed(plane, "rr", server(1))
-        await plane.close()
-        pinned = Map.pinned(tmp_path / "bpf" / "meta")
-        pinned.put_index(0, struct.pack("=II", 999, 0))
-        pinned.close()
-        await plane.open()
-        assert not (await plane.status()).adopted
-        assert "layout 999" in caplog.text and "connections are lost" in caplog.text
-        assert (await plane.dump()).services == {}
-        await programmed(plane, "rr", server(2))
-        with lab.connect() as sock:
-            assert ask(sock) == "rs2"
-
-
-async def test_a_table_that_is_adopted_keeps_its_size(lab: Lab, tmp_path: Path) -> None:
-    async with lab.plane(tmp_path, connections=1000) as plane:
-        assert (await plane.status()).connections_max == 1024
-        await plane.close()
-        other = XdpPlane(tmp_path, connections=4096)
-        await other.open()
-        assert (await other.status()).connections_max == 1024
-        await other.close()
 
 
 async def test_unload_leaves_nothing_behind(tc_lab: Lab, tmp_path: Path) -> None:

@@ -96,6 +96,11 @@ connections = "many"
         ('[store]\netcd = ["http://a:1"]\nuser = "u"', "user and password belong together"),
         ('[store]\netcd = ["http://a:1"]\ncert_file = "c"', "cert_file and key_file belong together"),
         ('[store]\nuser = "u"\npassword = "p"', "there is no etcd"),
+        ("[dataplane]\nconnections = 4095", "node.toml:2: dataplane.connections: 4095 is out of range: at least 4096"),
+        (
+            "[dataplane]\nconnections = 16777217",
+            "node.toml:2: dataplane.connections: 16777217 is out of range: at most 16777216",
+        ),
     ],
 )
 def test_rules_between_fields(text: str, message: str) -> None:

@@ -70,13 +70,14 @@ SIZES = {
     "group": layout.GROUP_SIZE,
     "meta": layout.META_SIZE,
     "clock": layout.CLOCK_SIZE,
+    "bucket": layout.BUCKET_SIZE,
+    "reply_bucket": layout.REPLY_BUCKET_SIZE,
     "tuple": 40,
     "vlan_key": 8,
     "egress": 8,
     "record": records.RECORD_SIZE,
     "records_args": 24,
     "sweep_args": 8,
-    "bucket": table.BUCKET_SIZE,
     "conn": table.CONN_SIZE,
 }
 

@@ -24,7 +24,7 @@ from lbnode.model import (
     TunnelType,
 )
 
-LAYOUT_VERSION = 8
+LAYOUT_VERSION = 9
 BUCKET_WAYS = 4
 SLOT_EMPTY = 0xFFFFFFFF
 MAX_SERVERS_PER_SERVICE = 65535
@@ -48,6 +48,9 @@ HALF_OPEN_SIZE = 8
 META_SIZE = 8
 CLOCK_SIZE = 8
 SWEEP_ARGS_SIZE = 8
+BUCKET_SIZE = 512
+REPLY_BUCKET_SIZE = 64
+ENTRY_BYTES = (BUCKET_SIZE + REPLY_BUCKET_SIZE) // BUCKET_WAYS  # of the connection table
 
 
 class State(IntEnum):
@@ -114,6 +117,7 @@ class ConfigFlag(IntFlag):
     SYNC = 1
     DROP_IP_OPTIONS = 2
     DROP_BAD_CHECKSUMS = 4
+    SUCCESSOR = 8
 
 
 class Event(IntEnum):
@@ -413,8 +417,9 @@ def unpack_vip(data: bytes) -> int:
     return int(struct.unpack("=I12x", data)[0])
 
 
-def pack_meta() -> bytes:
-    return struct.pack("=II", LAYOUT_VERSION, 0)
+def pack_meta(generation: int = 0) -> bytes:
+    """`generation`: the last one that was given to a server."""
+    return struct.pack("=II", LAYOUT_VERSION, generation)
 
 
 def unpack_meta(data: bytes) -> int:

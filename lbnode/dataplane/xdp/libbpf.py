@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import errno
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from typing import Any
 from lbnode.dataplane.xdp import syscall
 from lbnode.errors import DataPlaneError
 
+# Of Definition, in its order: bpf_map__*
+_DEFINITION = ("type", "key_size", "value_size", "max_entries", "map_flags", "btf_key_type_id", "btf_value_type_id")
 _PRINT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 _LIBBPF_DEBUG = 2  # enum libbpf_print_level: warn 0, info 1, debug 2
 _LOG_TAIL = 15  # lines of the verifier's log that an error message carries
@@ -57,11 +60,30 @@ def _library() -> ctypes.CDLL:
         ("bpf_map__set_max_entries", number, pointer, ctypes.c_uint32),
         ("bpf_map__set_pin_path", number, pointer, string),
         ("bpf_map__reuse_fd", number, pointer, number),
+        ("bpf_object__btf", pointer, pointer),
+        ("btf__raw_data", pointer, pointer, ctypes.POINTER(ctypes.c_uint32)),
     ):
         function = getattr(lib, name)
         function.restype, function.argtypes = result, arguments
+    for name in _DEFINITION:
+        function = getattr(lib, f"bpf_map__{name}")
+        function.restype, function.argtypes = ctypes.c_uint32, [pointer]
     lib.libbpf_set_print(_print_callback)
     return lib
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """A map as an object defines it, before it is made. The types are in the object's BTF; 0 = none."""
+
+    name: str
+    type: int
+    key_size: int
+    value_size: int
+    max_entries: int
+    flags: int
+    key_type: int
+    value_type: int
 
 
 def _walk(following: Callable[[Any, Any], int | None], obj: int) -> list[int]:
@@ -85,12 +107,19 @@ def _failure(what: str, code: int) -> DataPlaneError:
     return DataPlaneError(f"{what}: {syscall.explain(code)}{hint}" + (f"\n{tail}" if tail else ""), code)
 
 
+def _raw_btf(lib: ctypes.CDLL, loaded: int) -> bytes:
+    size = ctypes.c_uint32()
+    data = lib.btf__raw_data(lib.bpf_object__btf(loaded), ctypes.byref(size))
+    return ctypes.string_at(data, size.value)
+
+
 class LoadedObject:
     """A loaded BPF object: descriptors of its programs and maps by name, valid until `close`.
 
     Maps named in `pins` are taken from their pin path if something is pinned there (libbpf refuses a pin whose type
-    or sizes differ), and pinned there otherwise. `max_entries` overrides map sizes. `shared`: descriptors of maps to
-    take instead of new ones. `only`: programs to load; the others are left out.
+    or sizes differ), and pinned there otherwise. `max_entries` overrides map sizes. `shared` is asked about each map,
+    with the object's BTF: the descriptor of a map to take instead of a new one, or None. `only`: programs to load; the
+    others are left out.
     """
 
     def __init__(
@@ -99,7 +128,7 @@ class LoadedObject:
         *,
         pins: Callable[[str], Path | None],
         max_entries: Mapping[str, int] | None = None,
-        shared: Mapping[str, int] | None = None,
+        shared: Callable[[Definition, bytes], int | None] | None = None,
         only: Collection[str] | None = None,
     ) -> None:
         if not path.exists():
@@ -124,9 +153,13 @@ class LoadedObject:
                 pin = pins(name)
                 if pin is not None:
                     lib.bpf_map__set_pin_path(item, str(pin).encode())
-            for name, fd in (shared or {}).items():
-                if lib.bpf_map__reuse_fd(maps[name], fd) != 0:
-                    raise _failure(f"map {name!r} cannot be shared", ctypes.get_errno())
+            if shared is not None:
+                types = _raw_btf(lib, self._object)
+                for name, item in maps.items():
+                    definition = Definition(name, *(int(getattr(lib, f"bpf_map__{one}")(item)) for one in _DEFINITION))
+                    fd = shared(definition, types)
+                    if fd is not None and lib.bpf_map__reuse_fd(item, fd) != 0:
+                        raise _failure(f"map {name!r} cannot be shared", ctypes.get_errno())
             programs = {
                 lib.bpf_program__name(item).decode(): item for item in _walk(lib.bpf_object__next_program, self._object)
             }

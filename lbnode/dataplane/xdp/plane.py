@@ -2,15 +2,12 @@
 
 Pins lie in `<run_dir>/bpf` (a bpffs). They hold everything: a process that dies leaves a working data plane behind, and
 the next one finds services, servers, connections and counters there, swaps its own programs into the links and goes on.
-A pinned layout of another version cannot be adopted: its maps are replaced, and the connections in them are lost (a
-peer that holds them sends them again).
+Maps of another layout or size are replaced while it runs, and the connections carried over (succession/loading.py).
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import secrets
 import time
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -29,31 +26,21 @@ from lbnode.dataplane.base import (
     SetTimeouts,
     one_by_one,
 )
-from lbnode.dataplane.xdp import counts, layout, links, settings, supported, syscall
+from lbnode.dataplane.xdp import counts, layout, links, settings, supported
 from lbnode.dataplane.xdp.attachments import Attachments
-from lbnode.dataplane.xdp.exchange import Exchange, aged
+from lbnode.dataplane.xdp.exchange import aged
 from lbnode.dataplane.xdp.explain.explainer import Explainer
 from lbnode.dataplane.xdp.interfaces import Attach, Interface, wanted
 from lbnode.dataplane.xdp.libbpf import LoadedObject
-from lbnode.dataplane.xdp.maps import Map, mount_bpffs, unmount_bpffs
+from lbnode.dataplane.xdp.maps import mount_bpffs, unmount_bpffs
 from lbnode.dataplane.xdp.neighbours import Neighbours
 from lbnode.dataplane.xdp.records import RECORD_LAYOUT, RECORD_SIZE, unpack_records
+from lbnode.dataplane.xdp.succession.loading import Loading
 from lbnode.dataplane.xdp.tables import Tables
 from lbnode.dataplane.xdp.vlans import Vlans
 from lbnode.errors import DataPlaneError, Unsupported
 from lbnode.explanation import Explanation, Question
-from lbnode.model import (
-    Address,
-    Connection,
-    DropRules,
-    Programmed,
-    ProgrammedServer,
-    ServiceCounters,
-    ServiceId,
-    Timeouts,
-)
-
-_log = logging.getLogger(__name__)
+from lbnode.model import Address, Connection, Programmed, ProgrammedServer, ServiceCounters, ServiceId
 
 OBJECT = Path(__file__).parent / "bpf" / "lb.bpf.o"
 PROGRAMS = {
@@ -63,8 +50,6 @@ PROGRAMS = {
     "xdp+tcx": "tc_behind_xdp",
     "out": "tc_lease_out",
 }
-_SIZED_BY_CONNECTIONS = ("conns", "replies")
-_SLOTS = 1 << 22  # 16 MB: 1000 services with Maglev tables, or a million servers in lists
 _CHUNK = 2048  # elements read between two turns of the event loop
 _KEEP_UNKNOWN_S = 30.0  # records from a peer wait this long for their service to be programmed here
 
@@ -75,7 +60,7 @@ class XdpPlane:
     run_dir: holds the bpffs; the same directory finds the same data plane again.
     interfaces: names; empty = every Ethernet interface that is up, also those that appear later.
     attach: "auto" decides per interface (interfaces.choose), "xdp" and "tcx" force the hook, "tc" clsact.
-    connections: size of the connection table, rounded up to a power of two; a table that is adopted keeps its size.
+    connections: size of the connection table, rounded up to a power of two.
     """
 
     record_layout = RECORD_LAYOUT
@@ -95,11 +80,10 @@ class XdpPlane:
         self._attach = attach
         self._connections = connections
         self._object_path = object_path or OBJECT
-        self._object: LoadedObject | None = None
+        self._loading: Loading | None = None
         self._neighbours: Neighbours | None = None
         self._attachments: Attachments | None = None
         self._explainer: Explainer | None = None
-        self._adopted = False
         self._cpu_packets = counts.CpuPackets()
         # Records whose service or server was not there: (kept until, as they were when, records)
         self._unknown: list[tuple[float, float, bytes]] = []
@@ -114,74 +98,19 @@ class XdpPlane:
                 "`python lbnode/build_hook.py` (or `make`)"
             )
         mount_bpffs(self._pins)
+        loading = self._loading = Loading(self._pins, self._object_path, self._connections)
         try:
-            await self._load()
-            await self._start()
+            await loading.open()
+            self._maps, self._config, self._exchange = loading.maps, loading.config, loading.exchange
+            await loading.take_over()
+            await self._start(loading.object)
+            await loading.finish()
         except BaseException:
-            await self.close(unload=not self._adopted)
+            await self.close(unload=not loading.adopted)
             raise
 
-    async def _load(self) -> None:
-        """Load the object around the maps that are pinned, or around new ones; make them ready for packets."""
-        version = self._pinned_layout()
-        self._adopted = version == layout.LAYOUT_VERSION
-        if not self._adopted:
-            if version:
-                _log.warning(
-                    "the data plane pinned in %s has layout %d, this version needs %d: it is replaced, tracked "
-                    "connections are lost",
-                    self._pins,
-                    version,
-                    layout.LAYOUT_VERSION,
-                )
-            for pin in self._pins.iterdir():
-                if not pin.name.startswith("link-") and not pin.name.endswith(".debug"):
-                    pin.unlink()
-        # In a thread: the kernel verifies the programs for about a second.
-        self._object = await asyncio.to_thread(
-            LoadedObject,
-            self._object_path,
-            pins=lambda name: self._pins / name if "." not in name else None,
-            max_entries=self._sizes(),
-        )
-        self._maps = {name: Map(fd) for name, fd in self._object.maps.items() if "." not in name}
-        if self._adopted:
-            config = replace(settings.Config.unpack(self._maps["config"].get_index(0)), sync=False, drop=DropRules())
-        else:
-            config = settings.Config(Timeouts(), secrets.randbits(64), cookie_key=secrets.randbits(128))
-        self._write_config(config)
-        if not self._adopted:
-            # Last: from here on the maps count as a data plane that can be adopted.
-            self._maps["meta"].put_index(0, layout.pack_meta())
-        code, _ = syscall.prog_run(self._object.programs["start"], b"")
-        if code != 0:
-            raise DataPlaneError("the data plane's timer did not start", -code)
-
-    def _pinned_layout(self) -> int:
-        """Layout version of the pinned maps; 0 = none, or ones that were never made ready."""
-        if not (self._pins / "meta").exists():
-            return 0
-        pinned = Map.pinned(self._pins / "meta")
-        try:
-            return layout.unpack_meta(pinned.get_index(0))
-        finally:
-            pinned.close()
-
-    def _sizes(self) -> dict[str, int]:
-        """Elements of the maps whose size is chosen here. What is pinned keeps its size."""
-        buckets = 1 << max(0, (self._connections - 1) // layout.BUCKET_WAYS).bit_length()
-        sizes = {**dict.fromkeys(_SIZED_BY_CONNECTIONS, buckets), "slots": _SLOTS}
-        if self._adopted:
-            for name in sizes:
-                pinned = Map.pinned(self._pins / name)
-                sizes[name] = pinned.info.max_entries
-                pinned.close()
-        return sizes
-
-    async def _start(self) -> None:
-        assert self._object is not None
-        programs = {use: self._object.programs[name] for use, name in PROGRAMS.items()}
-        self._exchange = Exchange(self._maps["records"], self._object.programs)
+    async def _start(self, loaded: LoadedObject) -> None:
+        programs = {use: loaded.programs[name] for use, name in PROGRAMS.items()}
         self._neighbours = Neighbours(self._hop_changed, self._links_changed)
         self._tables = Tables(self._maps, time.monotonic, self._neighbours)
         self._attachments = Attachments(self._pins, self._names, self._attach, programs)
@@ -201,11 +130,9 @@ class XdpPlane:
         if self._attachments is not None:
             self._attachments.close()
             self._attachments = None
-        if self._object is not None:
-            for one in self._maps.values():
-                one.close()
-            self._object.close()
-            self._object = None
+        if self._loading is not None:
+            self._loading.close()
+            self._loading = None
         if unload and self._pins.exists():
             for link in links.adopt(self._pins).values():
                 link.detach()
@@ -293,9 +220,10 @@ class XdpPlane:
             drops={event.label: count for event, count in counted.items() if event >= layout.FIRST_DROP},
             events={event.label: count for event, count in counted.items() if event < layout.FIRST_DROP},
             cpu_packets=self._cpu_packets.total,
-            adopted=self._adopted,
+            adopted=self._loading.adopted if self._loading else False,
             leases=self._tables.leases.status(),
             syn_proxies=self._tables.syn_proxies(),
+            problem=self._loading.problem if self._loading else "",
         )
 
     async def set_leases(self, groups: Mapping[str, Collection[Address]]) -> Mapping[str, int]:
@@ -397,11 +325,11 @@ class XdpPlane:
 
     async def import_records(self, records: bytes) -> int:
         self._opened()
-        taken, unknown = await self._exchange.merge(records)
-        if unknown and sum(len(one) for *_, one in self._unknown) < self._connections * RECORD_SIZE:
+        merged = await self._exchange.merge(records)
+        if merged.unknown and sum(len(one) for *_, one in self._unknown) < self._connections * RECORD_SIZE:
             now = time.monotonic()
-            self._unknown.append((now + _KEEP_UNKNOWN_S, now, unknown))
-        return taken
+            self._unknown.append((now + _KEEP_UNKNOWN_S, now, merged.unknown))
+        return merged.taken
 
     async def _retry_unknown(self) -> None:
         """Records that came before their service was programmed (a node that joins): try them again."""
@@ -412,6 +340,6 @@ class XdpPlane:
         for until, since, records in waiting:
             now = time.monotonic()
             if now < until:
-                _, unknown = await self._exchange.merge(aged(records, now - since))
-                if unknown:
-                    self._unknown.append((until, now, unknown))
+                merged = await self._exchange.merge(aged(records, now - since))
+                if merged.unknown:
+                    self._unknown.append((until, now, merged.unknown))

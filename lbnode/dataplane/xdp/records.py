@@ -160,13 +160,16 @@ class RecordsArgs:
     bucket: int = 0
     done: bool = False
     sync_only: bool = False
+    steps: int = 0
+    carried: bool = False
 
     _FORMAT = struct.Struct("=IIIIII")
 
     def pack(self) -> bytes:
-        return self._FORMAT.pack(self.limit, self.count, self.bucket, self.done, int(self.sync_only), 0)
+        flags = self.sync_only | self.carried << 1
+        return self._FORMAT.pack(self.limit, self.count, self.bucket, self.done, flags, self.steps)
 
     @classmethod
     def unpack(cls, data: bytes) -> Self:
-        limit, count, bucket, done, flags, _ = cls._FORMAT.unpack(data)
-        return cls(limit, count, bucket, bool(done), bool(flags & 1))
+        limit, count, bucket, done, flags, steps = cls._FORMAT.unpack(data)
+        return cls(limit, count, bucket, bool(done), bool(flags & 1), steps, bool(flags & 2))

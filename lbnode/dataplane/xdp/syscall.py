@@ -38,6 +38,7 @@ class Cmd(IntEnum):
     OBJ_GET = 7
     PROG_TEST_RUN = 10
     OBJ_GET_INFO_BY_FD = 15
+    BTF_GET_FD_BY_ID = 19
     MAP_LOOKUP_BATCH = 24
     MAP_UPDATE_BATCH = 26
     LINK_CREATE = 28
@@ -65,6 +66,9 @@ class MapInfo:
     max_entries: int
     flags: int
     name: str
+    btf_id: int = 0  # 0: the kernel has no types of it
+    key_type: int = 0  # in that BTF
+    value_type: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +138,22 @@ def possible_cpus() -> int:
 
 
 def map_info(fd: int) -> MapInfo:
-    kind, ident, key, value, entries, flags, name = struct.unpack_from("=6I16s", _info(fd, 40))
-    return MapInfo(kind, ident, key, value, entries, flags, name.split(b"\0")[0].decode())
+    # struct bpf_map_info; what is left out tells of devices
+    kind, ident, key, value, entries, flags, name, *types = struct.unpack_from("=6I16s24x3I", _info(fd, 80))
+    return MapInfo(kind, ident, key, value, entries, flags, name.split(b"\0")[0].decode(), *types)
+
+
+def btf(ident: int) -> bytes:
+    """The type information with this id."""
+    fd = bpf(Cmd.BTF_GET_FD_BY_ID, struct.pack("=I", ident))[0]
+    try:
+        size = struct.unpack_from("=QI", _info(fd, 16))[1]  # struct bpf_btf_info: btf, btf_size
+        data, info = _buffer(size), _buffer(16)
+        struct.pack_into("=QI", info, 0, ctypes.addressof(data), size)
+        bpf(Cmd.OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", fd, len(info), ctypes.addressof(info)))
+    finally:
+        os.close(fd)
+    return bytes(data.raw)
 
 
 def map_lookup(fd: int, key: bytes, value_size: int) -> bytes | None:

@@ -219,7 +219,7 @@ class Tables:
             raise DataPlaneError(f"no room: the data plane holds at most {len(self._server_indexes)} real servers")
         # Kept in the maps: a generation that an index had before must never come again, connections may still name it.
         self._generation = self._generation % 0xFFFFFFFF + 1
-        self._maps["meta"].put_index(0, struct.pack("=II", layout.LAYOUT_VERSION, self._generation))
+        self._maps["meta"].put_index(0, layout.pack_meta(self._generation))
         if known is None:
             self._zero("server_stats", index)
             self._maps["gauges"].put_index(index, bytes(layout.GAUGE_SIZE))

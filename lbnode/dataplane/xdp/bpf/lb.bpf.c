@@ -5,6 +5,7 @@
 #include "inspect.h"
 #include "lease_out.h"
 #include "packet6.h"
+#include "successor.h"
 #include "sweep.h"
 #include "sync.h"
 #include "syn_proxy.h"
@@ -58,12 +59,6 @@ INLINE int balance(void *ctx, const int hook, struct scratch *memory)
 		memory->action = decide(p, &memory->decision, CONFIG_INSPECT);
 		if (unlikely(memory->action == ACTION_INSPECT))
 			memory->action = call_inspect(ctx, hook, memory);
-		if (unlikely(memory->action == ACTION_ADMIT))
-			memory->action = admit(memory);
-		if (unlikely(memory->action >= ACTION_ANSWER_SYN))
-			memory->action = syn_proxy(ctx, hook, memory);
-		if (unlikely(p->kind == KIND_FIRST_FRAGMENT))
-			remember_fragment(memory);
 		break;
 	case KIND_FRAGMENT:
 		memory->action = recall_fragment(memory);
@@ -78,6 +73,16 @@ INLINE int balance(void *ctx, const int hook, struct scratch *memory)
 	default:
 		return pass(hook);
 	}
+	if (unlikely(memory->action == ACTION_ADMIT || memory->action == ACTION_PASS)) {
+		if (unlikely(has_successor()))
+			return succeed(ctx, hook, memory);
+		if (memory->action == ACTION_ADMIT)
+			memory->action = admit(memory);
+	}
+	if (unlikely(memory->action >= ACTION_ANSWER_SYN))
+		memory->action = syn_proxy(ctx, hook, memory);
+	if (unlikely(p->kind == KIND_FIRST_FRAGMENT))
+		remember_fragment(memory);
 
 	int verdict;
 	memory->answer.reason = REASON_NONE;

@@ -21,15 +21,19 @@
  * A syscall program's argument is ctx_in of BPF_PROG_TEST_RUN; the kernel writes the result back to the same memory
  * (data_in, data_out, ctx_out, repeat and flags must be 0). Return value 0, or a negative errno as u32.
  *
- * Maps are pinned and outlive programs and daemon. Their content is only understood with the same LAYOUT_VERSION:
- * user space writes it to `meta` when the maps are new, and unloads (losing connections) or refuses if it differs.
+ * Maps are pinned and outlive programs and daemon. User space writes LAYOUT_VERSION to `meta` when they are ready; maps of
+ * another version are carried over to new ones, field by field (succession.py). For that a later version relies on this:
+ * - A field keeps its size and its meaning, or gets another name; an array may grow at its end. 0 in a new field means what
+ *   was so before. Numbers of enumerations stay.
+ * - struct records_args and struct meta grow at the end only; take_all, the maps `records`, `config` (flags) and `successor_*`
+ *   keep their names.
  */
 #ifndef LBNODE_LB_H
 #define LBNODE_LB_H
 
 #include <linux/types.h>
 
-#define LAYOUT_VERSION 8
+#define LAYOUT_VERSION 9
 
 /* An address of either family: 16 bytes in network order, IPv4 in its mapped form ::ffff:a.b.c.d (RFC 4291 2.5.5.2). */
 struct addr {

@@ -32,6 +32,7 @@ enum conn_state {
 #define CONFIG_DROP_IP_OPTIONS 2    /* IPv4 options; IPv6 hop-by-hop, routing and destination options headers */
 #define CONFIG_DROP_BAD_CHECKSUMS 4 /* TCP's and UDP's */
 #define CONFIG_INSPECT (CONFIG_DROP_IP_OPTIONS | CONFIG_DROP_BAD_CHECKSUMS)
+#define CONFIG_SUCCESSOR 8 /* packets without an entry go to the programs in `successor_*` */
 
 /* map `config` ARRAY[1]. Write it before the first packet: time-outs of 0 expire at once. */
 struct config {

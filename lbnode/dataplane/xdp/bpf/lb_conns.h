@@ -118,6 +118,9 @@ enum merge_result {
 
 #define RECORDS_SYNC 1 /* take_all: only connections worth synchronising (no half-open ones); else all, for listing */
 
+/* merge: out of an older set of this node: what packets changed here since stands, also in doubt */
+#define RECORDS_CARRIED 2
+
 #define RECORDS_MAX 4096
 /* map `records` ARRAY[RECORDS_MAX], BPF_F_MMAPABLE, struct record: arguments and results of the three programs. One
  * caller at a time. */
@@ -127,7 +130,7 @@ struct records_args {
 	__u32 bucket; /* in, out: take_all: bucket to start from; next one to ask for */
 	__u32 done;   /* out: take_all: 1 = the table's end was reached; take_changed: 1 = the queue is empty */
 	__u32 flags;  /* in: RECORDS_* */
-	__u32 reserved;
+	__u32 steps;  /* in: take_all: buckets to look at, at most; 0 = any number */
 };
 
 struct sweep_args {

@@ -104,8 +104,10 @@ int start(void *ctx)
 {
 	__u32 zero = 0;
 	struct sweeper *s = bpf_map_lookup_elem(&sweeper, &zero);
-	if (!s)
+	struct clock *clock = get_clock();
+	if (!s || !clock)
 		return -ENOENT;
+	clock->now_ms = bpf_ktime_get_ns() / 1000000; /* whoever enters connections next needs it */
 	long error = bpf_timer_init(&s->timer, &sweeper, CLOCK_MONOTONIC);
 	if (error && error != -EBUSY) /* busy: it is there already, and gets this program's code */
 		return error;

@@ -5,7 +5,7 @@
 
 #include "persist.h"
 #include "sched.h"
-#include "track.h"
+#include "sweep.h"
 
 /* Copy one connection; false if it changed hands meanwhile. */
 INLINE bool write_record(struct place *p, struct record *r, __u32 now)
@@ -111,7 +111,7 @@ int take_all(struct records_args *args)
 	struct export e = {.limit = args->limit, .bucket = args->bucket, .now = clock->now_ms, .flags = args->flags};
 	if (e.limit > RECORDS_MAX)
 		e.limit = RECORDS_MAX;
-	bpf_loop(bucket_count() + 1, take_all_step, &e, 0);
+	bpf_loop(args->steps ? args->steps : bucket_count() + 1, take_all_step, &e, 0);
 	args->count = e.count;
 	args->bucket = e.bucket;
 	args->done = e.done;
@@ -165,8 +165,34 @@ INLINE bool record_valid(const struct record *r)
 	return udp ? r->state == STATE_UDP : r->state > STATE_NONE && r->state < STATE_UDP;
 }
 
+/* A record of an entry's own connection: what it says becomes the entry's, without a moment in which there is none. */
+INLINE int renew(struct place *p, const struct new_conn *new)
+{
+	struct conn *c = place_conn(p);
+	if (new->state != STATE_TEMPLATE) {
+		__u32 kept = word_flags(p->word) & CONN_CHANGED;
+		__u64 word = WORD(word_generation(p->word), new->flags | kept, new->state);
+		if (new->flags & CONN_PROXIED) {
+			*place_delta(p) = new->delta;
+			c->scale_in = new->conn.scale_in;
+			c->scale_out = new->conn.scale_out;
+		}
+		if (!swap_word(place_word(p), p->word, word))
+			return MERGE_OLDER; /* a packet uses it right now */
+		if ((p->word ^ word) & ((CONN_INACTIVE | CONN_HALF_OPEN) << 8)) {
+			gauge_word(c, p->word, -1);
+			gauge_word(c, word, 1);
+		}
+		if (!c->control)
+			c->control = new->conn.control;
+	}
+	c->last_ms = new->conn.last_ms;
+	c->synced_ms = new->conn.synced_ms;
+	return MERGE_TAKEN;
+}
+
 /* This node's entry of the same connection gives way to a record that saw a packet more recently, or as recently. */
-GLOBAL int merge_one(struct record *r)
+GLOBAL int merge_one(struct record *r, __u32 late)
 {
 	struct config *config = get_config();
 	struct clock *clock = get_clock();
@@ -209,13 +235,13 @@ GLOBAL int merge_one(struct record *r)
 
 	struct place place = {};
 	if (conn_find(&r->in, new.hash, &place)) {
-		if (now - place_conn(&place)->last_ms < r->idle_ms)
+		struct conn *c = place_conn(&place);
+		bool used = !(word_flags(place.word) & CONN_IMPORTED) && !template;
+		if (now - c->last_ms < r->idle_ms + (used ? late : 0))
 			return MERGE_OLDER;
-		if (template && place.server == search.found && place.generation == server->generation) {
-			place_conn(&place)->last_ms = new.conn.last_ms; /* its connections refer to it */
-			place_conn(&place)->synced_ms = new.conn.synced_ms;
-			return MERGE_TAKEN;
-		}
+		if (place.server == search.found && place.generation == server->generation &&
+		    tuple_equal(&c->out, &r->out) && !((word_flags(place.word) ^ new.flags) & CONN_PROXIED))
+			return renew(&place, &new);
 		if (!conn_remove(&place))
 			return MERGE_OLDER; /* a packet uses it right now */
 	}
@@ -224,6 +250,7 @@ GLOBAL int merge_one(struct record *r)
 
 struct import {
 	__u32 taken;
+	__u32 late;
 };
 
 static long merge_step(__u32 i, struct import *state)
@@ -231,7 +258,7 @@ static long merge_step(__u32 i, struct import *state)
 	struct record *r = bpf_map_lookup_elem(&records, &i);
 	if (!r)
 		return 1;
-	r->result = merge_one(r);
+	r->result = merge_one(r, state->late);
 	if (r->result == MERGE_TAKEN) {
 		state->taken++;
 		count(EVENT_IMPORTED);
@@ -242,7 +269,8 @@ static long merge_step(__u32 i, struct import *state)
 SEC("syscall")
 int merge(struct records_args *args)
 {
-	struct import state = {};
+	/* Clocks of two sets of maps do not tick at once. */
+	struct import state = {.late = args->flags & RECORDS_CARRIED ? TICK_MS : 0};
 	__u32 limit = args->limit > RECORDS_MAX ? RECORDS_MAX : args->limit;
 	bpf_loop(limit, merge_step, &state, 0);
 	args->count = state.taken;

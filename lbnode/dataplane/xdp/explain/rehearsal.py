@@ -49,7 +49,7 @@ class Rehearsal:
                 path,
                 pins=lambda _: None,
                 max_entries={name: live[name].info.max_entries for name in _SIZED},
-                shared={name: live[name].fd for name in SHARED},
+                shared=lambda one, _: live[one.name].fd if one.name in SHARED else None,
                 only=(program,),
             )
         except DataPlaneError as error:

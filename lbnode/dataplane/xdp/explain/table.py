@@ -6,9 +6,8 @@ import struct
 from dataclasses import dataclass
 from typing import Protocol
 
-from lbnode.dataplane.xdp.layout import BUCKET_WAYS, State
+from lbnode.dataplane.xdp.layout import BUCKET_SIZE, BUCKET_WAYS, State
 
-BUCKET_SIZE = 512
 CONN_SIZE = 112
 _WAYS_AT = 64  # behind words, tags and what is reserved
 _WORD = struct.Struct("=Q")
