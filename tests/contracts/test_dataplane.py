@@ -24,7 +24,7 @@ from lbnode.dataplane.base import (
 from lbnode.dataplane.fake import FakeKernel, FakePlane
 from lbnode.dataplane.ipvs.plane import IpvsPlane
 from lbnode.dataplane.xdp.plane import XdpPlane
-from lbnode.errors import DataPlaneError
+from lbnode.errors import DataPlaneError, Unsupported
 from lbnode.explanation import Question
 from lbnode.lab.netns import Net
 from lbnode.model import (
@@ -181,8 +181,19 @@ async def test_dump_tells_what_was_applied(plane: DataPlane) -> None:
 async def test_each_forwarding_method(plane: DataPlane, forward: ForwardingMethod) -> None:
     if forward not in plane.capabilities().forwarding:
         pytest.skip(f"{plane.capabilities().kind} has no {forward}")
-    await apply(plane, PutService(WEB_SERVICE), PutServer(WEB, server(0, 1, forward)))
-    assert (await services(plane))[WEB] == web(server(0, 1, forward))
+    wanted = server(0, 1, forward)
+    if forward is ForwardingMethod.FULLNAT:
+        wanted = replace(wanted, local_addresses=(ip_address("198.51.100.4"), ip_address("198.51.100.5")), toa=True)
+    await apply(plane, PutService(WEB_SERVICE), PutServer(WEB, wanted))
+    assert (await services(plane))[WEB] == web(wanted)
+
+
+async def test_full_nat_where_there_is_none(plane: DataPlane) -> None:
+    if ForwardingMethod.FULLNAT in plane.capabilities().forwarding:
+        pytest.skip(f"{plane.capabilities().kind} has full NAT")
+    await apply(plane, PutService(WEB_SERVICE))
+    with pytest.raises(Unsupported, match="only the XDP/tcx data plane has"):
+        await plane.apply(PutServer(WEB, server(0, 1, ForwardingMethod.FULLNAT)))
 
 
 async def test_an_ipv6_service_beside_one_of_the_same_port(plane: DataPlane) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, ip_address
@@ -66,6 +66,8 @@ COOKIE_KEY = 0x0F0E0D0C0B0A09080706050403020100
 MTU = 1500
 
 MASQUERADE, DIRECT, TUNNEL = ForwardingMethod.MASQUERADE, ForwardingMethod.DIRECT, ForwardingMethod.TUNNEL
+FULLNAT = ForwardingMethod.FULLNAT
+LOCAL, LOCAL6 = "198.51.100.4", "2001:db8:b::4"  # what full NAT uses, unless a test names others
 
 _libc = ctypes.CDLL(None, use_errno=True)
 VERDICTS = {
@@ -326,12 +328,19 @@ class Bench:
         *,
         hop: bool = True,
         tunnel: Tunnel = IPIP,
+        local: Sequence[str] = (),
+        toa: bool = False,
     ) -> ServerId:
-        """Add a server, or change it. Without `hop` the kernel's routes are asked per packet."""
+        """Add a server, or change it. Without `hop` the kernel's routes are asked per packet. `local`: addresses for
+        full NAT."""
         server_id = ServerId.parse(address)
         if not hop:
             self.hops.unresolved.add(server_id.address)
-        self.tables.put_server(service_id, ProgrammedServer(server_id, weight, forward, upper, lower, tunnel))
+        if forward is FULLNAT and not local:
+            local = (LOCAL6,) if server_id.address.version == 6 else (LOCAL,)
+        addresses = tuple(map(ip_address, local))
+        wanted = ProgrammedServer(server_id, weight, forward, upper, lower, tunnel, addresses, toa)
+        self.tables.put_server(service_id, wanted)
         return server_id
 
     def remove(self, service_id: ServiceId, server_id: ServerId | None = None) -> None:

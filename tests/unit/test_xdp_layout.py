@@ -62,6 +62,7 @@ SIZES = {
     "service_key": layout.SERVICE_KEY_SIZE,
     "service": layout.SERVICE_SIZE,
     "server": layout.SERVER_SIZE,
+    "pool": layout.POOL_SIZE,
     "vip": layout.VIP_SIZE,
     "config": layout.CONFIG_SIZE,
     "stats": layout.STATS_SIZE,
@@ -94,7 +95,7 @@ def test_every_field_lies_where_the_structure_has_it(structs: Mapping[str, tuple
                               "group": "group", "syn_proxy": "syn_proxy"}),
         (server, "server", {"generation": "generation", "service": "service", "weight": "weight",
                             "upper_threshold": "upper_threshold", "lower_threshold": "lower_threshold", "rank": "rank",
-                            "last_weight": "last_weight", "group": "group", "mark": "mark"}),
+                            "last_weight": "last_weight", "group": "group", "mark": "mark", "pool": "pool"}),
     ):  # fmt: skip
         offsets = structs[name][1]
         for field, member in fields.items():
@@ -145,6 +146,7 @@ def test_numbers_are_those_of_the_header() -> None:
         ("BUCKET_WAYS", layout.BUCKET_WAYS),
         ("RECORDS_MAX", records.RECORDS_MAX),
         ("GROUP_MEMBERS", layout.GROUP_MEMBERS),
+        ("POOL_ADDRESSES", layout.POOL_ADDRESSES),
         *((f"SERVICE_{flag.name}", flag) for flag in layout.ServiceFlag),
         *((f"SERVER_{flag.name}", flag) for flag in layout.ServerFlag),
         *((f"CONFIG_{flag.name}", flag) for flag in layout.ConfigFlag),
@@ -163,6 +165,12 @@ services = st.builds(
     addresses,
     ports,
 ) | st.builds(lambda mark, inet6: ServiceId(None, None, 0, mark, inet6), st.integers(1, 2**32 - 1), st.booleans())
+
+
+@given(st.lists(v4, max_size=16) | st.lists(v6, max_size=16))
+def test_pools_survive(local: list[Address]) -> None:
+    packed = layout.pack_pool(local)
+    assert len(packed) == layout.POOL_SIZE and layout.unpack_pool(packed) == tuple(local)
 
 
 @given(services)

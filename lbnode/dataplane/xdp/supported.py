@@ -20,7 +20,7 @@ from lbnode.model import (
 CAPABILITIES = Capabilities(
     kind="xdp",
     schedulers=frozenset(SCHEDULERS),
-    forwarding=frozenset(FORWARDING) - {ForwardingMethod.FULLNAT},  # its programs are not there yet
+    forwarding=frozenset(FORWARDING),
     protocols=frozenset(L4Protocol),
     families=frozenset({4, 6}),
     persistence=True,

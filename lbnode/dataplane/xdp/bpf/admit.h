@@ -5,6 +5,7 @@
 
 #include "cookie.h"
 #include "hook.h"
+#include "local_port.h"
 #include "persist.h"
 #include "sched.h"
 #include "track.h"
@@ -31,11 +32,18 @@ struct decision {
 	__u32 generation;
 	struct addr vip;
 	__be16 vip_port;
-	__u16 reserved;
+	__be16 other_port;
 	__u32 delta; /* of an ICMP error: how far the sequence number that it quotes is from its target's own */
-	__u64 hash;  /* of the packet's tuple */
-	__u64 ref;   /* of the entry, as in conn.control */
+	__u32 full;  /* FULL_* */
+	__u32 reserved;
+	__u64 hash; /* of the packet's tuple */
+	__u64 ref;  /* of the entry, as in conn.control */
+	/* full NAT: to the server, what the source becomes (local); to the client, the target (client) */
+	struct addr other;
 };
+
+#define FULL_NAT 1 /* `other`, `other_port` */
+#define FULL_TOA 2 /* and the server is to be told who the client is */
 
 /* To the sender of a packet that cannot go on: an ICMP error. */
 struct answer {
@@ -81,6 +89,7 @@ struct scratch {
 	struct walk walk;
 	struct new_conn new;
 	struct syn_proxy proxy;
+	struct port_search ports;
 };
 
 struct {
@@ -128,13 +137,13 @@ INLINE int drop_counted(__u32 event)
 }
 
 /*
- * Enter a new connection into the table; one that began with a cookie waits for its server (IPVS's word: SYNACK). 0, or
- * -1: no room.
+ * Enter a new connection into the table; one that began with a cookie waits for its server (IPVS's word: SYNACK). Returns
+ * enum added.
  */
 INLINE int enter(struct scratch *memory, const struct service *service, const struct server *server, __u32 index,
 		 __u32 now, __u64 control, const bool proxied)
 {
-	bool masquerade = server->forward == FORWARD_MASQUERADE;
+	bool translated = is_translated(server->forward);
 	const struct packet *p = &memory->packet;
 	struct new_conn *new = &memory->new;
 	struct conn *c = &new->conn;
@@ -143,7 +152,7 @@ INLINE int enter(struct scratch *memory, const struct service *service, const st
 	c->in = p->tuple;
 	tuple_reverse(&c->out, &p->tuple);
 	c->out.source = server->address;
-	if (masquerade)
+	if (translated)
 		c->out.source_port = server_port(server, p->tuple.target_port);
 	c->server = index;
 	c->generation = server->generation;
@@ -152,10 +161,10 @@ INLINE int enter(struct scratch *memory, const struct service *service, const st
 	c->control = control;
 	new->state = STATE_UDP;
 	if (is_stateful(p))
-		new->state = tcp_next(masquerade ? DIRECTION_IN : DIRECTION_IN_ONLY, event_of(p), STATE_NONE);
+		new->state = tcp_next(translated ? DIRECTION_IN : DIRECTION_IN_ONLY, event_of(p), STATE_NONE);
 	if (new->state == STATE_NONE)
 		new->state = STATE_CLOSE;
-	new->flags = (masquerade ? 0 : CONN_NO_OUTPUT) | (state_active(new->state) ? 0 : CONN_INACTIVE);
+	new->flags = (translated ? 0 : CONN_NO_OUTPUT) | (state_active(new->state) ? 0 : CONN_INACTIVE);
 	if (proxied) {
 		new->state = STATE_SYNACK;
 		new->flags = CONN_PROXIED | CONN_ASSURED;
@@ -164,7 +173,11 @@ INLINE int enter(struct scratch *memory, const struct service *service, const st
 	} else if (unlikely(service->flags & SERVICE_SYN_PROXY) && new->state == STATE_SYN_RECV) {
 		new->flags |= CONN_HALF_OPEN;
 	}
-	return conn_add(new);
+	if (unlikely(server->forward == FORWARD_FULLNAT && !(server->flags & SERVER_LOCAL))) {
+		c->toa = server->flags & SERVER_TOA && p->tuple.protocol == IPPROTO_TCP;
+		return conn_add_local(new, &memory->ports, server->pool);
+	}
+	return conn_add(new) ? ADDED_NOT : ADDED;
 }
 
 /* The entry was lost, or there never was one: its hash leads the packet to the same server again. */
@@ -229,11 +242,25 @@ INLINE int assign(struct scratch *memory, struct service *service, __u32 now, co
 		return drop_counted(EVENT_DROP_TABLE_FULL);
 	if (proxied && (server->forward != FORWARD_MASQUERADE || server->flags & SERVER_LOCAL))
 		return drop_counted(EVENT_DROP_ERROR); /* its answer would not pass here */
-	bool one_packet = service->flags & SERVICE_ONE_PACKET && !is_stateful(p);
-	if (!one_packet && enter(memory, service, server, index, now, control, proxied)) {
-		if (!found_again(service) || server->forward == FORWARD_MASQUERADE)
+	bool full = server->forward == FORWARD_FULLNAT && !(server->flags & SERVER_LOCAL);
+	if (unlikely(full && is_stateful(p) && !(p->tcp_flags & TCP_FLAG_SYN)))
+		return no_connection(); /* the server would not know it by another local port */
+	bool one_packet = service->flags & SERVICE_ONE_PACKET && !is_stateful(p) && !full;
+	int added = one_packet ? ADDED : enter(memory, service, server, index, now, control, proxied);
+	if (unlikely(added != ADDED)) {
+		if (added == ADDED_NO_PORT) {
+			count(EVENT_DROP_NO_LOCAL_PORT);
+			return ACTION_REFUSE;
+		}
+		if (!found_again(service) || is_translated(server->forward))
 			return drop_counted(EVENT_DROP_TABLE_FULL);
 		count(EVENT_UNTRACKED);
+	}
+	d->full = 0;
+	if (unlikely(full)) {
+		d->full = FULL_NAT | (memory->new.conn.toa ? FULL_TOA : 0);
+		d->other = memory->new.conn.out.target;
+		d->other_port = memory->new.conn.out.target_port;
 	}
 	account(index, server, true, p->length, 1);
 	d->server = index;

@@ -72,7 +72,13 @@ INLINE struct server *get_live_server(__u32 index, __u32 generation)
 	return server && !(server->flags & SERVER_GONE) ? server : NULL;
 }
 
-/* Where a masqueraded connection goes. */
+/* Replies pass here and are translated back. */
+INLINE bool is_translated(__u8 forward)
+{
+	return forward == FORWARD_MASQUERADE || forward == FORWARD_FULLNAT;
+}
+
+/* Where a translated connection goes. */
 INLINE __be16 server_port(const struct server *server, __be16 target_port)
 {
 	return server->flags & SERVER_KEEP_PORT ? target_port : server->port;
@@ -262,7 +268,7 @@ GLOBAL int conn_seize(__u32 number, __u32 way, __u64 word)
 	struct conn *c = &bucket->way[way];
 	gauge_word(c, word, -1);
 	count_entries(-1);
-	if (c->forward == FORWARD_MASQUERADE && word_state(word) != STATE_TEMPLATE) {
+	if (is_translated(c->forward) && word_state(word) != STATE_TEMPLATE) {
 		__u64 hash = tuple_hash(&c->out, config->seed);
 		reply_swap(hash, reply_ref(hash, number, way), 0);
 	}
@@ -385,7 +391,7 @@ GLOBAL int conn_add(struct new_conn *new)
 	if (best_price < 3ULL << 32)
 		count(EVENT_EVICTED);
 	__u32 generation = word_generation(best.word) + 1;
-	if (new->conn.forward == FORWARD_MASQUERADE && new->state != STATE_TEMPLATE) {
+	if (is_translated(new->conn.forward) && new->state != STATE_TEMPLATE) {
 		__u64 hash = tuple_hash(&new->conn.out, config->seed);
 		if (reply_swap(hash, 0, reply_ref(hash, best.number, best.way)) != 0) {
 			conn_publish(&best, WORD(generation, 0, STATE_NONE));

@@ -5,6 +5,14 @@
 
 #include "admit.h"
 
+/* What else full NAT translates: to the server the source, to the client the target. */
+INLINE void other_end(struct decision *d, const struct conn *c, bool in)
+{
+	d->full = FULL_NAT;
+	d->other = in ? c->out.target : c->in.source;
+	d->other_port = in ? c->out.target_port : c->in.source_port;
+}
+
 /*
  * A SYN from the ports of a connection that is over (IPVS: conn_reuse_mode 1). What began with a cookie has deltas that no
  * later connection can use.
@@ -37,6 +45,7 @@ GLOBAL int decide(const struct packet *p, struct decision *d, __u32 inspect)
 				return drop_counted(EVENT_DROP_NO_LEASE);
 			d->server = place.server;
 			d->generation = place.generation;
+			d->full = 0;
 			if (unlikely(word_flags(place.word) & CONN_PROXIED)) {
 				d->ref = conn_ref(&place, word_generation(place.word));
 				return ACTION_FROM_CLIENT;
@@ -44,6 +53,14 @@ GLOBAL int decide(const struct packet *p, struct decision *d, __u32 inspect)
 			__u32 direction = word_flags(place.word) & CONN_NO_OUTPUT ? DIRECTION_IN_ONLY : DIRECTION_IN;
 			track(&place, config, server, direction, event_of(p), now);
 			account(place.server, server, true, p->length, 0);
+			struct conn *c = place_conn(&place);
+			if (unlikely(c->forward == FORWARD_FULLNAT)) {
+				other_end(d, c, true);
+				if (c->toa && !(p->tcp_flags & TCP_FLAG_RST))
+					d->full |= FULL_TOA;
+				if (!place_unchanged(&place))
+					return drop_counted(EVENT_DROP_SERVER_GONE);
+			}
 			return ACTION_TO_SERVER;
 		}
 		conn_remove(&place);
@@ -57,6 +74,12 @@ GLOBAL int decide(const struct packet *p, struct decision *d, __u32 inspect)
 			d->vip_port = c->in.target_port;
 			d->server = place.server;
 			d->generation = place.generation;
+			d->full = 0;
+			if (unlikely(c->forward == FORWARD_FULLNAT)) {
+				other_end(d, c, false);
+				if (c->toa && !syn)
+					c->toa = 0;
+			}
 			if (!place_unchanged(&place))
 				return drop_counted(EVENT_DROP_SERVER_GONE);
 			if (unlikely(word_flags(place.word) & CONN_PROXIED)) {
@@ -98,12 +121,18 @@ GLOBAL int decide_error(const struct packet *p, struct decision *d)
 			d->delta = *place_delta(&place);
 		d->server = place.server;
 		d->generation = place.generation;
-		return ACTION_TO_SERVER;
+		d->full = 0;
+		if (place_conn(&place)->forward == FORWARD_FULLNAT)
+			other_end(d, place_conn(&place), true);
+		return place_unchanged(&place) ? ACTION_TO_SERVER : ACTION_PASS;
 	}
 	if (!conn_find_reply(&turned, hash, &place))
 		return ACTION_PASS;
 	d->vip = place_conn(&place)->in.target;
 	d->vip_port = place_conn(&place)->in.target_port;
+	d->full = 0;
+	if (place_conn(&place)->forward == FORWARD_FULLNAT)
+		other_end(d, place_conn(&place), false);
 	return place_unchanged(&place) ? ACTION_TO_CLIENT : ACTION_PASS;
 }
 

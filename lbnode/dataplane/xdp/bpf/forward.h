@@ -1,66 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* The forwarding methods: masquerade in both directions, direct routing, tunnels. Every one decrements the TTL, as IPVS. */
+/* Forwarding: the next hop, what the method makes of the packet, and off it goes. */
 #ifndef LBNODE_FORWARD_H
 #define LBNODE_FORWARD_H
 
-#include "decide.h"
-#include "icmp.h"
-#include "sctp.h"
+#include "fullnat.h"
 #include "tunnel.h"
 #include "vlan.h"
-
-/*
- * Network address translation of the source or the target, with TTL. 0, or -1: the packet cannot be written. UDP's
- * checksum 0 means that there is none (RFC 768): it stays, and none becomes it.
- */
-INLINE int translate(void *ctx, const int hook, const struct packet *p, bool source, const struct addr *new,
-		     __be16 new_port, const int family)
-{
-	__be16 old_port = source ? p->tuple.source_port : p->tuple.target_port;
-	bool tcp = p->tuple.protocol == IPPROTO_TCP;
-	__u32 header = header_length(p, family);
-	__u64 delta = addr_delta(source ? &p->tuple.source : &p->tuple.target, new, family);
-	if (hook == HOOK_TC) {
-		__u32 at = ETH_HLEN + header + (tcp ? TCP_CHECK_AT : UDP_CHECK_AT);
-		__u64 flags = tcp ? 0 : BPF_F_MARK_MANGLED_0, folded = (delta & 0xffffffff) + (delta >> 32);
-		folded = (folded & 0xffffffff) + (folded >> 32);
-		if (bpf_l4_csum_replace(ctx, at, 0, folded, flags | BPF_F_PSEUDO_HDR))
-			return -1;
-		if (old_port != new_port && bpf_l4_csum_replace(ctx, at, old_port, new_port, flags | 2))
-			return -1;
-	}
-	void *end = frame_end(ctx, hook);
-	void *ip = frame(ctx, hook) + ETH_HLEN;
-	if (ip + (family == 6 ? IP6_HEADER : IP_HEADER) > end)
-		return -1;
-	__be16 *l4 = ip + header;
-	if ((void *)(l4 + 4) > end)
-		return -1;
-	if (is_xdp(hook)) {
-		__u64 change = delta + (__u16)~old_port + new_port;
-		if (tcp) {
-			if ((void *)(l4 + 9) > end)
-				return -1;
-			csum_add(&l4[TCP_CHECK_AT / 2], change);
-		} else if (l4[UDP_CHECK_AT / 2]) {
-			csum_add(&l4[UDP_CHECK_AT / 2], change);
-			if (!l4[UDP_CHECK_AT / 2])
-				l4[UDP_CHECK_AT / 2] = 0xffff;
-		}
-	}
-	l4[source ? 0 : 1] = new_port;
-	if (family == 6) {
-		struct ipv6hdr *ip6 = ip;
-		__builtin_memcpy(source ? &ip6->saddr : &ip6->daddr, new, sizeof(ip6->saddr));
-		ip6->hop_limit--;
-	} else {
-		struct iphdr *ip4 = ip;
-		*(source ? &ip4->saddr : &ip4->daddr) = new->word[3];
-		ip4->ttl--;
-		csum_add(&ip4->check, delta + (__u16)~bpf_htons(0x100)); /* one less in the upper byte */
-	}
-	return 0;
-}
 
 /* The next hop of a server: what the control plane found, or what the kernel says now. */
 INLINE void server_hop(void *ctx, const int hook, struct scratch *memory, const struct server *server, __u32 length,
@@ -85,61 +30,9 @@ INLINE void server_hop(void *ctx, const int hook, struct scratch *memory, const 
 		family = addr_is_v4(&server->address) ? 4 : 6;
 		source = &server->tunnel_source;
 	}
+	if (memory->decision.full)
+		source = &memory->decision.other;
 	find_hop(ctx, hook, &memory->route, hop, source, &server->address, p->tos, length, family);
-}
-
-/* The address alone: of a later fragment, which has no ports; no checksum covers it but the IPv4 header's. */
-INLINE int translate_address(void *ctx, const int hook, const struct packet *p, const struct rewrite *to)
-{
-	struct ipv6hdr *ip6 = frame(ctx, hook) + ETH_HLEN;
-	struct iphdr *ip = (void *)ip6;
-	if (p->family == 6) {
-		if ((void *)(ip6 + 1) > frame_end(ctx, hook))
-			return -1;
-		__builtin_memcpy(to->source ? &ip6->saddr : &ip6->daddr, &to->address, sizeof(ip6->saddr));
-		ip6->hop_limit--;
-		return 0;
-	}
-	if ((void *)(ip + 1) > frame_end(ctx, hook))
-		return -1;
-	ip_set_addr(ip, to->source, to->address.word[3]);
-	ip_decrement_ttl(ip);
-	return 0;
-}
-
-INLINE int translate_rare(void *ctx, const int hook, struct scratch *memory)
-{
-	const struct packet *p = &memory->packet;
-	if (p->kind == KIND_FRAGMENT)
-		return translate_address(ctx, hook, p, &memory->rewrite);
-	if (p->kind != KIND_ICMP_ERROR) {
-		if (translate_sctp_port(ctx, hook, p, &memory->rewrite))
-			return -1;
-		return translate_address(ctx, hook, p, &memory->rewrite);
-	}
-	return p->family == 6 ? translate_error6(ctx, hook, p, &memory->rewrite)
-			      : translate_error4(ctx, hook, p, &memory->rewrite);
-}
-
-RARE(translate_rare)
-
-/* Give the packet its new addresses; `server` NULL: the client's side. */
-INLINE int masquerade(void *ctx, const int hook, struct scratch *memory, const struct server *server, const int family)
-{
-	const struct packet *p = &memory->packet;
-	const struct decision *d = &memory->decision;
-	const struct addr *new = server ? &server->address : &d->vip;
-	bool ports = p->kind == KIND_L4 || p->kind == KIND_FIRST_FRAGMENT;
-	__be16 old_port = likely(ports) ? p->tuple.target_port : p->quoted.source_port;
-	__be16 new_port = server ? server_port(server, old_port) : d->vip_port;
-	if (likely(ports && p->tuple.protocol != IPPROTO_SCTP))
-		return translate(ctx, hook, p, !server, new, new_port, family);
-	memory->rewrite.address = *new;
-	memory->rewrite.port = new_port;
-	memory->rewrite.delta = p->kind == KIND_ICMP_ERROR ? d->delta : 0;
-	/* A packet that is quoted ran against the error. */
-	memory->rewrite.source = (p->kind == KIND_ICMP_ERROR) == (server != NULL);
-	return call_translate_rare(ctx, hook, memory);
 }
 
 /* Send a packet that is otherwise ready. `routable`: its target address leads the network stack to the same place. */
@@ -183,8 +76,8 @@ INLINE int emit(void *ctx, const int hook, struct scratch *memory, bool routable
 }
 
 /*
- * Send a packet where the decision says: to a server, or what a masqueraded server said (or an error about what it got) to
- * the client, where its source becomes the VIP again.
+ * Send a packet where the decision says: to a server, or what a server said by masquerade or full NAT (or an error about
+ * what it got) to the client, where its source becomes the VIP again.
  */
 INLINE int forward(void *ctx, const int hook, struct scratch *memory, const int family)
 {
@@ -203,23 +96,28 @@ INLINE int forward(void *ctx, const int hook, struct scratch *memory, const int 
 		return pass(hook);
 	__u32 method = server ? server->forward : FORWARD_MASQUERADE;
 	__u32 overhead = server ? server->overhead : 0, length = wire_length(ctx, hook, p) + overhead;
-	const struct addr *vip = server ? &p->tuple.target : &d->vip;
+	/* Whom a sender hears of: the VIP, or with full NAT the local address that a server knows */
+	const struct addr *known = server || d->full ? &p->tuple.target : &d->vip;
 	if (unlikely(p->ttl <= 1)) {
 		count(EVENT_DROP_TTL);
-		return refuse(hook, memory, vip, REASON_TTL, 0);
+		return refuse(hook, memory, known, REASON_TTL, 0);
 	}
 	if (server)
 		server_hop(ctx, hook, memory, server, length, family);
 	else
-		find_hop(ctx, hook, &memory->route, hop, vip, &p->tuple.target, p->tos, length, family);
+		find_hop(ctx, hook, &memory->route, hop, &d->vip, d->full ? &d->other : &p->tuple.target, p->tos,
+			 length, family);
 	if (unlikely(hop->result == HOP_TOO_BIG)) {
 		count(EVENT_DROP_TOO_BIG);
 		if (!p->dont_fragment || hop->mtu <= overhead)
 			return dropped(hook);
-		return refuse(hook, memory, vip, REASON_TOO_BIG, hop->mtu - overhead);
+		return refuse(hook, memory, known, REASON_TOO_BIG, hop->mtu - overhead);
 	}
 	int failed;
-	if (method == FORWARD_MASQUERADE)
+	if (unlikely(d->full))
+		failed = call_fullnat(ctx, hook, memory);
+	else if (method == FORWARD_MASQUERADE ||
+		 method == FORWARD_FULLNAT) /* a connection from before it was full NAT */
 		failed = masquerade(ctx, hook, memory, server, family);
 	else if (method == FORWARD_TUNNEL && family == 4 && likely(overhead == IP_HEADER))
 		failed = encapsulate_ipip(ctx, hook, memory, server);
@@ -231,7 +129,8 @@ INLINE int forward(void *ctx, const int hook, struct scratch *memory, const int 
 		return drop(hook, failed > 0 ? failed : EVENT_DROP_ERROR);
 	if (p->kind == KIND_ICMP_ERROR)
 		count(EVENT_ICMP_TRANSLATED);
-	return emit(ctx, hook, memory, method != FORWARD_DIRECT);
+	/* The stack takes no packet from an address of this node, as full NAT's to a server are. */
+	return emit(ctx, hook, memory, method != FORWARD_DIRECT && !(server && d->full));
 }
 
 INLINE int forward6(void *ctx, const int hook, struct scratch *memory)

@@ -144,6 +144,18 @@ INLINE int reflect(void *ctx, const int hook)
 	return send(ctx, hook, ingress(ctx, hook));
 }
 
+INLINE int decrement_ttl(void *ctx, const int hook, const int family)
+{
+	void *ip = frame(ctx, hook) + ETH_HLEN;
+	if (ip + (family == 6 ? IP6_HEADER : IP_HEADER) > frame_end(ctx, hook))
+		return -1;
+	if (family == 6)
+		((struct ipv6hdr *)ip)->hop_limit--;
+	else
+		ip_decrement_ttl(ip);
+	return 0;
+}
+
 /* --- next hop -------------------------------------------------------------------------------------------------- */
 
 enum hop_result {

@@ -72,7 +72,7 @@ INLINE void quote_replace2(struct icmp_header *icmp, __u16 *at, __u16 new)
 
 /*
  * Translate the quoted packet's source or target (`to->source`), and the error's own other end to the same address: the
- * quoted packet runs against the error. The quoted L4 checksum is mended where it is quoted.
+ * quoted packet runs against the error. The quoted L4 checksum is mended where it is quoted. The TTL stays.
  */
 INLINE int translate_error4(void *ctx, const int hook, const struct packet *p, const struct rewrite *to)
 {
@@ -109,7 +109,6 @@ INLINE int translate_error4(void *ctx, const int hook, const struct packet *p, c
 		quote_replace2(icmp, check, sum);
 	}
 	ip_set_addr(ip, !source, new);
-	ip_decrement_ttl(ip);
 	return 0;
 }
 

@@ -67,7 +67,6 @@ INLINE int translate_error6(void *ctx, const int hook, const struct packet *p, c
 	__builtin_memcpy(source ? &inner->saddr : &inner->daddr, &to->address, sizeof(inner->saddr));
 	__builtin_memcpy(source ? &ip->daddr : &ip->saddr, &to->address, sizeof(ip->saddr));
 	csum_add(&icmp->checksum, whole);
-	ip->hop_limit--;
 	return 0;
 }
 

@@ -3,6 +3,7 @@
 #ifndef LBNODE_SYNC_H
 #define LBNODE_SYNC_H
 
+#include "local_port.h"
 #include "persist.h"
 #include "sched.h"
 #include "sweep.h"
@@ -138,7 +139,7 @@ static long search_step(__u32 i, struct search *s)
 	__be16 port = s->record->in.target_port;
 	if (s->record->in.template)
 		port = port ? server->port : 0;
-	else if (server->forward == FORWARD_MASQUERADE)
+	else if (is_translated(server->forward))
 		port = server_port(server, port);
 	if (port != s->record->out.source_port || !addr_equal(&server->address, &s->record->out.source))
 		return 0;
@@ -154,10 +155,14 @@ INLINE bool record_valid(const struct record *r)
 		return false;
 	if (r->in.template != (r->state == STATE_TEMPLATE) || r->in.reserved[0] || r->in.reserved[1])
 		return false;
-	if (r->out.protocol != r->in.protocol || r->forward > FORWARD_TUNNEL)
+	if (r->out.protocol != r->in.protocol || r->forward > FORWARD_FULLNAT)
 		return false;
-	if (!addr_equal(&r->in.source, &r->out.target) || r->in.source_port != r->out.target_port)
+	if (r->forward == FORWARD_FULLNAT && !r->in.template) {
+		if (addr_is_v4(&r->out.target) != addr_is_v4(&r->out.source) || !r->out.target_port)
+			return false;
+	} else if (!addr_equal(&r->in.source, &r->out.target) || r->in.source_port != r->out.target_port) {
 		return false;
+	}
 	if (r->flags & CONN_PROXIED && (r->in.protocol != IPPROTO_TCP || r->forward != FORWARD_MASQUERADE))
 		return false;
 	if (r->in.template)
@@ -218,8 +223,7 @@ GLOBAL int merge_one(struct record *r, __u32 late)
 
 	struct new_conn new = {.hash = tuple_hash(&r->in, config->seed), .state = r->state};
 	new.flags = CONN_IMPORTED | (r->flags & (CONN_ASSURED | CONN_PROXIED)) |
-		    (r->forward == FORWARD_MASQUERADE ? 0 : CONN_NO_OUTPUT) |
-		    (state_active(r->state) ? 0 : CONN_INACTIVE);
+		    (is_translated(r->forward) ? 0 : CONN_NO_OUTPUT) | (state_active(r->state) ? 0 : CONN_INACTIVE);
 	new.conn.timeout_ms = timeout_ms;
 	new.conn.control = template ? 0 : template_of(service, &r->in, r->mark);
 	new.conn.in = r->in;
@@ -245,7 +249,13 @@ GLOBAL int merge_one(struct record *r, __u32 late)
 		if (!conn_remove(&place))
 			return MERGE_OLDER; /* a packet uses it right now */
 	}
-	return conn_add(&new) ? MERGE_FULL : MERGE_TAKEN;
+	bool claimed = r->forward == FORWARD_FULLNAT && !template;
+	if (claimed && claim_told(&r->out, new.conn.last_ms))
+		return MERGE_OLDER;
+	int failed = conn_add(&new);
+	if (claimed)
+		disclaim_told(&r->out);
+	return failed ? MERGE_FULL : MERGE_TAKEN;
 }
 
 struct import {

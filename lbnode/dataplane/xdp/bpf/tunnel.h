@@ -27,18 +27,6 @@ struct gre_header {
 	__u16 reserved;
 };
 
-INLINE int decrement_ttl(void *ctx, const int hook, const int family)
-{
-	void *ip = frame(ctx, hook) + ETH_HLEN;
-	if (ip + (family == 6 ? IP6_HEADER : IP_HEADER) > frame_end(ctx, hook))
-		return -1;
-	if (family == 6)
-		((struct ipv6hdr *)ip)->hop_limit--;
-	else
-		ip_decrement_ttl(ip);
-	return 0;
-}
-
 /*
  * Room for `front` bytes of outer headers behind the Ethernet header, which gets the outer protocol. `addressed`: its
  * addresses need not be kept, the next hop's come.
