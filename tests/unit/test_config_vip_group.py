@@ -31,6 +31,11 @@ def test_both_families_may_be_in_one_group() -> None:
     assert [vip.address.version for vip in made.addresses] == [4, 6, 6]
 
 
+def test_local_addresses_are_some_of_the_groups() -> None:
+    made = group(addresses=["192.0.2.10/24", "198.51.100.1/24", "2001:db8::1/64"], local_addresses=["198.51.100.1"])
+    assert made.local_addresses == (ip_address("198.51.100.1"),)
+
+
 def test_everything_arrives_in_the_election_process() -> None:
     made = group(
         preempt=True,
@@ -63,6 +68,10 @@ def test_everything_arrives_in_the_election_process() -> None:
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
+        ({"local_addresses": ["192.0.2.11"]}, "192.0.2.11 is none of the group's addresses"),
+        ({"local_addresses": ["192.0.2.10/24"]}, "'192.0.2.10/24' does not appear to be"),
+        ({"local_addresses": "192.0.2.10"}, "is not a list of addresses"),
+        ({"local_addresses": ["192.0.2.10", "192.0.2.10"]}, "the same address twice"),
         ({"version": 2}, "version 2 with an interval of less than a second"),
         ({"version": 2, "advert_interval": 1.0, "addresses": ["2001:db8::1/64"]}, "version 2 with IPv6 addresses"),
         ({"unicast_peers": ["gw2"]}, "'gw2' does not appear to be an IPv4 or IPv6 address"),
