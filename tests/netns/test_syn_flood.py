@@ -20,7 +20,8 @@ from tests.netns.xdp_lab import HTTP, PORT, VIP, VIP6, Lab, ask, download, serve
 
 pytestmark = pytest.mark.root
 THRESHOLD = 50
-SECONDS = 15
+SECONDS = 60  # at most
+COOKIES, CONNECTIONS = 2000, 40  # at least
 
 
 @pytest.fixture(params=["auto", "xdp"])
@@ -40,31 +41,29 @@ def _connect_and_ask(lab: Lab, vip: str, port: int) -> None:
         ask(sock)
 
 
-@pytest.mark.parametrize("vip", [VIP, VIP6])
-async def test_connections_that_begin_with_a_cookie(lab: Lab, tmp_path: Path, vip: str) -> None:
+async def test_connections_that_begin_with_a_cookie(lab: Lab, tmp_path: Path) -> None:
     async with lab.plane(tmp_path) as plane:
-        await put(plane, ServiceId.of("tcp", vip, PORT), 0)
-        names = set()
-        for _ in range(4):
+        for vip in (VIP, VIP6):
+            await put(plane, ServiceId.of("tcp", vip, PORT), 0)
+            names = set()
+            for _ in range(4):
+                with lab.connect(vip) as sock:
+                    names.add(ask(sock))
+                    assert sock.getpeername()[:2] == (vip, PORT)
+            assert names == {"rs1", "rs2"}
             with lab.connect(vip) as sock:
-                names.add(ask(sock))
-                assert sock.getpeername()[:2] == (vip, PORT)
-        assert names == {"rs1", "rs2"}
-        with lab.connect(vip) as sock:
-            assert download(sock, 3_000_000) == 3_000_000
-            upload(sock, 3_000_000)
-        await put(plane, ServiceId.of("tcp", vip, PORT + 1), 0, port=9)
+                assert download(sock, 3_000_000) == 3_000_000
+                upload(sock, 3_000_000)
+        await put(plane, ServiceId.of("tcp", VIP, PORT + 1), 0, port=9)
         with pytest.raises(ConnectionResetError):  # it was open, as far as the client knew
-            _connect_and_ask(lab, vip, PORT + 1)
+            _connect_and_ask(lab, VIP, PORT + 1)
+        await _the_server_may_speak_first(lab, plane)
         events = (await plane.status()).events
-        assert events["cookie-sent"] >= events["cookie-accepted"] >= 6
+        assert events["cookie-sent"] >= events["cookie-accepted"] >= 12
 
 
-async def test_a_server_that_speaks_first(lab: Lab, tmp_path: Path) -> None:
-    def listen() -> socket.socket:
-        return socket.create_server(("0.0.0.0", 25))
-
-    listening = lab.net.call("rs1", listen)
+async def _the_server_may_speak_first(lab: Lab, plane: XdpPlane) -> None:
+    listening = lab.net.call("rs1", lambda: socket.create_server(("0.0.0.0", 25)))
 
     def greet() -> None:
         with contextlib.suppress(OSError):
@@ -75,11 +74,11 @@ async def test_a_server_that_speaks_first(lab: Lab, tmp_path: Path) -> None:
     thread = threading.Thread(target=greet)
     thread.start()
     try:
-        async with lab.plane(tmp_path) as plane:
-            await plane.apply(PutService(ProgrammedService(HTTP, "rr", syn_proxy=0)))
-            await plane.apply(PutServer(HTTP, server(1, port=25)))
-            with lab.connect() as sock:
-                assert sock.recv(100) == b"220 ready\r\n"
+        mail = ServiceId.of("tcp", VIP, 25)
+        await plane.apply(PutService(ProgrammedService(mail, "rr", syn_proxy=0)))
+        await plane.apply(PutServer(mail, server(1, port=25)))
+        with lab.connect(VIP, 25) as sock:
+            assert sock.recv(100) == b"220 ready\r\n"
     finally:
         listening.shutdown(socket.SHUT_RDWR)
         thread.join(5)
@@ -103,22 +102,24 @@ async def test_clients_get_through_a_flood_and_those_that_are_there_stay(lab: La
             async def flooded() -> bool:
                 return (await plane.status()).syn_proxies[0].flooded
 
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(SECONDS):
                 while not await flooded():
                     await asyncio.sleep(0.02)
-            for number in range(40):
-                with lab.connect() as sock:
-                    ask(sock, f"new {number}")
-                ask(there[number % len(there)], f"old {number}")
+                number = 0
+                while number < CONNECTIONS or (await plane.status()).events["cookie-sent"] < COOKIES:
+                    with lab.connect() as sock:
+                        ask(sock, f"new {number}")
+                    ask(there[number % len(there)], f"old {number}")
+                    number += 1
             assert flood.poll() is None, "the flood ended too early"
             flood.terminate()
-            assert int(flood.stdout.readline()) > 1000
             flood.wait(5)
         status = await plane.status()
         (proxy,) = status.syn_proxies
         assert (proxy.service, proxy.threshold) == (str(HTTP), THRESHOLD)
-        assert status.events["cookie-accepted"] >= 40
-        assert status.events["cookie-sent"] > 500 and status.drops["table-full"] == 0
-        assert status.connections < 400, "the flood left nothing but what the threshold let in"
+        assert status.events["cookie-accepted"] >= CONNECTIONS
+        assert status.drops["table-full"] == 0
+        known = len(there) + number  # of clients
+        assert status.connections <= known + THRESHOLD + 1, "the flood left nothing but what the threshold let in"
         programmed = (await plane.dump()).services[HTTP]
         assert replace(programmed, servers={}) == ProgrammedService(HTTP, "rr", syn_proxy=THRESHOLD)

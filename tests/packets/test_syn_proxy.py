@@ -398,7 +398,7 @@ def with_checksum(source: str, target: str, segment: bytes) -> Packet:
     return IP(src=source, dst=target, proto=6) / Raw(segment[:16] + total.to_bytes(2, "big") + segment[18:])
 
 
-@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(max_size=40).map(lambda data: data + bytes(-len(data) % 4)), st.sampled_from([0, 3, 40]))
 def test_any_options_are_answered_or_dropped(bench: Bench, options: bytes, data: int) -> None:
     """Whatever stands there, the answer is a SYN-ACK with a cookie that is taken back."""
@@ -417,7 +417,7 @@ def test_any_options_are_answered_or_dropped(bench: Bench, options: bytes, data:
 u32 = st.integers(0, 2**32 - 1)
 
 
-@settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.booleans(),
     st.sampled_from(["A", "PA", "FA", "SA", "S", "R", "RA", "AU", "PAUEC"]),
