@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from lbnode.connection_filter import EVERY, ConnectionFilter
 from lbnode.dataplane.base import PlaneStatus
 from lbnode.election.figures import AdvertFigures, DroppedPackets
 from lbnode.explanation import Explanation, Question
@@ -160,7 +161,7 @@ class Control(Protocol):
 
     async def zero(self, service_id: str | None) -> None: ...
 
-    def connections(self) -> AsyncIterator[Sequence[Connection]]: ...
+    def connections(self, wanted: ConnectionFilter = EVERY) -> AsyncIterator[Sequence[Connection]]: ...
 
     async def explain(self, question: Question) -> Explanation:
         """See lbnode.dataplane.base.DataPlane."""

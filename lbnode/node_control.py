@@ -14,6 +14,7 @@ from lbnode.config.change import Transaction, patch_server, plan_apply, plan_req
 from lbnode.config.document import documents, entries_to_document
 from lbnode.config.keys import is_config_key
 from lbnode.config.resolve import Resolution, resolve
+from lbnode.connection_filter import EVERY, ConnectionFilter
 from lbnode.control import ChangeRequest, ChangeResult, NodeStatus, ServiceInfo
 from lbnode.dataplane.base import DataPlane
 from lbnode.errors import StoreConflict
@@ -128,8 +129,8 @@ class NodeControl:
             raise KeyError(f"there is no service {service_id}")
         await self._plane.zero(ServiceId.parse(service_id))
 
-    def connections(self) -> AsyncIterator[Sequence[Connection]]:
-        return self._plane.connections()
+    def connections(self, wanted: ConnectionFilter = EVERY) -> AsyncIterator[Sequence[Connection]]:
+        return self._plane.connections(wanted)
 
     async def explain(self, question: Question) -> Explanation:
         return await self._plane.explain(question)

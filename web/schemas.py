@@ -63,6 +63,18 @@ class EventsQuery(BaseModel):
     limit: int = Field(default=500, ge=1, le=2000, description="At most the newest N of them.")
 
 
+class ConnectionsQuery(BaseModel):
+    """Which connections; all of it at once, empty = any."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    service: str = Field(default="", description="Its id, tcp:192.0.2.10:80.")
+    server: str = Field(default="", description="ADDRESS:PORT.")
+    client: str = Field(default="", description="Address or prefix, 203.0.113.0/24.")
+    state: str = Field(default="", description="ESTABLISHED, SYN_RECV, ... as listed.")
+    limit: int = Field(default=0, ge=0, description="At most so many; 0 = all of them.")
+
+
 class HandoverQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapp
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from lbnode.connection_filter import EVERY, ConnectionFilter
 from lbnode.errors import DataPlaneError
 from lbnode.explanation import Explanation, Question
 from lbnode.model import (
@@ -176,8 +177,8 @@ class DataPlane(Protocol):
         """Zero the counters of one service or of all."""
         ...
 
-    def connections(self) -> AsyncIterator[Sequence[Connection]]:
-        """All tracked connections in chunks (one entry per connection, both NAT directions together)."""
+    def connections(self, wanted: ConnectionFilter = EVERY) -> AsyncIterator[Sequence[Connection]]:
+        """The wanted ones of all tracked connections, in chunks (an entry has both directions of NAT)."""
         ...
 
     async def explain(self, question: Question) -> Explanation:

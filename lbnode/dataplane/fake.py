@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequen
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address
 
+from lbnode.connection_filter import EVERY, ConnectionFilter
 from lbnode.dataplane.base import (
     Capabilities,
     DeleteServer,
@@ -229,9 +230,9 @@ class FakePlane:
         self.kernel.connections[key] = connection
         self.kernel.changed[key] = None
 
-    async def connections(self) -> AsyncIterator[Sequence[Connection]]:
-        if self.kernel.connections:
-            yield tuple(self.kernel.connections.values())
+    async def connections(self, wanted: ConnectionFilter = EVERY) -> AsyncIterator[Sequence[Connection]]:
+        if found := tuple(filter(wanted.matches, self.kernel.connections.values())):
+            yield found
 
     async def explain(self, question: Question) -> Explanation:  # noqa: ARG002
         raise Unsupported("a data plane in memory forwards no packets: only the XDP/tcx data plane explains them")

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lbnode.dataplane.xdp import counts, layout, records, settings
+from lbnode.dataplane.xdp import counts, layout, listing, records, settings
 from lbnode.dataplane.xdp.explain import table
 from lbnode.dataplane.xdp.plane import OBJECT
 from lbnode.model import (
@@ -297,7 +297,7 @@ def test_records_survive(given_records: list[records.Record]) -> None:
 
 @given(some_record, st.integers(1, 900))
 def test_a_listed_connection_expires_after_its_time(record: records.Record, timeout: int) -> None:
-    listed = record.connection({record.state: timeout})
+    listed = listing.connection(record.pack(), 0, {record.state: timeout})
     timeout_s = record.timeout_ms / 1000 if record.state is layout.State.TEMPLATE else timeout
     assert listed.expires_s == max(0, timeout_s - record.idle_ms / 1000)
     assert listed.client == (record.inward.source, record.inward.source_port)

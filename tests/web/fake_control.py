@@ -13,6 +13,7 @@ from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import Any
 
+from lbnode.connection_filter import EVERY, ConnectionFilter
 from lbnode.control import (
     Change,
     ChangeRequest,
@@ -286,15 +287,16 @@ class FakeControl(Control):
             raise KeyError(f"no service {service_id}")
         self.requests.append(("zero", service_id))
 
-    async def connections(self) -> AsyncIterator[Sequence[Connection]]:
+    async def connections(self, wanted: ConnectionFilter = EVERY) -> AsyncIterator[Sequence[Connection]]:
         virtual, real = (IPv4Address("192.0.2.10"), 80), (IPv4Address("198.51.100.31"), 80)
         for chunk in range(2):
-            yield [
+            found = [
                 Connection(
                     L4Protocol.TCP, (IPv4Address("192.0.2.100"), 40000 + port), virtual, real, "ESTABLISHED", 899.5
                 )
                 for port in range(chunk * 3, chunk * 3 + 3)
             ]
+            yield list(filter(wanted.matches, found))
 
     async def explain(self, question: Question) -> Explanation:
         if question.interface not in ("", "eth0"):

@@ -108,8 +108,22 @@ async def test_connections_as_lines(api: Client) -> None:
     assert lines[0]["client"] == ["192.0.2.100", 40000] and lines[0]["state"] == "ESTABLISHED"
 
 
+async def test_connections_that_are_asked_for(api: Client) -> None:
+    async def ports(query: str) -> list[int]:
+        text = await (await api.get(f"/api/v1/connections?{query}")).text()
+        return [json.loads(line)["client"][1] for line in text.splitlines()]
+
+    assert await ports("limit=4") == [40000, 40001, 40002, 40003]
+    assert len(await ports("client=192.0.2.0/24&state=established&service=tcp:192.0.2.10:80")) == 6
+    assert await ports("server=198.51.100.32:80") == await ports("client=2001:db8::/32") == []
+    for query in ("client=192.0.2.0/33", "service=tcp", "server=x"):
+        await error_of(await api.get(f"/api/v1/connections?{query}"), 400, "config")
+    for query in ("limit=-1", "colour=blue"):
+        await error_of(await api.get(f"/api/v1/connections?{query}"), 400, "bad-request")
+
+
 async def test_connections_that_cannot_be_read(api: Client, control: FakeControl) -> None:
-    async def broken() -> AsyncIterator[list[object]]:
+    async def broken(wanted: object) -> AsyncIterator[list[object]]:
         raise DataPlaneError("map connections: EPERM")
         yield []
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+
 from aiohttp import web
 
+from lbnode.connection_filter import ConnectionFilter
 from lbnode.control import ServiceInfo
 from lbnode.explanation import Explanation, Question
 from lbnode.model import Connection
 from web.api.request import CONTROL, FEED, V1, Routes, body_of, query_of, reply
 from web.encode import encode
 from web.openapi import Operation
-from web.schemas import Done, ExplainQuery, ServiceList, ZeroBody
+from web.schemas import ConnectionsQuery, Done, ExplainQuery, ServiceList, ZeroBody
 
 
 async def services(request: web.Request) -> web.Response:
@@ -35,12 +38,15 @@ async def zero(request: web.Request) -> web.Response:
 
 async def connections(request: web.Request) -> web.StreamResponse:
     """Newline-delimited JSON. The first chunk is read before the answer begins, so that a refusal has its status."""
-    chunks = aiter(request.app[CONTROL].connections())
-    chunk = await anext(chunks, None)
+    query = query_of(request, ConnectionsQuery)
+    wanted = ConnectionFilter.parse(query.service, query.server, query.client, query.state)
+    chunks = aiter(request.app[CONTROL].connections(wanted))
+    chunk, left = await anext(chunks, None), query.limit or sys.maxsize
     response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
     await response.prepare(request)
-    while chunk is not None:
-        await response.write(b"".join(encode(entry) + b"\n" for entry in chunk))
+    while chunk is not None and left > 0:
+        await response.write(b"".join(encode(entry) + b"\n" for entry in chunk[:left]))
+        left -= len(chunk)
         chunk = await anext(chunks, None)
     return response
 
@@ -73,7 +79,8 @@ ROUTES: Routes = (
             "Tracked connections, one Connection per line",
             Connection,
             "application/x-ndjson",
-            errors=(500,),
+            query=ConnectionsQuery,
+            errors=(400, 500),
         ),
         connections,
     ),

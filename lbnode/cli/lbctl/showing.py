@@ -14,6 +14,8 @@ from lbnode.cli.client import EXIT_USAGE, ApiError, Client, segment
 from lbnode.cli.lbctl import render
 from lbnode.cli.lbctl.verbs import Verbs, add_output, as_yaml, clear_screen, show
 
+_OF_CONNECTIONS = ("service", "server", "client", "state", "limit")
+
 
 def add_to(verbs: Verbs) -> None:
     add_output(
@@ -28,6 +30,14 @@ def add_to(verbs: Verbs) -> None:
         choices=("services", "nodes", "roles", "problems", "connections", "document"),
     )
     sub.add_argument("id", nargs="?", help="one service id, for example tcp:192.0.2.10:80")
+    for name, metavar, text in (
+        ("service", "ID", "connections of this service"),
+        ("server", "ADDRESS:PORT", "connections to this real server"),
+        ("client", "PREFIX", "connections of clients in this network, for example 203.0.113.0/24"),
+        ("state", "STATE", "connections in this state, for example SYN_RECV"),
+        ("limit", "N", "at most so many connections"),
+    ):
+        sub.add_argument(f"--{name}", metavar=metavar, default="", help=text)
     add_output(sub, watch=True)
     sub = verbs.add("events", events, "the journal: what happened, to what, and why")
     sub.add_argument("-n", "--lines", type=int, default=50)
@@ -57,15 +67,19 @@ def get(arguments: argparse.Namespace, client: Client) -> int:
     what, wanted = arguments.what, arguments.id
     if wanted is not None and what != "services":
         raise ApiError(f"get {what} takes no id", EXIT_USAGE)
+    asked = {name: getattr(arguments, name) for name in _OF_CONNECTIONS if getattr(arguments, name)}
+    if asked and what != "connections":
+        raise ApiError(f"get {what} takes no --{next(iter(asked))}: it is of connections", EXIT_USAGE)
+    connections = "/api/v1/connections" + (f"?{urlencode(asked)}" if asked else "")
     if what == "connections" and arguments.output == "table" and not arguments.watch:
-        sys.stdout.writelines(render.connections(client.lines("/api/v1/connections")))
+        sys.stdout.writelines(render.connections(client.lines(connections)))
         return 0
     fetch: dict[str, Callable[[], Any]] = {
         "services": lambda: _services(client, wanted),
         "nodes": lambda: client.get("/api/v1/status")["nodes"],
         "roles": lambda: client.get("/api/v1/status")["roles"],
         "problems": lambda: client.get("/api/v1/status")["problems"],
-        "connections": lambda: list(client.lines("/api/v1/connections")),
+        "connections": lambda: list(client.lines(connections)),
         "document": lambda: client.get("/api/v1/document")["document"],
     }
     as_text: dict[str, Callable[[Any, float], str]] = {

@@ -17,6 +17,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TypeVar
 
+from lbnode.connection_filter import EVERY, ConnectionFilter
 from lbnode.dataplane.base import (
     Capabilities,
     DeleteService,
@@ -305,12 +306,12 @@ class IpvsPlane:
         what = "zeroing all counters" if service_id is None else f"{service_id}: zeroing its counters"
         self._call(what, Command.ZERO, body, errno.ESRCH)
 
-    async def connections(self) -> AsyncIterator[Sequence[Connection]]:
+    async def connections(self, wanted: ConnectionFilter = EVERY) -> AsyncIterator[Sequence[Connection]]:
         with open_connections() as file:
             rest = ""
             while data := await asyncio.to_thread(file.read, 1 << 16):
                 whole, newline, rest = (rest + data.decode("ascii")).rpartition("\n")
-                if newline and (found := parse_lines(whole)):
+                if newline and (found := list(filter(wanted.matches, parse_lines(whole)))):
                     yield found
 
     # --- the kernel's connection synchronisation ------------------------------------------------------------

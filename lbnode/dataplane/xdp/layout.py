@@ -197,17 +197,17 @@ def tunnel_overhead(outer_family: int, tunnel: Tunnel) -> int:
     return _HEADER[outer_family] + {TunnelType.IPIP: 0, TunnelType.GUE: 12, TunnelType.GRE: gre}[tunnel.type]
 
 
-_MAPPED = bytes(10) + b"\xff\xff"
+MAPPED = bytes(10) + b"\xff\xff"
 NO_ADDRESS = bytes(16)
 
 
 def pack_address(address: Address) -> bytes:
     """16 bytes; IPv4 as ::ffff:a.b.c.d (RFC 4291 section 2.5.5.2)."""
-    return _MAPPED + address.packed if isinstance(address, IPv4Address) else address.packed
+    return MAPPED + address.packed if isinstance(address, IPv4Address) else address.packed
 
 
 def unpack_address(data: bytes) -> Address:
-    return IPv4Address(data[12:16]) if data[:12] == _MAPPED else IPv6Address(data)
+    return IPv4Address(data[12:16]) if data[:12] == MAPPED else IPv6Address(data)
 
 
 # --- configuration ---------------------------------------------------------------------------------------------

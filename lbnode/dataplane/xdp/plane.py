@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequen
 from dataclasses import replace
 from pathlib import Path
 
+from lbnode.connection_filter import EVERY, ConnectionFilter
 from lbnode.dataplane.base import (
     Capabilities,
     DeleteServer,
@@ -26,7 +27,7 @@ from lbnode.dataplane.base import (
     SetTimeouts,
     one_by_one,
 )
-from lbnode.dataplane.xdp import counts, layout, links, settings, supported
+from lbnode.dataplane.xdp import counts, layout, links, listing, settings, supported
 from lbnode.dataplane.xdp.attachments import Attachments
 from lbnode.dataplane.xdp.exchange import aged
 from lbnode.dataplane.xdp.explain.explainer import Explainer
@@ -34,7 +35,7 @@ from lbnode.dataplane.xdp.interfaces import Attach, Interface, wanted
 from lbnode.dataplane.xdp.libbpf import LoadedObject
 from lbnode.dataplane.xdp.maps import mount_bpffs, unmount_bpffs
 from lbnode.dataplane.xdp.neighbours import Neighbours
-from lbnode.dataplane.xdp.records import RECORD_LAYOUT, RECORD_SIZE, unpack_records
+from lbnode.dataplane.xdp.records import RECORD_LAYOUT, RECORD_SIZE
 from lbnode.dataplane.xdp.succession.loading import Loading
 from lbnode.dataplane.xdp.tables import Tables
 from lbnode.dataplane.xdp.vlans import Vlans
@@ -50,6 +51,7 @@ PROGRAMS = {
     "xdp+tcx": "tc_behind_xdp",
     "out": "tc_lease_out",
 }
+_LISTED = 512  # connections made between two turns of the event loop
 _CHUNK = 2048  # elements read between two turns of the event loop
 _KEEP_UNKNOWN_S = 30.0  # records from a peer wait this long for their service to be programmed here
 
@@ -295,13 +297,14 @@ class XdpPlane:
                 self._tables.zero(service)
                 await asyncio.sleep(0)
 
-    async def connections(self) -> AsyncIterator[Sequence[Connection]]:
+    async def connections(self, wanted: ConnectionFilter = EVERY) -> AsyncIterator[Sequence[Connection]]:
         self._opened()
         timeouts = settings.timeouts_by_state(self._config.timeouts)
+        selection = listing.Selection(wanted)
         async for chunk in self._exchange.walk(sync_only=False):
-            records = list(unpack_records(chunk))
-            for start in range(0, len(records), 512):
-                yield [one.connection(timeouts) for one in records[start : start + 512]]
+            found = selection.offsets(chunk)
+            for start in range(0, len(found), _LISTED):
+                yield [listing.connection(chunk, at, timeouts) for at in found[start : start + _LISTED]]
                 await asyncio.sleep(0)
 
     async def explain(self, question: Question) -> Explanation:

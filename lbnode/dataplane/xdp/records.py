@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Self
@@ -22,13 +22,12 @@ from lbnode.dataplane.xdp.layout import (
     pack_address,
     unpack_address,
 )
-from lbnode.model import Address, Connection, ForwardingMethod, L4Protocol
+from lbnode.model import Address, ForwardingMethod, L4Protocol
 
 RECORDS_MAX = 4096  # elements of map `records`
 RECORD_SIZE = 104
 RECORD_LAYOUT = f"lbnode-connection-3/{RECORD_SIZE}{sys.byteorder}"
 _RESULT_AT = 91
-_ASSURED = 2  # CONN_ASSURED
 
 
 class MergeResult(IntEnum):
@@ -123,20 +122,6 @@ class Record:
             mark,
             MergeResult(result),
             *rest,
-        )
-
-    def connection(self, timeouts: Mapping[State, int]) -> Connection:
-        """As listed; `timeouts` is `timeouts_by_state(...)`. The states of templates are IPVS's: NONE, ASSURED."""
-        state, timeout_s = self.state.name, float(timeouts.get(self.state, 0))
-        if self.state is State.TEMPLATE:
-            state, timeout_s = "ASSURED" if self.flags & _ASSURED else "NONE", self.timeout_ms / 1000
-        return Connection(
-            self.inward.protocol,
-            (self.inward.source, self.inward.source_port),
-            (self.inward.target, self.inward.target_port),
-            (self.outward.source, self.outward.source_port),
-            state,
-            max(0.0, timeout_s - self.idle_ms / 1000),
         )
 
 

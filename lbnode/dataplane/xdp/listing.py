@@ -1,0 +1,101 @@
+"""Connections as they are listed, out of records. A million of them is usual: what is not wanted costs a comparison of
+bytes, and of the others nothing is made but the result. Pure."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from ipaddress import IPv4Network
+
+from lbnode.connection_filter import ConnectionFilter
+from lbnode.dataplane.xdp.layout import MAPPED, PROTOCOL_NUMBER, PROTOCOL_OF, State, pack_address, unpack_address
+from lbnode.dataplane.xdp.records import RECORD_SIZE
+from lbnode.model import Connection
+
+# struct record of lb_conns.h: addresses, ports and protocol of `in`, source of `out`, idle_ms, state, flags, timeout_ms
+_RECORD = struct.Struct("=16s16s2s2sB3x16s16x2s6xI4xBB2xI")
+_SOURCE, _TARGET, _TARGET_PORT, _PROTOCOL = 0, 16, 34, 36
+_SERVER, _SERVER_PORT = 40, 72
+_MARK, _STATE, _FLAGS = 84, 88, 89
+_ASSURED = 2  # CONN_ASSURED
+_TEMPLATE_STATES = {"NONE": 0, "ASSURED": _ASSURED}  # IPVS's names
+_address = lru_cache(4096)(unpack_address)  # a few VIPs and servers, and clients that come again
+
+
+class Selection:
+    """Which records a filter wants."""
+
+    def __init__(self, wanted: ConnectionFilter) -> None:
+        self._equal: list[tuple[int, int, bytes]] = []  # from, to, what must stand there
+        self._nothing = False
+        self._ipv6 = False  # other families have the same mark
+        self._assured: int | None = None  # of templates
+        self._prefix: tuple[int, int] | None = None  # mask, network
+        if wanted.service is not None:
+            self._select_service(wanted)
+        if wanted.server is not None:
+            self._want(_SERVER, pack_address(wanted.server.address))
+            self._want(_SERVER_PORT, wanted.server.port.to_bytes(2, "big"))
+        if wanted.client is not None:
+            bits = (32 if isinstance(wanted.client, IPv4Network) else 128) - wanted.client.prefixlen
+            network = int.from_bytes(pack_address(wanted.client.network_address), "big")
+            self._prefix = ((1 << 128) - (1 << bits), network)
+        if wanted.state in _TEMPLATE_STATES:
+            self._want(_STATE, bytes([State.TEMPLATE]))
+            self._assured = _TEMPLATE_STATES[wanted.state]
+        elif wanted.state in State.__members__:
+            self._want(_STATE, bytes([State[wanted.state]]))
+        elif wanted.state:
+            self._nothing = True
+
+    def _want(self, at: int, value: bytes) -> None:
+        self._equal.append((at, at + len(value), value))
+
+    def _select_service(self, wanted: ConnectionFilter) -> None:
+        service = wanted.service
+        assert service is not None
+        self._want(_MARK, struct.pack("=I", service.fwmark))
+        self._ipv6 = service.fwmark != 0 and service.inet6
+        if service.fwmark and not service.inet6:
+            self._want(_SOURCE, MAPPED)
+        if service.address is not None and service.protocol is not None:
+            self._want(_TARGET, pack_address(service.address))
+            self._want(_PROTOCOL, bytes([PROTOCOL_NUMBER[service.protocol]]))
+            if service.port:
+                self._want(_TARGET_PORT, service.port.to_bytes(2, "big"))
+
+    def offsets(self, data: bytes) -> Sequence[int]:
+        """Where in `data`, whole records one after the other, the wanted ones begin."""
+        if self._nothing:
+            return ()
+        found: Sequence[int] = range(0, len(data), RECORD_SIZE)
+        for start, end, value in self._equal:
+            found = [at for at in found if data[at + start : at + end] == value]
+        if self._ipv6:
+            found = [at for at in found if data[at : at + len(MAPPED)] != MAPPED]
+        if self._assured is not None:
+            found = [at for at in found if data[at + _FLAGS] & _ASSURED == self._assured]
+        if self._prefix is not None:
+            mask, network = self._prefix
+            found = [at for at in found if int.from_bytes(data[at : at + 16], "big") & mask == network]
+        return found
+
+
+def connection(data: bytes, at: int, timeouts: Mapping[State, int]) -> Connection:
+    """The record at this offset; `timeouts` is settings.timeouts_by_state(...). Templates have IPVS's states."""
+    client, virtual, client_port, port, protocol, server, server_port, idle_ms, number, flags, own_ms = (
+        _RECORD.unpack_from(data, at)
+    )
+    known = State(number)
+    state, timeout_s = known.name, float(timeouts.get(known, 0))
+    if known is State.TEMPLATE:
+        state, timeout_s = "ASSURED" if flags & _ASSURED else "NONE", own_ms / 1000
+    return Connection(
+        PROTOCOL_OF.get(protocol),
+        (_address(client), int.from_bytes(client_port, "big")),
+        (_address(virtual), int.from_bytes(port, "big")),
+        (_address(server), int.from_bytes(server_port, "big")),
+        state,
+        max(0.0, timeout_s - idle_ms / 1000),
+    )
