@@ -97,8 +97,10 @@ class NodeControl:
         for attempt in range(1, ATTEMPTS + 1):
             revision, entries = await self._read()
             transaction = planned(entries)
-            if dry_run or not transaction.changes:
+            if dry_run:
                 return ChangeResult(revision, transaction.changes)
+            if not transaction.changes:  # who waits for it must not wait for keys that nodes write, and nobody follows
+                return ChangeResult(max((entry.revision for entry in entries.values()), default=0), ())
             try:
                 revision = await self._store.txn(transaction.puts, transaction.deletes, transaction.expect)
             except StoreConflict:

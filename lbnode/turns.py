@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-SLICE_S = 0.005  # longest work without a turn for others; what is between two looks at the clock may come on top
+SLICE_S = 0.003  # longest work without a turn for others; what is between two looks at the clock may come on top
 
 
 class Turns:

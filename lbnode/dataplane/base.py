@@ -161,7 +161,7 @@ class DataPlane(Protocol):
     async def dump(self) -> Programmed: ...
 
     async def apply(self, op: Op) -> None:
-        """DataPlaneError (retry) or Unsupported (do not)."""
+        """DataPlaneError (retry) or Unsupported (do not); its errno is ESRCH where a server's service is not there."""
         ...
 
     async def apply_many(self, ops: Sequence[Op]) -> Sequence[DataPlaneError | None]:

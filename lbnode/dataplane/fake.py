@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import random
 import struct
@@ -178,7 +179,8 @@ class FakePlane:
     def _set_servers(self, service_id: ServiceId, put: ProgrammedServer) -> None:
         service = self.kernel.services.get(service_id)
         if service is None:
-            raise DataPlaneError(f"server {put.id}: there is no service {service_id}; put the service first")
+            reason = f"server {put.id}: there is no service {service_id}; put the service first"
+            raise DataPlaneError(reason, errno.ESRCH)
         self.kernel.services[service_id] = replace(service, servers={**service.servers, put.id: put})
 
     async def set_leases(self, groups: Mapping[str, Collection[Address]]) -> Mapping[str, int]:  # noqa: ARG002

@@ -12,6 +12,7 @@ import random
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from errno import ESRCH
 from itertools import islice
 
 from lbnode.dataplane.base import (
@@ -336,8 +337,11 @@ class Reconciler:
             self._succeeded(key, _name(key))
             return True
         retry = not isinstance(error, Unsupported)
-        self._backoff.failed(key, op, asyncio.get_running_loop().time(), retry=retry)
+        now = asyncio.get_running_loop().time()
+        self._backoff.failed(key, op, now, retry=retry)
         self._doubtful = self._doubtful or retry
+        if error.errno == ESRCH:  # its service is not there: somebody else deleted it
+            self._resync_at = now
         if isinstance(key, tuple):
             self._failing.setdefault(key[0], set()).add(key[1])
         self._set_error(_name(key), str(error))

@@ -74,6 +74,7 @@ async def measure(name: str, count: int, work: Awaitable[object]) -> None:
 async def main(run_dir: Path) -> None:
     plane = IpvsPlane(run_dir)
     await plane.open()
+    await run(plane, [PutService(ProgrammedService(IDS[0], "wlc"))])  # modprobe takes User-Mode Linux's only CPU
     gc.freeze()  # as lbnoded does
     fill: list[Op] = [PutService(ProgrammedService(service_id, "wlc")) for service_id in IDS] + servers(1)
     await measure("fill", len(fill), run(plane, fill))

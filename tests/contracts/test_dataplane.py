@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
@@ -303,8 +304,9 @@ async def test_deleting_what_is_absent_succeeds(plane: DataPlane) -> None:
 
 
 async def test_a_server_without_its_service_is_an_error(plane: DataPlane) -> None:
-    with pytest.raises(DataPlaneError, match=r"192\.0\.2\.10:80"):
+    with pytest.raises(DataPlaneError, match=r"192\.0\.2\.10:80") as told:
         await plane.apply(PutServer(WEB, server(0)))
+    assert told.value.errno == errno.ESRCH
     assert await services(plane) == {}
 
 

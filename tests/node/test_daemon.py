@@ -95,7 +95,8 @@ def test_lbctl_apply_diff_drain_weight(daemon: Daemon, tmp_path: Path) -> None:
     assert "+ services/tcp:192.0.2.10:80\n" in done.stdout
     assert weights(daemon) == {"198.51.100.31:80": 2, "198.51.100.32:80": 1}
     assert daemon.run("lbctl", "diff", "-f", str(document)).returncode == 0
-    assert daemon.run("lbctl", "apply", "-f", str(document)).stdout == "unchanged\n"
+    unchanged = daemon.run("lbctl", "apply", "-f", str(document), "--wait=5")
+    assert unchanged.returncode == 0 and unchanged.stdout.startswith("unchanged\nprogrammed at revision ")
     assert daemon.run("lbctl", "drain", "198.51.100.31:80").returncode == 0
     until(lambda: weights(daemon)["198.51.100.31:80"] == 0, "drained")
     assert daemon.run("lbctl", "undrain", "198.51.100.31:80", "-s", WEB).returncode == 0

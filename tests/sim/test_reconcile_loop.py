@@ -251,6 +251,21 @@ def test_changes_behind_its_back_are_put_right_and_told() -> None:
     run_virtual(main())
 
 
+def test_a_service_that_turns_out_to_be_gone_is_put_again_at_once() -> None:
+    async def main() -> None:
+        plane = FakePlane()
+        async with running(plane) as bench:
+            bench.want(1, service(WEB, one=1, two=2), service(DNS, one=1))
+            await bench.programmed(1)
+            del plane.kernel.services[WEB]
+            bench.want(2, service(WEB, one=5, two=2), service(DNS, one=1))
+            await asyncio.sleep(1)
+            assert plane.kernel.services[WEB] == service(WEB, one=5, two=2)
+            assert bench.reconciler.programmed_revision.value == 2
+
+    run_virtual(main())
+
+
 def test_foreign_services_in_a_shared_data_plane() -> None:
     async def main() -> None:
         plane = FakePlane(FakeKernel({DNS: service(DNS, one=1)}), exclusive=False)

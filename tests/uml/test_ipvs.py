@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 import subprocess
 import sys
@@ -286,8 +287,11 @@ async def test_what_vanished_is_put_again(plane: IpvsPlane, raw: GenericNetlink)
     await plane.apply(server(REAL[0], 5))
     assert (await plane.dump()).services[WEB].servers[REAL[0]].weight == 5
     raw.do(Command.DEL_SERVICE, codec.encode_key(WEB))
-    with pytest.raises(DataPlaneError, match=r"there is no service tcp:192\.0\.2\.10:80; put the service first"):
+    with pytest.raises(
+        DataPlaneError, match=r"there is no service tcp:192\.0\.2\.10:80; put the service first"
+    ) as told:
         await plane.apply(server(REAL[0], 6))
+    assert told.value.errno == errno.ESRCH
     await apply(plane, *ops)
     assert (await plane.dump()).services[WEB].servers[REAL[0]].weight == 1
 

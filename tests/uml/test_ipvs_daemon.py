@@ -136,6 +136,12 @@ def test_services_of_others_are_taken_over_or_removed_as_configured(kernel: Kern
     daemon.run("lbadm", "-A", "-t", "192.0.2.10:80", "-s", "wrr")
     until(lambda: kernel.services() == {DNS: "rr", WEB: "wrr"}, "the configured one is ours now")
     assert [event["message"] for event in daemon.events() if event["what"] == str(WEB)][-1:] == ["taken over"]
+    for command in ("-A -t 192.0.2.20:80", "-a -t 192.0.2.20:80 -r [2001:db8::5]:80 -i"):
+        assert daemon.run("lbadm", "--direct", *command.split()).returncode == 0
+    refused = daemon.run("lbadm", "--start-daemon", "master", "--mcast-interface", "lo")
+    assert refused.returncode == 255 and "cannot run beside servers of another address family" in refused.stderr
+    assert daemon.run("lbadm", "--set", "60", "30", "20").returncode == 0, "another setting"
+    assert daemon.run("lbadm", "--direct", "-D", "-t", "192.0.2.20:80").returncode == 0
     change(daemon, settings={"foreign_services": "remove"})
     until(lambda: kernel.services() == {WEB: "wrr"}, "the other is removed, since the settings say so")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from lbnode.cli.client import ApiError, Client, segment
@@ -20,6 +20,8 @@ Json = Mapping[str, Any]
 
 # How long a change may take to reach the local data plane before lbadm says so.
 PROGRAMMED_WITHIN_S = 5.0
+# What of the settings a command is about, as the problems of /api/v1/status name it.
+_FIELDS = {"set": "", "start-daemon": "sync_daemons"}
 
 
 def run(argv: Sequence[str], client: Client, host: Host, lines: Iterable[bytes], first: int = 1) -> int:
@@ -150,16 +152,20 @@ def _change(commands: Sequence[Command], client: Client, host: Host, numbers: Se
     if put or delete:
         body = {"put": put, "delete": delete, "expect_revision": answer["revision"], "dry_run": False}
         result = client.call("POST", "/api/v1/changes", body)
-        _await_programmed(client, result["revision"], put)
+        settings = [_FIELDS[command.name] for command in commands if command.name in _FIELDS]
+        _await_programmed(client, result["revision"], put, settings)
     for command in zeroes:
         _zero(command, client)
     _print(output)
 
 
-def _await_programmed(client: Client, revision: int, keys: Iterable[str]) -> None:
-    """Return when this gateway has tried it, so that the next listing shows it; what it refused is an error."""
+def _await_programmed(client: Client, revision: int, keys: Iterable[str], settings: Collection[str]) -> None:
+    """Return when this gateway has tried it, so that the next listing shows it; what it refused is an error.
+
+    settings: the touched fields of the settings, as in problems.
+    """
     deadline = time.monotonic() + PROGRAMMED_WITHIN_S
-    while client.get("/api/v1/status")["settled_revision"] < revision:
+    while (status := client.get("/api/v1/status"))["settled_revision"] < revision:
         if time.monotonic() >= deadline:
             raise ApiError(
                 f"stored at revision {revision}, but not in this gateway's data plane after "
@@ -167,6 +173,9 @@ def _await_programmed(client: Client, revision: int, keys: Iterable[str]) -> Non
                 1,
             )
         time.sleep(0.005)
+    for problem in status["problems"]:
+        if problem["where"] == "settings" and problem["field"] in settings and problem["severity"] == "error":
+            raise Refused(problem["message"])
     touched: dict[str, set[str]] = {}
     for key in keys:
         if key.startswith("services/"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
+from functools import cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
 from typing import Any
 
@@ -58,6 +59,10 @@ def numeric(address: str, port: int, protocol: str) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
+# Parsing addresses is most of the work, and the same ones come again: to sort, to print, in one service and the next.
+_service_id, _server_id = cache(ServiceId.parse), cache(ServerId.parse)
+
+
 def title(version: tuple[int, int, int] = (1, 2, 1), table_size: int = 4096) -> str:
     """`table_size`: hash buckets of the connection table."""
     return f"IP Virtual Server version {'.'.join(map(str, version))} (size={table_size})"
@@ -92,7 +97,7 @@ def table(
 
 
 def _service_order(service: Json) -> tuple[int, int, int, int, int]:
-    key = ServiceId.parse(service["id"])
+    key = _service_id(service["id"])
     return (
         _signed(key.fwmark),
         key.family,
@@ -103,7 +108,7 @@ def _service_order(service: Json) -> tuple[int, int, int, int, int]:
 
 
 def _server_order(server: Json) -> tuple[int, int, int]:
-    return ServerId.parse(server["id"]).sort_key()
+    return _server_id(server["id"]).sort_key()
 
 
 def service_name(key: ServiceId, namer: Namer) -> str:
@@ -121,7 +126,7 @@ def _signed(mark: int) -> int:
 
 
 def _service_line(service: Json, view: str, namer: Namer, exact: bool) -> str:
-    name = service_name(ServiceId.parse(service["id"]), namer)
+    name = service_name(_service_id(service["id"]), namer)
     if view in ("stats", "rate"):
         return f"{name:<{_SERVICE_WIDTH}}{_figures(service, view, exact)}"
     words = [name, service["effective_scheduler"]]
@@ -148,8 +153,8 @@ def shown_flags(service: Json) -> str:
 
 
 def _server_line(service: Json, server: Json, view: str, namer: Namer, exact: bool) -> str:
-    key = ServerId.parse(server["id"])
-    name = namer(address_text(key.address), key.port, ServiceId.parse(service["id"]).protocol or "")
+    key = _server_id(server["id"])
+    name = namer(address_text(key.address), key.port, _service_id(service["id"]).protocol or "")
     if key.address.version == 4:
         name = name[:_SERVER_WIDTH]
     name = f"  -> {name:<{_SERVER_WIDTH}}"
@@ -198,7 +203,7 @@ def large_number(value: int, exact: bool) -> str:
 
 def _netmask(service: Json) -> str | None:
     """None for a host; a dotted mask, which may have holes, or of IPv6 a prefix length."""
-    mask, family = service["persistent_netmask"], ServiceId.parse(service["id"]).family
+    mask, family = service["persistent_netmask"], _service_id(service["id"]).family
     if isinstance(mask, int) and family == 4:
         mask = str(IPv4Network(f"0.0.0.0/{mask}").netmask)
     return None if mask in (None, "255.255.255.255", 128) else str(mask)
@@ -214,7 +219,7 @@ def saved(services: Iterable[Json], namer: Namer, *, full: bool = False) -> Iter
     prints as negative.
     """
     for service in sorted(services, key=_service_order):
-        key = ServiceId.parse(service["id"])
+        key = _service_id(service["id"])
         target = _service_option(key, namer, full)
         words = ["-A", target, "-s", service["scheduler"]]
         if service["persistent_s"]:
@@ -229,7 +234,7 @@ def saved(services: Iterable[Json], namer: Namer, *, full: bool = False) -> Iter
             words += ["-b", ",".join(service["scheduler_flags"]) if full else shown_flags(service)]
         yield " ".join(words)
         for server in sorted(service["servers"], key=_server_order):
-            end = ServerId.parse(server["id"])
+            end = _server_id(server["id"])
             name = namer(address_text(end.address), end.port, key.protocol or "")
             words = [
                 "-a",

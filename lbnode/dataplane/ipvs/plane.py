@@ -324,7 +324,8 @@ class IpvsPlane:
         owned = [state for state in ("master", "backup") if _ledger_name(state) in self._ledger]
         for command, daemon in commands(wanted, await self.daemons(), owned):
             state = state_name(daemon)
-            log.info("%s the sync daemon %s", "starting" if command is Command.NEW_DAEMON else "stopping", daemon)
+            verb = "starting" if command is Command.NEW_DAEMON else "stopping"
+            log.info("%s the sync daemon %s: interface %s, id %d", verb, state, daemon.interface, daemon.sync_id)
             if command is Command.NEW_DAEMON:
                 self._ledger.add(_ledger_name(state))
                 await self._daemon(command, daemon)

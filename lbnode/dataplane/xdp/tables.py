@@ -8,6 +8,7 @@ killed between two writes leaves at most elements that nothing points to, which 
 from __future__ import annotations
 
 import asyncio
+import errno
 import struct
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -192,7 +193,8 @@ class Tables:
     def put_server(self, service_id: ServiceId, wanted: ProgrammedServer) -> None:
         service = self.services.get(service_id)
         if service is None:
-            raise DataPlaneError(f"server {wanted.id}: there is no service {service_id}; put the service first")
+            reason = f"server {wanted.id}: there is no service {service_id}; put the service first"
+            raise DataPlaneError(reason, errno.ESRCH)
         server = service.servers.get(wanted.id)
         if server is None:
             self._add_server(service, wanted)
