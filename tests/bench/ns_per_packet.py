@@ -39,6 +39,7 @@ PORTS: Mapping[ForwardingMethod, int] = {
     ForwardingMethod.DIRECT: 80,
     ForwardingMethod.TUNNEL: 81,
     ForwardingMethod.MASQUERADE: 82,
+    ForwardingMethod.FULLNAT: 83,
 }
 
 
@@ -61,10 +62,15 @@ class Variant:
         return ether(packet / bytes(10), target=wire.mac("back" if self.reply else "front"))
 
 
+def flows_of(method: ForwardingMethod) -> tuple[int, ...]:
+    """Fewer for full NAT: the table has no more room."""
+    return FLOWS[:2] if method is ForwardingMethod.FULLNAT else FLOWS
+
+
 def variants() -> list[Variant]:
     result = [Variant("wrapper", "nothing", 1024), Variant("parse and send", "floor_program", 1024)]
     for method, port in PORTS.items():
-        result += [Variant(f"{method}, {n} flows", "xdp_lb", n, port) for n in FLOWS]
+        result += [Variant(f"{method}, {n} flows", "xdp_lb", n, port) for n in flows_of(method)]
         if method is ForwardingMethod.MASQUERADE:
             result += [Variant(f"{method} reply, {n} flows", "xdp_lb", n, port, reply=True) for n in FLOWS[:2]]
         result.append(Variant(f"{method}, new flow each", "xdp_lb", NEW_FLOWS, port, "S"))
@@ -95,16 +101,18 @@ class Harness:
         for port in PORTS.values():  # the few first: where the table is full, entries lie in their second places
             for flags in ("S", "A"):
                 self.run(Variant("open", "xdp_lb", FLOWS[1], port, flags, family=6), FLOWS[1])
-        for port in PORTS.values():
+        for method, port in PORTS.items():
+            flows = flows_of(method)[-1]
             for flags in ("S", "A"):
-                self.run(Variant("open", "xdp_lb", FLOWS[-1], port, flags), FLOWS[-1])
+                self.run(Variant("open", "xdp_lb", flows, port, flags), flows)
             self.run(Variant("fill", "xdp_lb", NEW_FLOWS, port, "S"), 8 * SMALL)
 
     def _bench(self, buckets: int) -> Bench:
         bench = Bench(Machine(buckets=buckets), self.wire, "xdp")
         for method, port in PORTS.items():
             server_port = 8000 + port if method is ForwardingMethod.MASQUERADE else port
-            bench.server(bench.service(f"tcp:{VIP}:{port}"), f"{SERVER}:{server_port}", method)
+            local = [f"198.51.100.{last}" for last in range(4, 8)] if method is ForwardingMethod.FULLNAT else ()
+            bench.server(bench.service(f"tcp:{VIP}:{port}"), f"{SERVER}:{server_port}", method, local=local)
             bench.server(bench.service(f"tcp:[{VIP6}]:{port}"), f"[{SERVER6}]:{server_port}", method)
         lease = bench.tables.set_leases({"front": {ip_address(VIP), ip_address(VIP6)}})["front"]
         bench.maps["leases"].put_index(lease, struct.pack("=Q", FOREVER))

@@ -48,6 +48,11 @@ def test_port_of_direct_and_tunnel_servers_is_the_services() -> None:
     assert command("-d -t 192.168.1.1:80 -r 192.168.2.2:8080").server == ServerId.parse("192.168.2.2:8080")
 
 
+def test_full_nat_is_an_option_of_our_own_and_has_a_port_of_its_own() -> None:
+    found = command("-a -t 192.168.1.1:80 -r 192.168.2.2:8080 --fullnat")
+    assert (found.forward, found.server) == ("fullnat", ServerId.parse("192.168.2.2:8080"))
+
+
 def test_persistence_takes_an_optional_time() -> None:
     assert command("-A -t 192.168.1.1:80 -p").persistent_s == 360
     assert command("-A -t 192.168.1.1:80 -p 30 -s rr").persistent_s == 30

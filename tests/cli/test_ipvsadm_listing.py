@@ -110,6 +110,12 @@ def test_rates_and_thresholds() -> None:
     ]
 
 
+def test_full_nat_in_listings_and_saved_rules() -> None:
+    one = {**SERVICES[0], "servers": [{**SERVICES[0]["servers"][0], "forward": "fullnat"}]}
+    assert " FullNat " in list(listing.table([one], "", listing.numeric))[-1]
+    assert " --fullnat -w " in list(listing.saved([one], listing.numeric))[-1]
+
+
 def test_saved_rules() -> None:
     assert list(listing.saved(SERVICES[:4], listing.numeric)) == [
         "-A -t 192.0.2.1:443 -s sh -p 600 -M 255.255.255.0 -b sh-fallback,sh-port",

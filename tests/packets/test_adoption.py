@@ -14,7 +14,7 @@ from lbnode.dataplane.xdp.neighbours import Neighbours
 from lbnode.dataplane.xdp.tables import Tables
 from lbnode.errors import DataPlaneError
 from lbnode.model import ServerId, ServiceId, Timeouts
-from tests.packets.bench import CLIENT, VIP, Bench, segment, tcp
+from tests.packets.bench import CLIENT, FULLNAT, VIP, Bench, segment, tcp
 
 pytestmark = pytest.mark.root
 
@@ -86,6 +86,27 @@ def test_a_deleted_server_is_remembered_while_it_has_connections(bench: Bench) -
     bench.server(service, "198.51.100.11:80")
     assert bench.gauge(service, server).active == 1
     assert bench.send(tcp(40000, "A")).ip.dst == "198.51.100.11"
+
+
+@pytest.mark.parametrize("entry", ["xdp"], indirect=True)
+def test_local_addresses_are_kept_and_given_back(bench: Bench) -> None:
+    """Servers with the same ones share an element of the map; who gets others leaves the old ones to nobody."""
+    service, two = bench.service(), ("198.51.100.4", "198.51.100.5")
+    for last in (11, 12):
+        bench.server(service, f"198.51.100.{last}:80", FULLNAT, local=two, toa=True)
+    servers = bench.tables.services[service].servers
+    assert len({one.pool for one in servers.values()}) == 1
+    restart(bench)
+    bench.server(service, "198.51.100.11:80", FULLNAT, local=("198.51.100.6",))
+    assert bench.establish(40000).src in {"198.51.100.6", *two}
+    restart(bench)
+    pools = [one.pool for one in bench.tables.services[service].servers.values()]
+    assert len({*pools}) == 2 and 0 not in pools
+    for server in list(bench.tables.services[service].servers):
+        bench.remove(service, server)
+    for _ in range(3000):  # more than there are elements
+        bench.server(service, "198.51.100.13:80", FULLNAT, local=two)
+        bench.server(service, "198.51.100.13:80")
 
 
 @pytest.mark.parametrize("entry", ["xdp"], indirect=True)

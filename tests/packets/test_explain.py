@@ -22,6 +22,8 @@ from tests.packets.bench import (
     CLIENT6,
     CLIENT_ROUTER_MAC,
     DIRECT,
+    FULLNAT,
+    LOCAL,
     SERVER6,
     SERVER_MAC,
     TUNNEL,
@@ -50,7 +52,20 @@ STATE = (
         "changed",
         "changed_ends",
     ),
-    *("events", "server_stats", "service_stats", "services", "servers", "slots", "leases", "config", "vips", "leased"),
+    *(
+        "events",
+        "server_stats",
+        "service_stats",
+        "services",
+        "servers",
+        "slots",
+        "leases",
+        "config",
+        "vips",
+        "leased",
+        "pools",
+        "claims",
+    ),
 )
 
 
@@ -119,6 +134,18 @@ def test_a_tracked_connection_and_its_reply(bench: Bench) -> None:
     assert (reply.verdict, reply.reason, reply.service) == ("to-client", "reply", str(service))
     assert reply.after[1].startswith(f"IPv4 {VIP} -> {CLIENT}, TTL 63")
     assert reply.next_hop == NextHop("front", "", CLIENT_ROUTER_MAC)
+
+
+def test_full_nat_shows_both_ends(bench: Bench) -> None:
+    bench.server(bench.service(), "198.51.100.11:8080", FULLNAT, toa=True)
+    told = ask_tcp(bench)
+    assert (told.verdict, told.reason, told.forward) == ("to-server", "new-connection", "fullnat")
+    assert told.after[1].startswith(f"IPv4 {LOCAL} -> 198.51.100.11, TTL 63")
+    assert told.after[2].endswith(f"-> 8080, SYN, TOA {CLIENT}:40000")
+    port = bench.establish(40000)[TCP].sport
+    reply = ask(bench, "tcp", "198.51.100.11:8080", f"{LOCAL}:{port}", interface="back")
+    assert (reply.verdict, reply.next_hop) == ("to-client", NextHop("front", "", CLIENT_ROUTER_MAC))
+    assert reply.after[1:] == (f"IPv4 {VIP} -> {CLIENT}, TTL 63, 40 bytes", "TCP port 80 -> 40000, ACK")
 
 
 @pytest.mark.parametrize("entry", ["xdp"])

@@ -105,6 +105,15 @@ def faults(key: str, text: str) -> list[str]:
         ("settings", '{"sysctl": {"net.core.somaxconn": "4096; reboot"}}', "is not a number"),
         ("settings", '{"sync_daemons": {"master": {"group": "192.0.2.1"}}}', "is not a multicast address"),
         ("settings", '{"dataplane": "ipvsadm"}', "dataplane: "),
+        ("settings", '{"local_addresses": ["198.51.100.4"]}', "is not a map of nodes"),
+        ("settings", '{"local_addresses": {"gw1": ["198.51.100.4/24"]}}', "does not appear to be an IPv4"),
+        (
+            "settings",
+            '{"local_addresses": {"gw1": ["198.51.100.4"], "gw2": ["198.51.100.4"]}}',
+            "198.51.100.4 of gw2 is an address of gw1 already",
+        ),
+        (SERVER, '{"toa": false}', "toa: not for forward masquerade"),
+        (f"{SERVICE}/servers/[2001:db8:b::1]:80", '{"forward": "fullnat"}', "the service is IPv4"),
     ],
 )
 def test_wrong_values_name_the_field_and_the_reason(key: str, text: str, message: str) -> None:
@@ -119,6 +128,8 @@ def test_wrong_values_name_the_field_and_the_reason(key: str, text: str, message
         (SERVER, '{"weight": 0, "forward": "direct", "drain": true, "upper_threshold": 9, "lower_threshold": 3}'),
         (f"{SERVICE}/servers/198.51.100.21:8080", '{"forward": "masquerade"}'),
         ("services/fwmark:7/servers/198.51.100.21:80", '{"forward": "direct"}'),
+        (f"{SERVICE}/servers/198.51.100.21:8080", '{"forward": "fullnat", "toa": false}'),
+        ("settings", '{"local_addresses": {"gw1": ["198.51.100.4", "2001:db8:b::4"], "gw2": ["198.51.100.5"]}}'),
         ("services/udp:192.0.2.10:53", '{"one_packet": true, "scheduler": "mh", "flags": ["mh-port"]}'),
         ("services/tcp:192.0.2.10:0", '{"persistent": 300, "persistent_netmask": 24}'),
         ("services/udp:192.0.2.10:5060", '{"persistent": 300, "persistence_engine": "sip"}'),

@@ -196,6 +196,15 @@ INLINE int renew(struct place *p, const struct new_conn *new)
 	return MERGE_TAKEN;
 }
 
+/* Index of the server that the record names, in this range of `slots`; or NO_SERVER. */
+GLOBAL __u32 find_told(const struct record *r, __u32 list, __u32 count)
+{
+	struct search search = {.record = r, .list = list, .found = NO_SERVER};
+	if (r)
+		bpf_loop(count & 0xffff, search_step, &search, 0);
+	return search.found;
+}
+
 /* This node's entry of the same connection gives way to a record that saw a packet more recently, or as recently. */
 GLOBAL int merge_one(struct record *r, __u32 late)
 {
@@ -206,13 +215,11 @@ GLOBAL int merge_one(struct record *r, __u32 late)
 	if (!record_valid(r))
 		return MERGE_INVALID;
 	struct service *service = find_service(&r->in, addr_is_v4(&r->in.target) ? 4 : 6, r->mark);
-	struct search search = {.record = r, .found = NO_SERVER};
 	if (!service)
 		return MERGE_UNKNOWN;
-	search.list = service->list;
-	bpf_loop(service->list_len & 0xffff, search_step, &search, 0);
-	struct server *server = bpf_map_lookup_elem(&servers, &search.found);
-	if (search.found == NO_SERVER || !server)
+	__u32 index = find_told(r, service->list, service->list_len);
+	struct server *server = bpf_map_lookup_elem(&servers, &index);
+	if (index == NO_SERVER || !server)
 		return MERGE_UNKNOWN;
 	bool template = r->state == STATE_TEMPLATE;
 	if (template && !service->persistent_s)
@@ -228,7 +235,7 @@ GLOBAL int merge_one(struct record *r, __u32 late)
 	new.conn.control = template ? 0 : template_of(service, &r->in, r->mark);
 	new.conn.in = r->in;
 	new.conn.out = r->out;
-	new.conn.server = search.found;
+	new.conn.server = index;
 	new.conn.generation = server->generation;
 	new.conn.last_ms = now - r->idle_ms;
 	new.conn.synced_ms = now ? now : 1;
@@ -243,8 +250,8 @@ GLOBAL int merge_one(struct record *r, __u32 late)
 		bool used = !(word_flags(place.word) & CONN_IMPORTED) && !template;
 		if (now - c->last_ms < r->idle_ms + (used ? late : 0))
 			return MERGE_OLDER;
-		if (place.server == search.found && place.generation == server->generation &&
-		    tuple_equal(&c->out, &r->out) && !((word_flags(place.word) ^ new.flags) & CONN_PROXIED))
+		if (place.server == index && place.generation == server->generation && tuple_equal(&c->out, &r->out) &&
+		    !((word_flags(place.word) ^ new.flags) & CONN_PROXIED))
 			return renew(&place, &new);
 		if (!conn_remove(&place))
 			return MERGE_OLDER; /* a packet uses it right now */
