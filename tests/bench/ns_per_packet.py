@@ -34,7 +34,7 @@ ROUNDS = 15
 PACKETS = 100_000
 FLOWS = (1, 1024, 65536)
 NEW_FLOWS = 1 << 22  # as many as the wrapper can tell apart
-LARGE, SMALL = 1 << 16, 1 << 13  # buckets of four: one table with room for all flows, one that is full
+LARGE, SMALL = 1 << 17, 1 << 13  # buckets of four: one table with room for all flows, one that is full
 PORTS: Mapping[ForwardingMethod, int] = {
     ForwardingMethod.DIRECT: 80,
     ForwardingMethod.TUNNEL: 81,
