@@ -10,12 +10,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from types import MappingProxyType
 
 from healthcheck.spec import CheckSpec
 
 Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
 # Which clients a persistent service takes for one: a prefix length, or for IPv4 a mask with holes (255.0.255.0).
 Netmask = int | IPv4Address
 
@@ -196,6 +197,28 @@ class RealServer:
 
 
 @dataclass(frozen=True, slots=True)
+class ConnectionRate:
+    """New connections that each source of a service may open: a token bucket (RFC 2697 section 3, one colour)."""
+
+    rate: int  # per second, in the long run
+    burst: int  # at once
+    prefix_len: int  # clients whose addresses have so many bits in common are one source
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who may open connections to a service, and how many. Those that are open already are not touched.
+
+    Of the networks in `allow` and `deny` the longest that holds the client decides; if none does, it may connect unless
+    there is an `allow`. All are of the service's family.
+    """
+
+    allow: frozenset[Network] = frozenset()
+    deny: frozenset[Network] = frozenset()
+    rate: ConnectionRate | None = None  # None: no limit
+
+
+@dataclass(frozen=True, slots=True)
 class VirtualService:
     id: ServiceId
     scheduler: str = "wlc"
@@ -211,6 +234,7 @@ class VirtualService:
     revision: int = 0  # newest store revision of the service's key or of its servers' keys
     persistence_engine: str = ""
     syn_proxy: int | None = None  # half-open connections from which on SYNs are answered with cookies; None = never
+    access: Access = Access()
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,6 +397,7 @@ class ProgrammedService:
     servers: Mapping[ServerId, ProgrammedServer] = field(default_factory=dict)
     persistence_engine: str = ""
     syn_proxy: int | None = None
+    access: Access = Access()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import IPv4Address, ip_address
+from ipaddress import IPv4Address, ip_address, ip_network
 
 from healthcheck.spec import CheckSpec, CheckType, DnsSpec, HttpSpec, ScriptSpec, SmtpSpec, UdpSpec
+from lbnode.config.access_document import HOST_PREFIX
 from lbnode.config.check_document import SCRIPTS, CheckDocument, status_range
 from lbnode.config.schema import ServerDocument, ServiceDocument, SettingsDocument
 from lbnode.config.vip_group_document import TrackDocument, VipGroupDocument, local_addresses, vip_address
 from lbnode.model import (
+    Access,
+    ConnectionRate,
     DropRules,
     ForwardingMethod,
     Netmask,
@@ -106,6 +109,7 @@ def virtual_service(
         persistence_engine=document.persistence_engine,
         one_packet=document.one_packet,
         syn_proxy=document.syn_proxy,
+        access=access(document, service_id.family),
         vip_group=document.vip_group,
         check=check,
         when_down=WhenDown(document.when_down),
@@ -113,6 +117,15 @@ def virtual_service(
         servers=servers,
         revision=revision,
     )
+
+
+def access(document: ServiceDocument, family: int) -> Access:
+    limit = document.new_connections
+    rate = None
+    if limit is not None:
+        prefix_len = HOST_PREFIX[family] if limit.prefix is None else limit.prefix
+        rate = ConnectionRate(limit.rate, limit.rate if limit.burst is None else limit.burst, prefix_len)
+    return Access(frozenset(map(ip_network, document.allow)), frozenset(map(ip_network, document.deny)), rate)
 
 
 def vip_group(name: str, document: VipGroupDocument, revision: int) -> VipGroup:

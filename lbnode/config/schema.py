@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
+from lbnode.config.access_document import NewConnectionsDocument, Prefixes
 from lbnode.config.check_document import CheckDocument
 from lbnode.config.fields import MAX_SECONDS, Document, Port, WholeSeconds, did_you_mean, invalid
 from lbnode.config.vip_group_document import VipGroupDocument, interface_name, local_addresses
@@ -83,6 +84,9 @@ class ServiceDocument(Document):
     persistence_engine: str = ""
     one_packet: bool = False
     syn_proxy: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None  # half-open connections
+    allow: Prefixes = ()
+    deny: Prefixes = ()
+    new_connections: NewConnectionsDocument | None = None
     vip_group: str | None = None
     check: CheckReference | None = None
     when_down: Literal["weight-zero", "remove"] = "weight-zero"
@@ -225,6 +229,7 @@ SCHEMAS: dict[str, type[Document]] = {
 # Fields that are objects themselves, for hints about their unknown fields.
 _NESTED: dict[str, type[Document]] = {
     "check": CheckDocument,
+    "new_connections": NewConnectionsDocument,
     "timeouts": TimeoutsDocument,
     "sync_daemons": SyncDaemonsDocument,
     "drop": DropDocument,

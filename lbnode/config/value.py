@@ -6,9 +6,10 @@ The rules that need only the key and the text stand here; those that need other 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from ipaddress import ip_network
 from typing import Any
 
 from pydantic import ValidationError
@@ -17,7 +18,7 @@ from lbnode.config.check_document import CheckDocument
 from lbnode.config.fields import Document, did_you_mean
 from lbnode.config.keys import Key
 from lbnode.config.schema import SCHEMAS, ServerDocument, ServiceDocument, fields_at
-from lbnode.model import L4Protocol, Problem, Severity
+from lbnode.model import L4Protocol, Problem, ServiceId, Severity
 
 Path = tuple[str | int, ...]
 
@@ -187,6 +188,21 @@ def _with_key_faults(key: Key, parsed: Parsed) -> Parsed:
     return Parsed(None, (*faults, *parsed.faults))
 
 
+def _access_faults(service: ServiceId, document: ServiceDocument) -> Iterator[Fault]:
+    bits = 32 if service.family == 4 else 128
+    limit = document.new_connections
+    if limit is not None and limit.prefix is not None and limit.prefix > bits:
+        yield Fault(("new_connections", "prefix"), f"{limit.prefix} is above {bits} (IPv{service.family})")
+    if "allow" in document.model_fields_set and not document.allow:
+        yield Fault(("allow",), "an empty list allows nobody", 'leave it out to allow everybody; `"deny"` keeps out')
+    for name, texts in (("allow", document.allow), ("deny", document.deny)):
+        for number, text in enumerate(texts):
+            if ip_network(text).version != service.family:
+                yield Fault((name, number), f"{text} is no prefix of the service's family, IPv{service.family}")
+    for text in sorted(set(document.allow) & set(document.deny)):
+        yield Fault(("deny", document.deny.index(text)), f"{text} is in allow, too", "the same prefix cannot be both")
+
+
 def _service_faults(key: Key, document: ServiceDocument) -> list[Fault]:
     faults, service = [], key.service
     assert service is not None
@@ -194,6 +210,7 @@ def _service_faults(key: Key, document: ServiceDocument) -> list[Fault]:
         faults.append(Fault(("one_packet",), f"only for UDP and firewall marks, not for {service.protocol}"))
     if document.syn_proxy is not None and service.protocol not in (L4Protocol.TCP, None):
         faults.append(Fault(("syn_proxy",), f"only for TCP and firewall marks, not for {service.protocol}"))
+    faults += _access_faults(service, document)
     if service.port == 0 and not service.fwmark and not document.persistent:  # ipvsadm(8): port 0 needs -p
         message = "port 0 (every port of the address) needs a persistent service"
         faults.append(Fault(("persistent",), message, 'example: "persistent": 300'))

@@ -98,6 +98,7 @@ class Capabilities:
     protocols: frozenset[str]
     families: frozenset[int]
     persistence: bool
+    access: bool = False  # lists of prefixes and rates of new connections (ProgrammedService.access)
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,6 +113,7 @@ class FakePlane:
             protocols=frozenset(L4Protocol),
             families=frozenset({4, 6}),
             persistence=True,
+            access=True,
         )
 
     def owns(self, service_id: ServiceId) -> bool:

@@ -54,4 +54,5 @@ def same_parameters(one: ProgrammedService, other: ProgrammedService) -> bool:
         and one.persistence_engine == other.persistence_engine
         and one.one_packet == other.one_packet
         and one.syn_proxy == other.syn_proxy
+        and one.access == other.access
     )

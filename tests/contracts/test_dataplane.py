@@ -7,7 +7,7 @@ import errno
 import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, ip_address
+from ipaddress import IPv4Address, ip_address, ip_network
 from pathlib import Path
 from typing import Protocol
 
@@ -29,7 +29,9 @@ from lbnode.errors import DataPlaneError, Unsupported
 from lbnode.explanation import Question
 from lbnode.lab.netns import Net
 from lbnode.model import (
+    Access,
     Connection,
+    ConnectionRate,
     ForwardingMethod,
     L4Protocol,
     Programmed,
@@ -284,6 +286,38 @@ async def test_what_a_service_may_have_is_kept_over_a_restart(case: PlaneCase, n
         )
         (found,) = (await services(second)).values()
         assert replace(found, servers={}) == plain and found.servers[one.id].upper_threshold == 0
+    finally:
+        await second.close(unload=True)
+
+
+NETWORK = frozenset({ip_network("203.0.113.0/24")})
+ACCESS = {
+    "allow": Access(allow=NETWORK),
+    "deny": Access(frozenset({ip_network("203.0.112.0/23")}), NETWORK),
+    "new_connections": Access(rate=ConnectionRate(100, 200, 24)),
+}
+
+
+@pytest.mark.parametrize("name", ACCESS)
+async def test_who_may_connect_is_kept_over_a_restart_or_refused_by_name(case: PlaneCase, name: str) -> None:
+    wanted = replace(WEB_SERVICE, access=ACCESS[name])
+    first = case.plane()
+    await first.open()
+    try:
+        if not first.capabilities().access:
+            with pytest.raises(Unsupported, match=name):
+                await first.apply(PutService(wanted))
+            return
+        await first.apply(PutService(wanted))
+        assert await services(first) == {WEB: wanted}
+    finally:
+        await first.close()
+    second = case.plane()
+    await second.open()
+    try:
+        assert await services(second) == {WEB: wanted}
+        await second.apply(PutService(WEB_SERVICE))
+        assert await services(second) == {WEB: WEB_SERVICE}
     finally:
         await second.close(unload=True)
 

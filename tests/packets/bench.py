@@ -268,7 +268,7 @@ class Machine:
 
     def wipe(self) -> None:
         self.exchange.changed(1 << 20)
-        for name in ("services", "vips", "vlans", "fragments", "leased", "affinity"):
+        for name in ("services", "vips", "vlans", "fragments", "leased", "affinity", "prefixes", "sources"):
             for key in [key for key, _ in self.maps[name].items()]:
                 self.maps[name].delete(key)
         for name in ("conns", "replies", "events", "clock", "leases", "egress"):

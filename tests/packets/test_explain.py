@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 import pytest
 from scapy.layers.inet import TCP, UDP
@@ -16,7 +16,7 @@ from lbnode.dataplane.xdp.interfaces import Interface
 from lbnode.dataplane.xdp.plane import OBJECT
 from lbnode.dataplane.xdp.vlans import Vlans
 from lbnode.explanation import MAX_LENGTH, Explanation, NextHop, Question
-from lbnode.model import Timeouts, Tunnel, TunnelType
+from lbnode.model import Access, ConnectionRate, Timeouts, Tunnel, TunnelType
 from tests.packets.bench import (
     CLIENT,
     CLIENT6,
@@ -311,3 +311,18 @@ def test_a_service_under_a_syn_flood_answers_by_cookie(bench: Bench) -> None:
     assert (told.verdict, told.reason, told.server) == ("answered", "syn-cookie", "")
     assert told.text.startswith(f"1 or more connections of tcp:{VIP}:80 are half-open")
     assert "TCP port 80 -> 40000, SYN ACK" in told.answer[-1]
+
+
+def test_lists_and_rates_say_whom_they_keep_out(bench: Bench) -> None:
+    """The rehearsal shares the lists, and has a copy of the buckets."""
+    denied = Access(deny=frozenset({ip_network("203.0.113.5/32")}))
+    service = bench.service(access=denied)
+    bench.server(service)
+    told = ask_tcp(bench)
+    assert (told.verdict, told.reason, told.service) == ("dropped", "denied", str(service))
+    assert told.text.startswith(f"{CLIENT} may open no connection to {service}")
+    bench.service(access=Access(rate=ConnectionRate(1, 1, 32)))
+    assert ask_tcp(bench).verdict == ask_tcp(bench).verdict == "to-server"
+    bench.connect(40001)
+    told = ask_tcp(bench)
+    assert (told.verdict, told.reason) == ("dropped", "rate") and "`new_connections`" in told.text

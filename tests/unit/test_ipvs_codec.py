@@ -6,7 +6,7 @@ import contextlib
 import errno
 import struct
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 import pytest
 from hypothesis import given
@@ -30,7 +30,9 @@ from lbnode.errors import DataPlaneError, Unsupported
 from lbnode.model import (
     PERSISTENCE_ENGINES,
     SCHEDULERS,
+    Access,
     Connection,
+    ConnectionRate,
     DropRules,
     ForwardingMethod,
     L4Protocol,
@@ -246,6 +248,14 @@ def test_what_can_never_work_is_said_before() -> None:
         check(put_server(ServerId.parse("198.51.100.21:81"), ForwardingMethod.DIRECT))
     with pytest.raises(Unsupported, match="has no flag mh-port; it has only: sh-fallback sh-port flag-3"):
         check(PutService(ProgrammedService(WEB, "sh", frozenset({"mh-port"}))))
+    network = frozenset({ip_network("192.0.2.0/24")})
+    for name, access in (
+        ("allow", Access(allow=network)),
+        ("deny", Access(deny=network)),
+        ("new_connections", Access(rate=ConnectionRate(1, 1, 32))),
+    ):
+        with pytest.raises(Unsupported, match=f"tcp:192.*: {name}: ip_vs looks at no client"):
+            check(PutService(ProgrammedService(WEB, "rr", access=access)))
     check(SetDropRules(DropRules()))
     with pytest.raises(Unsupported, match="drop: bad_checksums: ip_vs cannot"):
         check(SetDropRules(DropRules(bad_checksums=True)))

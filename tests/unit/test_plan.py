@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from ipaddress import ip_network
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +12,9 @@ from hypothesis import strategies as st
 
 from healthcheck.spec import CheckSpec, Health, Verdict
 from lbnode.model import (
+    Access,
     Config,
+    ConnectionRate,
     ForwardingMethod,
     Programmed,
     RealServer,
@@ -96,10 +99,20 @@ def test_everything_of_the_service_is_carried_over() -> None:
         persistence_engine="sip",
         one_packet=True,
         syn_proxy=1000,
+        access=Access(deny=frozenset({ip_network("203.0.113.0/24")}), rate=ConnectionRate(10, 20, 24)),
         servers=(RealServer(SERVERS[0], 7, ForwardingMethod.TUNNEL, False, 9, 3),),
     )
     programmed = plan_service(full, {})
-    for name in ("id", "scheduler", "scheduler_flags", "persistent_s", "persistent_netmask", "one_packet", "syn_proxy"):
+    for name in (
+        "id",
+        "scheduler",
+        "scheduler_flags",
+        "persistent_s",
+        "persistent_netmask",
+        "one_packet",
+        "syn_proxy",
+        "access",
+    ):
         assert getattr(programmed, name) == getattr(full, name)
     assert programmed.persistence_engine == "sip"
     server = programmed.servers[SERVERS[0]]

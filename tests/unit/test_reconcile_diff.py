@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from lbnode.dataplane.base import DeleteServer, DeleteService, Op, PutServer, PutService
 from lbnode.dataplane.fake import FakeKernel, FakePlane
 from lbnode.model import (
+    Access,
+    ConnectionRate,
     ForwardingMethod,
     Programmed,
     ProgrammedServer,
@@ -38,6 +40,7 @@ SERVICES = st.builds(
     persistent_s=st.integers(0, 1),
     one_packet=st.booleans(),
     syn_proxy=st.none() | st.integers(0, 9),
+    access=st.builds(Access, rate=st.none() | st.builds(ConnectionRate, st.integers(1, 3), st.just(9), st.just(32))),
     servers=st.lists(SERVERS, max_size=3).map(lambda servers: {server.id: server for server in servers}),
 )
 PROGRAMMED = st.builds(

@@ -64,6 +64,8 @@ SIZES = {
     "server": layout.SERVER_SIZE,
     "pool": layout.POOL_SIZE,
     "vip": layout.VIP_SIZE,
+    "prefix_key": 24,
+    "source_key": 24,
     "config": layout.CONFIG_SIZE,
     "stats": layout.STATS_SIZE,
     "gauge": layout.GAUGE_SIZE,
@@ -92,7 +94,7 @@ def test_every_field_lies_where_the_structure_has_it(structs: Mapping[str, tuple
         (service, "service", {"index": "index", "epoch": "epoch", "flags": "flags", "list_at": "list",
                               "list_len": "list_len", "table_at": "table", "table_len": "table_len", "start": "start",
                               "max_weight": "max_weight", "weight_gcd": "weight_gcd", "persistent_s": "persistent_s",
-                              "group": "group", "syn_proxy": "syn_proxy"}),
+                              "group": "group", "syn_proxy": "syn_proxy", "rate": "rate", "burst": "burst"}),
         (server, "server", {"generation": "generation", "service": "service", "weight": "weight",
                             "upper_threshold": "upper_threshold", "lower_threshold": "lower_threshold", "rank": "rank",
                             "last_weight": "last_weight", "group": "group", "mark": "mark", "pool": "pool"}),
@@ -136,6 +138,7 @@ def test_numbers_are_those_of_the_header() -> None:
     events = constants("EVENT")
     assert (events.pop("DROPS"), events.pop("MAX")) == (layout.FIRST_DROP, 64)
     assert events == {member.name: member.value for member in layout.Event}
+    assert constants("ACCESS") == {member.name: member.value for member in layout.AccessKind}
     assert constants("SCHED") == {member.name: member.value for member in layout.Scheduler}
     assert constants("MERGE") == {member.name: member.value for member in records.MergeResult}
     assert constants("FORWARD") == {method.name: number for method, number in layout.FORWARD_NUMBER.items()}

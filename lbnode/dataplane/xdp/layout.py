@@ -10,7 +10,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Self
 
 from lbnode.model import (
@@ -18,6 +18,7 @@ from lbnode.model import (
     Address,
     ForwardingMethod,
     L4Protocol,
+    Network,
     ServiceId,
     Tunnel,
     TunnelChecksum,
@@ -36,7 +37,7 @@ LEASE_OF_TARGET = 0xFFFF
 POOL_ADDRESSES = 16
 
 SERVICE_KEY_SIZE = 24
-SERVICE_SIZE = 72
+SERVICE_SIZE = 96
 SERVER_SIZE = 104
 POOL_SIZE = 272
 GROUP_SIZE = 80
@@ -101,6 +102,8 @@ class ServiceFlag(IntFlag):
     MARKED = 16
     ALL_PORTS = 32
     SYN_PROXY = 64
+    LISTS = 128
+    RATE = 256
 
 
 class ServerFlag(IntFlag):
@@ -159,6 +162,8 @@ class Event(IntEnum):
     DROP_TCP_FLAGS = 33
     DROP_LAND = 34
     DROP_IP_OPTIONS = 35
+    DROP_DENIED = 36
+    DROP_RATE = 37
 
     @property
     def label(self) -> str:
@@ -250,8 +255,11 @@ class Service:
     group: int = 0
     syn_proxy: int = 0
     persistent_mask: int = ALL_BITS
+    rate_mask: int = 0
+    rate: int = 0
+    burst: int = 0
 
-    _FORMAT = struct.Struct("=14I16s")
+    _FORMAT = struct.Struct("=14I16s16sII")
 
     def pack(self) -> bytes:
         return self._FORMAT.pack(
@@ -270,13 +278,58 @@ class Service:
             self.group,
             self.syn_proxy,
             self.persistent_mask.to_bytes(16, "big"),
+            self.rate_mask.to_bytes(16, "big"),
+            self.rate,
+            self.burst,
         )
 
     @classmethod
     def unpack(cls, data: bytes) -> Self:
-        index, scheduler, flags, epoch, list_at, list_len, *rest, mask = cls._FORMAT.unpack(data)
-        values = (*rest, int.from_bytes(mask, "big"))
+        index, scheduler, flags, epoch, list_at, list_len, *rest, mask, rate_mask, rate, burst = cls._FORMAT.unpack(
+            data
+        )
+        values = (*rest, int.from_bytes(mask, "big"), int.from_bytes(rate_mask, "big"), rate, burst)
         return cls(index, Scheduler(scheduler), epoch, list_at, list_len, flags, *values)
+
+
+class AccessKind(IntEnum):
+    """`enum access`."""
+
+    ALLOW = 1
+    DENY = 2
+    OTHERS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixKey:
+    """Key of map `prefixes`. `network` None: all of the service."""
+
+    service: int  # index
+    network: Network | None
+
+    _FORMAT = struct.Struct("=II16s")
+
+    def pack(self) -> bytes:
+        if self.network is None:
+            return self._FORMAT.pack(32, self.service, NO_ADDRESS)
+        mapped = 96 if self.network.version == 4 else 0
+        return self._FORMAT.pack(
+            32 + mapped + self.network.prefixlen, self.service, pack_address(self.network.network_address)
+        )
+
+    @classmethod
+    def unpack(cls, data: bytes, family: int) -> Self:
+        """`family`: of the service. An entry of all 0 bits is a network's in IPv6, and the whole service in IPv4."""
+        length, service, address = cls._FORMAT.unpack(data)
+        if family == 4:
+            network = ip_network((address[12:], length - 128)) if length >= 128 else None
+            return cls(service, network)
+        return cls(service, ip_network((address, length - 32)))
+
+
+def unpack_prefix_service(key: bytes) -> int:
+    """Index of the service (key of map `prefixes`)."""
+    return int(struct.unpack("=4xI16x", key)[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -404,6 +457,11 @@ def unpack_pool(data: bytes) -> tuple[Address, ...]:
 
 def unpack_affinity_key(data: bytes) -> int:
     """Index of the service (key of map `affinity`)."""
+    return int(struct.unpack("=16xI4x", data)[0])
+
+
+def unpack_source_key(data: bytes) -> int:
+    """Index of the service (key of map `sources`)."""
     return int(struct.unpack("=16xI4x", data)[0])
 
 

@@ -7,7 +7,16 @@ from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 
 from lbnode.dataplane.xdp import layout, slots
-from lbnode.model import Address, Netmask, ProgrammedServer, ProgrammedService, ServerId, ServiceId
+from lbnode.model import (
+    Access,
+    Address,
+    ConnectionRate,
+    Netmask,
+    ProgrammedServer,
+    ProgrammedService,
+    ServerId,
+    ServiceId,
+)
 
 
 @dataclass(slots=True)
@@ -39,6 +48,10 @@ def members(servers: Iterable[Server]) -> list[slots.Member]:
     return [slots.Member(one.index, one.programmed.id, one.programmed.weight, one.last_weight) for one in servers]
 
 
+def has_lists(service: ProgrammedService) -> bool:
+    return bool(service.access.allow or service.access.deny)
+
+
 def configured(entry: layout.Service, wanted: ProgrammedService) -> layout.Service:
     """The entry with what the configuration says, list and tables aside."""
     flags = slots.flags(wanted.scheduler, wanted.scheduler_flags)
@@ -48,6 +61,11 @@ def configured(entry: layout.Service, wanted: ProgrammedService) -> layout.Servi
         flags |= layout.ServiceFlag.MARKED if wanted.id.fwmark else layout.ServiceFlag.ALL_PORTS
     if wanted.syn_proxy is not None:
         flags |= layout.ServiceFlag.SYN_PROXY
+    rate = wanted.access.rate
+    if has_lists(wanted):
+        flags |= layout.ServiceFlag.LISTS
+    if rate is not None:
+        flags |= layout.ServiceFlag.RATE
     return replace(
         entry,
         scheduler=layout.SCHEDULERS[wanted.scheduler],
@@ -55,11 +73,18 @@ def configured(entry: layout.Service, wanted: ProgrammedService) -> layout.Servi
         syn_proxy=wanted.syn_proxy or 0,
         persistent_s=int(wanted.persistent_s),
         persistent_mask=_mask_of(wanted.persistent_netmask, wanted.id.family),
+        rate_mask=0 if rate is None else _mask_of(rate.prefix_len, wanted.id.family),
+        rate=0 if rate is None else rate.rate,
+        burst=0 if rate is None else rate.burst,
     )
 
 
 def service_of(service_id: ServiceId, entry: layout.Service) -> ProgrammedService:
-    """What `configured` reverses."""
+    """What `configured` reverses; the lists are in map `prefixes`."""
+    rate = None
+    if entry.flags & layout.ServiceFlag.RATE:
+        prefix_len = (32 if service_id.family == 4 else 128) - (~entry.rate_mask & layout.ALL_BITS).bit_length()
+        rate = ConnectionRate(entry.rate, entry.burst, prefix_len)
     return ProgrammedService(
         service_id,
         entry.scheduler.name.lower(),
@@ -67,6 +92,7 @@ def service_of(service_id: ServiceId, entry: layout.Service) -> ProgrammedServic
         entry.persistent_s,
         _netmask_of(entry.persistent_mask, service_id.family),
         bool(entry.flags & layout.ServiceFlag.ONE_PACKET),
+        access=Access(rate=rate),
         syn_proxy=entry.syn_proxy if entry.flags & layout.ServiceFlag.SYN_PROXY else None,
     )
 

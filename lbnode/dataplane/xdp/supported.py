@@ -24,6 +24,7 @@ CAPABILITIES = Capabilities(
     protocols=frozenset(L4Protocol),
     families=frozenset({4, 6}),
     persistence=True,
+    access=True,
 )
 _PLANE = "the XDP/tcx data plane"
 

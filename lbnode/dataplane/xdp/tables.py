@@ -20,13 +20,15 @@ from lbnode.dataplane.xdp.allocate import IndexPool, RangePool
 from lbnode.dataplane.xdp.groups import Groups
 from lbnode.dataplane.xdp.leases import Leases
 from lbnode.dataplane.xdp.maps import Map
-from lbnode.dataplane.xdp.mirror import Server, Service, configured, members, server_of, service_of
+from lbnode.dataplane.xdp.mirror import Server, Service, configured, has_lists, members, server_of, service_of
 from lbnode.dataplane.xdp.neighbours import Neighbours
 from lbnode.dataplane.xdp.pools import Pools
+from lbnode.dataplane.xdp.prefixes import Prefixes
 from lbnode.dataplane.xdp.trash import Trash
 from lbnode.dataplane.xdp.vips import Vips
 from lbnode.errors import DataPlaneError
 from lbnode.model import (
+    Access,
     Address,
     ForwardingMethod,
     Programmed,
@@ -63,6 +65,7 @@ class Tables:
         self._generation = 0
         self.leases = Leases(maps)
         self._vips = Vips(maps["vips"])
+        self._prefixes = Prefixes(maps)
         self._trash = Trash(maps, self._server_indexes)
 
     def programmed(self, timeouts: Timeouts) -> Programmed:
@@ -108,7 +111,16 @@ class Tables:
                 self._remember(service, server)
             await asyncio.sleep(0)
         await self._free_orphans()
+        self._load_prefixes()
         self._vips.load(self.services, _CHUNK)
+
+    def _load_prefixes(self) -> None:
+        by_index = {service.entry.index: service for service in self.services.values()}
+        found = self._prefixes.load({index: one.programmed.id.family for index, one in by_index.items()})
+        for index, lists in found.items():
+            service = by_index[index]
+            access = replace(lists, rate=service.programmed.access.rate)
+            service.programmed = replace(service.programmed, access=access)
 
     def _read_slots(self, start: int, length: int) -> tuple[int, ...]:
         array = self._maps["slots"]
@@ -152,12 +164,16 @@ class Tables:
         if service is None:
             self._add_service(wanted)
         elif service.programmed != wanted:
+            if has_lists(wanted):
+                self._prefixes.put(service.entry.index, wanted.access, wanted.id.family)
             before, service.programmed = service.programmed, wanted
             try:
                 self._write_lists(service, service.servers.values())
             except DataPlaneError:
                 service.programmed = before
                 raise
+            if not has_lists(wanted):  # only now: while they counted, a part of them would have denied too much
+                self._prefixes.put(service.entry.index, wanted.access, wanted.id.family)
             if wanted.id.port == 0 and bool(before.persistent_s) != bool(wanted.persistent_s):
                 for server in service.servers.values():
                     self._write_server(service, server)
@@ -171,6 +187,12 @@ class Tables:
         # The epoch goes on from what an earlier service with this index left in its cursor.
         cursor = struct.unpack("=Q", self._maps["cursors"].get_index(index))[0]
         entry = configured(layout.Service(index, layout.Scheduler.RR, (cursor >> 48) + 1, 0, 0), wanted)
+        try:
+            self._prefixes.put(index, wanted.access, wanted.id.family)
+        except DataPlaneError:
+            self._prefixes.put(index, Access(), wanted.id.family)
+            self._service_indexes.give(index)
+            raise
         self._maps["services"].put(layout.pack_service_key(wanted.id), entry.pack())
         self.services[wanted.id] = Service(entry, wanted)
         self._vips.count(wanted.id, 1)
@@ -186,6 +208,9 @@ class Tables:
             self._forget(service, server)
         self._groups.drop(service.entry.group)
         self._forget_targets(service.entry)
+        self._prefixes.put(service.entry.index, Access(), service_id.family)
+        if service.entry.flags & layout.ServiceFlag.RATE:
+            self._prefixes.forget_sources(service.entry.index)
         self._retire(service.entry.list_at, service.entry.list_len)
         self._retire(service.entry.table_at, service.entry.table_len)
         self._service_indexes.give(service.entry.index)

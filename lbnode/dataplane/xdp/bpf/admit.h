@@ -4,6 +4,7 @@
 #define LBNODE_ADMIT_H
 
 #include "cookie.h"
+#include "access.h"
 #include "hook.h"
 #include "local_port.h"
 #include "persist.h"
@@ -300,6 +301,12 @@ GLOBAL int admit(struct scratch *memory)
 		return ACTION_PASS;
 	if (unlikely(addr_equal(&p->tuple.source, &p->tuple.target)))
 		return drop_counted(EVENT_DROP_LAND);
+	if (unlikely(service->flags & (SERVICE_LISTS | SERVICE_RATE))) {
+		int why_not = refused(service, &p->tuple.source, clock->now_ms,
+				      !is_stateful(p) || p->tcp_flags & TCP_FLAG_SYN);
+		if (why_not)
+			return drop_counted(why_not);
+	}
 	if (unlikely(service->flags & SERVICE_SYN_PROXY)) {
 		int first = defend(p, service, clock->now_ms);
 		if (first != ACTION_ADMIT)

@@ -122,6 +122,8 @@ enum event {
 	EVENT_DROP_TCP_FLAGS,	/* a combination that no TCP sends: SYN with FIN or RST, none at all, ... */
 	EVENT_DROP_LAND,	/* from the VIP itself */
 	EVENT_DROP_IP_OPTIONS,	/* CONFIG_DROP_IP_OPTIONS */
+	EVENT_DROP_DENIED,	/* new connection of a client that the service's lists keep out */
+	EVENT_DROP_RATE,	/* new connection beyond the service's rate for its source */
 	EVENT_MAX = 64,
 };
 

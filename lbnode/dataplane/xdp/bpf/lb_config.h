@@ -77,6 +77,8 @@ enum scheduler {
 #define SERVICE_MARKED 16    /* matches a firewall mark */
 #define SERVICE_ALL_PORTS 32 /* matches every port of its address */
 #define SERVICE_SYN_PROXY 64 /* `syn_proxy` holds; all servers get and send through here (masquerade) */
+#define SERVICE_LISTS 128    /* has entries in `prefixes` */
+#define SERVICE_RATE 256     /* `rate`, `burst` and `rate_mask` hold */
 
 /*
  * map `services` HASH: value. Replaced as a whole (BPF_ANY), so readers see the old or the new one.
@@ -105,6 +107,36 @@ struct service {
 	__u32 group;		     /* lc, wlc, sed, nq, lblc, lblcr: first of the service's groups; else 0 */
 	__u32 syn_proxy;	     /* with so many half-open connections, SYNs are answered with cookies */
 	struct addr persistent_mask; /* clients whose addresses are equal under it are one */
+	struct addr rate_mask;	     /* the same for `rate` */
+	__u32 rate;		     /* new connections per second that a source may open in the long run */
+	__u32 burst;		     /* ... and at once; at most BURST_MAX */
+};
+#define BURST_MAX 4000000
+
+/*
+ * map `prefixes` LPM_TRIE: key; value __u32 enum access. Who may open connections to a service with SERVICE_LISTS: the longest
+ * prefix decides, without any the client may. An entry that is ACCESS_OTHERS covers all of the service.
+ */
+struct prefix_key {
+	__u32 length;  /* bits of what follows: 32, and those of the address in its mapped form */
+	__u32 service; /* index */
+	struct addr address;
+};
+
+enum access {
+	ACCESS_ALLOW = 1,
+	ACCESS_DENY = 2,
+	ACCESS_OTHERS = 3, /* denied, because others are allowed */
+};
+
+/*
+ * map `sources` LRU_HASH: key; value __u64 tokens << 32 | clock in ms when they were counted. A token bucket: a connection
+ * takes 1000 tokens, and `rate` tokens a millisecond come back, up to 1000 * `burst`.
+ */
+struct source_key {
+	struct addr address; /* under the service's rate_mask */
+	__u32 service;	     /* index */
+	__u32 reserved;
 };
 
 #define SLOT_EMPTY 0xffffffffU

@@ -23,7 +23,7 @@ from lbnode.errors import DataPlaneError
 from lbnode.model import Counters
 
 # Programs only read these.
-SHARED = ("config", "services", "servers", "slots", "pools", "vips", "vlans", "egress", "leases", "leased")
+SHARED = ("config", "services", "servers", "slots", "pools", "vips", "vlans", "egress", "leases", "leased", "prefixes")
 # What programs read and write. Counters, queues and working memory begin empty instead.
 COPIED = ("replies", "gauges", "half_open", "groups", "cursors", "clock")
 _SIZED = ("conns", "replies")
@@ -71,8 +71,9 @@ class Rehearsal:
             for keys, values in live[name].batches(_CHUNK):
                 count = len(keys) // live[name].info.key_size
                 syscall.map_update_batch(self._maps[name].fd, keys, values, count)
-        for key, value in live["affinity"].items(_CHUNK):
-            self._maps["affinity"].put(key, value)
+        for name in ("affinity", "sources"):
+            for key, value in live[name].items(_CHUNK):
+                self._maps[name].put(key, value)
 
     def __enter__(self) -> Self:
         return self

@@ -20,6 +20,8 @@ MAX_CANDIDATES = 64
 # In the order in which they outweigh each other.
 _DROPS: Mapping[Event, str] = {
     Event.DROP_NO_LEASE: "{vip} is of VIP group {group}, whose lease has ended on this node: another node may serve it",
+    Event.DROP_DENIED: "{client} may open no connection to {service}: its lists `allow` and `deny` keep it out",
+    Event.DROP_RATE: "{client}, or its network, opens connections to {service} faster than `new_connections` allows",
     Event.DROP_NO_SERVER: "no server of {service} takes a new connection",
     Event.DROP_TABLE_FULL: "the connection table has no room for it: both buckets of its hash hold live connections",
     Event.DROP_NO_LOCAL_PORT: "no port of the local addresses is free towards {server}: full NAT cannot translate it",
@@ -170,6 +172,7 @@ def _dropped(
         overhead = layout.tunnel_overhead(server.address.version, server.tunnel)
     text = _DROPS[event].format(
         vip=question.target.address,
+        client=question.source.address,
         group=scene.group or "(unknown)",
         protocol=str(question.protocol).upper(),
         service=base.service or "the service",
