@@ -43,6 +43,9 @@ def put(lab: Lab, key: str, value: object) -> None:
 
 
 def configure(lab: Lab) -> None:
+    """gw1 becomes active: both gateways listen before they have anything to elect."""
+    for node in GATEWAYS:
+        until(lambda node=node: observe.api(lab, node, "status"), f"lbnoded on {node} answers")  # type: ignore[misc]
     for key, value in documents().items():
         put(lab, key, value)
     until(lambda: observe.holders(lab, VIP) == ("gw1",), f"gw1 alone holds {VIP}")

@@ -28,6 +28,11 @@ def leftovers() -> list[str]:
     return found + [line for line in Path("/proc/mounts").read_text().splitlines() if NAME in line]
 
 
+def heed_ctrl_c() -> None:
+    """Where the tests run in the background of a shell, SIGINT is ignored, and that is inherited."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_demo_once_does_what_it_says() -> None:
     done = subprocess.run(DEMO, env=environment(), capture_output=True, text=True, check=False, timeout=280)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -38,7 +43,7 @@ def test_demo_once_does_what_it_says() -> None:
 
 
 def test_ctrl_c_leaves_nothing_behind() -> None:
-    with subprocess.Popen(DEMO, env=environment(), stdout=subprocess.PIPE, text=True) as demo:
+    with subprocess.Popen(DEMO, env=environment(), stdout=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c) as demo:
         assert demo.stdout is not None
         for line in demo.stdout:
             if line.startswith("[2/9]"):
