@@ -84,13 +84,17 @@ check: built
 bpf: built
 	@$(BIN)/python -m tests.packets.verifier
 
+# Daemons, the network and real time: these tests run one at a time, on a machine that does nothing else.
+REAL_TIME := $(addprefix tests/,contracts e2e health netns node sync web)
 test: packages-test built
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run -Werror lbnode/dataplane/xdp/bpf/*.[hc]
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -q --durations=15
+	@failed=0; set -x; \
+	$(BIN)/pytest -q --durations=15 -n 2 --no-loadscope-reorder $(addprefix --ignore=,$(REAL_TIME)) || failed=1; \
+	$(BIN)/pytest -q --durations=15 $(REAL_TIME) || failed=1; exit $$failed
 
 test-reference: built
 	$(BIN)/python -m tests.reference

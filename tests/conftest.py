@@ -9,6 +9,8 @@ from contextlib import closing
 
 import hypothesis
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from lbnode.dataplane.ipvs.netlink import GenericNetlink
 
@@ -37,9 +39,41 @@ NEEDS = {
     "chromium": lambda: "" if shutil.which("chromium") else "needs Chromium: apt-get install chromium",
 }
 
+# `make test` runs two tests at a time (pytest-xdist) where none waits for real time. What is of one group runs one
+# after the other: User-Mode Linux's one kernel, and the packet tests, who share what the verifier takes a second for;
+# all else a file at a time. The longest begin first.
+GROUPS = {"uml": "uml", "packets": "packets"}
+ORDER = ("uml", "tests/sim/election/test_campaign.py", "packets")
+
+
+def group_of(nodeid: str) -> str:
+    """nodeid: `tests/FOLDER/.../test_file.py::...`."""
+    path = nodeid.partition("::")[0]
+    return GROUPS.get(path.split("/")[1], path)
+
+
+class GroupScheduling(LoadScopeScheduling):
+    """A worker gets a group, and when it is nearly through, the next."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group_of(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> GroupScheduling:
+    return GroupScheduling(config, log)
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         for marker, missing in NEEDS.items():
             if item.get_closest_marker(marker) and (reason := missing()):
                 item.add_marker(pytest.mark.skip(reason=reason))
+    items.sort(key=lambda item: ORDER.index(group) if (group := group_of(item.nodeid)) in ORDER else len(ORDER))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What tests tell by record_property("figures", text)."""
+    for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed"):
+        for name, text in report.user_properties:
+            if name == "figures":
+                terminalreporter.write_line(text)

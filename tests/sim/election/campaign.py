@@ -33,7 +33,9 @@ def run_campaign(
     """Figures by profile; the cluster-seconds are those of all profiles together."""
     results = {name: Figures() for name in profiles}
     done, first = 0.0, 0
-    with multiprocessing.get_context("fork").Pool(os.cpu_count()) as pool:
+    shared = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))  # other tests run meanwhile
+    cores = max(1, (os.cpu_count() or 1) // shared)
+    with multiprocessing.get_context("fork").Pool(cores) as pool:
         while done < cluster_seconds and sum(len(f.violations) for f in results.values()) < MAX_VIOLATIONS:
             jobs = [(name, first + n) for n in range(BATCH) for name in profiles if not (PROFILES[name].dual and n % 2)]
             for (name, _), figures in zip(jobs, pool.imap(partial(run_number, seed), jobs, 5), strict=True):
