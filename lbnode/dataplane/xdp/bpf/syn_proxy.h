@@ -108,6 +108,19 @@ GLOBAL int proxy_track(__u64 ref, __u32 direction, __u32 event)
 	return 0;
 }
 
+/* The packet's entry, which has got this packet; NULL: it or its server is gone. */
+INLINE struct conn *proxied_entry(struct scratch *memory, struct place *place, bool in)
+{
+	const struct decision *d = &memory->decision;
+	struct server *server = get_live_server(d->server, d->generation);
+	if (!server || !conn_at(d->ref, place)) {
+		count(EVENT_DROP_SERVER_GONE);
+		return NULL;
+	}
+	account(d->server, server, in, memory->packet.length, 0);
+	return place_conn(place);
+}
+
 /* The server has not answered yet. All that the client may say is its ACK again, or that it gives up. */
 INLINE int repeat_syn(struct scratch *memory, struct place *place, const struct conn *c, __u32 now)
 {
@@ -137,14 +150,11 @@ GLOBAL int proxy_from_client(struct scratch *memory)
 	if (!memory || !clock)
 		return ACTION_DROP;
 	const struct packet *p = &memory->packet;
-	const struct decision *d = &memory->decision;
 	struct syn_proxy *x = &memory->proxy;
 	struct place place = {};
-	struct server *server = get_live_server(d->server, d->generation);
-	if (!server || !conn_at(d->ref, &place))
-		return drop_counted(EVENT_DROP_SERVER_GONE);
-	struct conn *c = place_conn(&place);
-	account(d->server, server, true, p->length, 0);
+	struct conn *c = proxied_entry(memory, &place, true);
+	if (!c)
+		return ACTION_DROP;
 	bool syn = p->tcp_flags & TCP_FLAG_SYN;
 	int action = ACTION_TO_SERVER;
 	__u32 event = syn ? TCP_NOTHING : event_of(p);
@@ -163,7 +173,7 @@ GLOBAL int proxy_from_client(struct scratch *memory)
 		if (x->options.sack_at)
 			sack_shift(&x->options, delta);
 	}
-	proxy_track(d->ref, DIRECTION_IN, event);
+	proxy_track(memory->decision.ref, DIRECTION_IN, event);
 	return action;
 }
 
@@ -188,14 +198,11 @@ GLOBAL int proxy_from_server(struct scratch *memory)
 	if (!memory || !clock)
 		return ACTION_DROP;
 	const struct packet *p = &memory->packet;
-	const struct decision *d = &memory->decision;
 	struct syn_proxy *x = &memory->proxy;
 	struct place place = {};
-	struct server *server = get_live_server(d->server, d->generation);
-	if (!server || !conn_at(d->ref, &place))
-		return drop_counted(EVENT_DROP_SERVER_GONE);
-	struct conn *c = place_conn(&place);
-	account(d->server, server, false, p->length, 0);
+	struct conn *c = proxied_entry(memory, &place, false);
+	if (!c)
+		return ACTION_DROP;
 	bool waits = word_state(place.word) == STATE_SYNACK;
 	__u8 flags = p->tcp_flags & (TCP_FLAGS_SYNACK | TCP_FLAG_RST);
 	x->rewrite = REWRITE_NUMBERS;
@@ -219,7 +226,7 @@ GLOBAL int proxy_from_server(struct scratch *memory)
 			x->tcp.window = bpf_htons(scaled(x->window, c->scale_out >> 4, right));
 		}
 	}
-	proxy_track(d->ref, DIRECTION_OUT, event_of(p));
+	proxy_track(memory->decision.ref, DIRECTION_OUT, event_of(p));
 	return ACTION_TO_CLIENT;
 }
 
