@@ -25,7 +25,7 @@ from lbnode.model import (
     TunnelType,
 )
 
-LAYOUT_VERSION = 10
+LAYOUT_VERSION = 11
 BUCKET_WAYS = 4
 SLOT_EMPTY = 0xFFFFFFFF
 MAX_SERVERS_PER_SERVICE = 65535
