@@ -7,10 +7,11 @@ addresses and ids as text. The unix socket RUN_DIR/api.sock carries the same HTT
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from lbnode.capture import Captured, CaptureRequest
 from lbnode.connection_filter import EVERY, ConnectionFilter
 from lbnode.dataplane.base import PlaneStatus
 from lbnode.election.figures import AdvertFigures, DroppedPackets
@@ -165,6 +166,10 @@ class Control(Protocol):
 
     async def explain(self, question: Question) -> Explanation:
         """See lbnode.dataplane.base.DataPlane."""
+        ...
+
+    def capture(self, request: CaptureRequest, who: str) -> AsyncGenerator[Captured, None]:
+        """See lbnode.dataplane.base.DataPlane; the journal tells."""
         ...
 
     def events_since(self, seq: int, limit: int) -> Sequence[Event]: ...

@@ -7,9 +7,11 @@ whole configuration first and written as one transaction guarded by the revision
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any
 
+from lbnode.capture import Captured, CaptureRequest
 from lbnode.config.change import Transaction, patch_server, plan_apply, plan_request
 from lbnode.config.document import documents, entries_to_document
 from lbnode.config.keys import is_config_key
@@ -136,6 +138,17 @@ class NodeControl:
 
     async def explain(self, question: Question) -> Explanation:
         return await self._plane.explain(question)
+
+    async def capture(self, request: CaptureRequest, who: str) -> AsyncGenerator[Captured, None]:
+        async with aclosing(self._plane.capture(request)) as packets:
+            first = await anext(packets)
+            self.journal.record(Kind.DATAPLANE, "capture", "began", str(request), who)
+            try:
+                yield first
+                async for captured in packets:
+                    yield captured
+            finally:
+                self.journal.record(Kind.DATAPLANE, "capture", "ended", "", who)
 
     def events_since(self, seq: int, limit: int) -> Sequence[Event]:
         return self.journal.since(seq, limit)

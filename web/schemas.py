@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from lbnode.capture import MAX_COUNT, MAX_RATE, MAX_SECONDS, MAX_SNAP
 from lbnode.control import ServiceInfo
 from lbnode.explanation import MAX_LENGTH
 from lbnode.journal import Event
@@ -92,6 +93,22 @@ class ExplainQuery(BaseModel):
     interface: str = Field(default="", description="It comes in here; empty = where answers to its sender leave.")
     mark: int = Field(default=0, ge=0, lt=2**32, description="Firewall mark.")
     length: int = Field(default=0, ge=0, le=MAX_LENGTH, description="Bytes of the IP packet; 0 = headers alone.")
+
+
+class CaptureBody(Body):
+    """Which packets (all that is given must hold), and how many at most."""
+
+    service: str = Field(default="", description="Service id; both directions.")
+    server: str = Field(default="", description="ADDRESS or ADDRESS:PORT of a real server.")
+    client: str = Field(default="", description="ADDRESS or ADDRESS/BITS that either end is in.")
+    protocol: str = Field(default="", description="tcp, udp, sctp, icmp or icmp6.")
+    port: int = Field(default=0, ge=0, le=65535, description="Of either end; 0 = any.")
+    verdicts: list[str] = Field(default=[], description="to-server, to-client, dropped, passed, answered; none = all.")
+    reason: str = Field(default="", description="Why it is dropped: a name of the drop counters.")
+    count: int = Field(default=1000, ge=1, le=MAX_COUNT, description="Packets.")
+    seconds: float = Field(default=60.0, gt=0, le=MAX_SECONDS)
+    snap: int = Field(default=256, ge=14, le=MAX_SNAP, description="Bytes of each frame.")
+    rate: int = Field(default=1000, ge=1, le=MAX_RATE, description="Packets per second; others are left out.")
 
 
 @dataclass(frozen=True, slots=True)

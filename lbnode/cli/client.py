@@ -61,6 +61,10 @@ class Client:
                 if line.strip():
                     yield json.loads(line)
 
+    def stream(self, path: str, body: Mapping[str, Any]) -> http.client.HTTPResponse:
+        """The answer's bytes, to be read as they come. It may take as long as it likes."""
+        return self._open("POST", path, body, None)
+
     def events(self, path: str = "/api/v1/stream") -> Iterator[tuple[str, Any]]:
         """(event name, data) of a server-sent event stream, until the node ends it."""
         name, data = "message", ""

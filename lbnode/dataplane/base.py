@@ -6,10 +6,11 @@ service never disturb another, and changing a weight never breaks an established
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from lbnode.capture import Captured, CaptureRequest
 from lbnode.connection_filter import EVERY, ConnectionFilter
 from lbnode.errors import DataPlaneError
 from lbnode.explanation import Explanation, Question
@@ -186,6 +187,14 @@ class DataPlane(Protocol):
         """What would become of a packet now, and why; nothing changes by it, no table and no counter.
 
         KeyError: its interface is not served. Unsupported: this data plane cannot say.
+        """
+        ...
+
+    def capture(self, request: CaptureRequest) -> AsyncGenerator[Captured, None]:
+        """Packets that match, until a limit of the request is reached or the iterator is closed; the first item says
+        that it has begun. Forwarding goes on as before.
+
+        KeyError: no such service. Unsupported: this data plane cannot. DataPlaneError: another capture is running.
         """
         ...
 

@@ -6,10 +6,11 @@ import errno
 import logging
 import random
 import struct
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address
 
+from lbnode.capture import Captured, CaptureRequest
 from lbnode.connection_filter import EVERY, ConnectionFilter
 from lbnode.dataplane.base import (
     Capabilities,
@@ -239,6 +240,9 @@ class FakePlane:
 
     async def explain(self, question: Question) -> Explanation:  # noqa: ARG002
         raise Unsupported("a data plane in memory forwards no packets: only the XDP/tcx data plane explains them")
+
+    def capture(self, request: CaptureRequest) -> AsyncGenerator[Captured, None]:  # noqa: ARG002
+        raise Unsupported("a data plane in memory forwards no packets: only the XDP/tcx data plane captures them")
 
     async def changed_records(self, limit: int) -> bytes:
         keys = list(self.kernel.changed)[:limit]

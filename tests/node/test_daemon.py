@@ -110,6 +110,9 @@ def test_lbctl_apply_diff_drain_weight(daemon: Daemon, tmp_path: Path) -> None:
     assert daemon.run("lbctl", "top", "-n", "1").returncode == 0
     explained = daemon.run("lbctl", "explain", "tcp", "198.51.100.7:40000", "192.0.2.10:80")
     assert explained.returncode == 1 and "only the XDP/tcx data plane" in explained.stderr
+    taken = tmp_path / "taken"
+    captured = daemon.run("lbctl", "capture", "-w", str(taken))
+    assert captured.returncode == 1 and "only the XDP/tcx data plane" in captured.stderr and not taken.exists()
 
 
 def test_a_bad_document_names_file_line_and_column_and_changes_nothing(daemon: Daemon, tmp_path: Path) -> None:

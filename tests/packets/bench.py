@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, ip_address
@@ -254,9 +254,24 @@ def answer(packet: Packet, flags: str = "SA", *, data: bytes = b"", **fields: An
 class Machine:
     """A loaded object; `wipe` makes its maps as new, which is quicker than loading it again."""
 
-    def __init__(self, path: Path = OBJECT, *, buckets: int = BUCKETS) -> None:
-        sizes = {"conns": buckets, "replies": buckets, "slots": 1 << 16, "changed": CHANGED, "services": 256}
-        self.object = LoadedObject(path, pins=lambda name: None, max_entries=sizes)
+    def __init__(
+        self,
+        path: Path = OBJECT,
+        *,
+        buckets: int = BUCKETS,
+        captured: int = 4096,
+        constants: Mapping[str, bytes] | None = None,
+    ) -> None:
+        """captured: bytes of the ring of `lbctl capture`."""
+        sizes = {
+            "conns": buckets,
+            "replies": buckets,
+            "slots": 1 << 16,
+            "changed": CHANGED,
+            "captured": captured,
+            "services": 256,
+        }
+        self.object = LoadedObject(path, pins=lambda name: None, max_entries=sizes, constants=constants)
         self.maps = {name: Map(fd) for name, fd in self.object.maps.items() if "." not in name}
         self.programs = self.object.programs
         self.exchange = Exchange(self.maps["records"], self.programs)

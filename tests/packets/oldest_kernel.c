@@ -13,10 +13,14 @@ static int print(enum libbpf_print_level level, const char *format, va_list argu
 	return level == LIBBPF_DEBUG ? 0 : vprintf(format, arguments);
 }
 
-static void load(const char *path)
+static void load(const char *path, unsigned int capturing)
 {
 	struct bpf_object *object = bpf_object__open(path);
-	printf("loaded %s: %d\n", path, object ? bpf_object__load(object) : -1);
+	struct bpf_map *constant = object ? bpf_object__find_map_by_name(object, ".rodata.capture") : NULL;
+	if (constant)
+		bpf_map__set_initial_value(constant, &capturing, sizeof(capturing));
+	printf("loaded %s%s: %d\n", path, capturing ? " capturing" : "", object ? bpf_object__load(object) : -1);
+	bpf_object__close(object);
 }
 
 int main(void)
@@ -26,8 +30,9 @@ int main(void)
 	mount("sysfs", "/sys", "sysfs", 0, NULL); // the kernel's types: /sys/kernel/btf/vmlinux
 	mount("proc", "/proc", "proc", 0, NULL);
 	libbpf_set_print(print);
-	load("/lb.bpf.o");
-	load("/lease.bpf.o");
+	load("/lb.bpf.o", 0);
+	load("/lb.bpf.o", 1);
+	load("/lease.bpf.o", 0);
 	fflush(stdout);
 	sync();
 	return reboot(RB_POWER_OFF);

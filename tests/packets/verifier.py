@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import re
+import struct
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -55,7 +56,7 @@ class _Instruction(ctypes.Structure):
 
 @cache
 def verified(path: Path) -> dict[str, Verified]:
-    """By name of program. DataPlaneError: the kernel refused the object."""
+    """By name of program, with capture switched on. DataPlaneError: the kernel refused the object."""
     lib = libbpf._library()
     lib.bpf_program__set_log_level.argtypes = [ctypes.c_void_p, ctypes.c_uint32]
     lib.bpf_program__set_log_buf.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t]
@@ -66,6 +67,9 @@ def verified(path: Path) -> dict[str, Verified]:
     if not handle:
         raise DataPlaneError(f"{path} cannot be opened: `make built` makes it")
     try:
+        for one in libbpf._walk(lib.bpf_object__next_map, handle):
+            if lib.bpf_map__name(one) == b".rodata.capture":  # else newer kernels leave out what is behind the switch
+                lib.bpf_map__set_initial_value(one, struct.pack("=I", 1), 4)
         programs = libbpf._walk(lib.bpf_object__next_program, handle)
         logs = {program: ctypes.create_string_buffer(1 << 20) for program in programs}
         for program, log in logs.items():

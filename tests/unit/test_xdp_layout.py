@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lbnode.dataplane.xdp import counts, layout, listing, records, settings
+from lbnode.dataplane.xdp.capture import codec
 from lbnode.dataplane.xdp.explain import table
 from lbnode.dataplane.xdp.plane import OBJECT
 from lbnode.model import (
@@ -29,7 +30,7 @@ from lbnode.model import (
     TunnelType,
 )
 
-HEADER = "".join(OBJECT.with_name(name).read_text() for name in ("lb.h", "lb_config.h", "lb_conns.h"))
+HEADER = "".join(OBJECT.with_name(name).read_text() for name in ("lb.h", "lb_config.h", "lb_conns.h", "lb_capture.h"))
 
 u8, u16, u32 = (st.integers(0, 2**bits - 1) for bits in (8, 16, 32))
 v4 = st.integers(0, 2**32 - 1).map(IPv4Address)
@@ -82,6 +83,8 @@ SIZES = {
     "records_args": 24,
     "sweep_args": 8,
     "conn": table.CONN_SIZE,
+    "capture": codec.CAPTURE_SIZE,
+    "capture_record": codec.RECORD_SIZE,
 }
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import Any
 
+from lbnode.capture import Captured, CapturedPacket, CaptureRequest
 from lbnode.connection_filter import EVERY, ConnectionFilter
 from lbnode.control import (
     Change,
@@ -25,7 +26,7 @@ from lbnode.control import (
     ServiceInfo,
 )
 from lbnode.dataplane.base import InterfaceStatus, LeaseStatus, PlaneStatus
-from lbnode.errors import ConfigError, StoreConflict, StoreUnavailable
+from lbnode.errors import ConfigError, DataPlaneError, StoreConflict, StoreUnavailable
 from lbnode.explanation import Explanation, Question
 from lbnode.journal import Event, Journal, Kind
 from lbnode.model import Connection, Counters, L4Protocol, Problem, Rates, Role, VrrpState
@@ -303,6 +304,15 @@ class FakeControl(Control):
             raise KeyError(f"interface {question.interface} does not exist here")
         self.requests.append(("explain", question))
         return Explanation(str(question), "UDP", "eth0", "tcx", "dropped", "no-server", "no server takes it")
+
+    async def capture(self, request: CaptureRequest, who: str) -> AsyncGenerator[Captured, None]:
+        if request.port == 1:
+            raise DataPlaneError("another capture is running on this node")
+        self.requests.append(("capture", request))
+        yield Captured((), 0)
+        came = CapturedPacket(1_700_000_000_000_000_001, "eth0", False, b"frame", 90, "dropped", "no-server", "")
+        yield Captured((came,), 0)
+        yield Captured((replace(came, interface="eth1", leaves=True),), 3)
 
     def events_since(self, seq: int, limit: int) -> Sequence[Event]:
         events = self.journal.since(seq, limit)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
+import struct
 from collections.abc import AsyncIterator
 from urllib.parse import quote
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
+from scapy.utils import RawPcapNgReader
 
 from lbnode.errors import DataPlaneError
 from tests.web.fake_control import DNS, SSH, WEB, FakeControl
@@ -142,6 +145,31 @@ async def test_explain(api: Client, control: FakeControl) -> None:
     assert "length" in await error_of(await api.get(path + "&length=99999"), 400, "bad-request")
     path = "/api/v1/explain?protocol=tcp&source=192.0.2.1&target=192.0.2.10:80"
     assert "source" in await error_of(await api.get(path), 400, "config")
+
+
+async def test_capture(api: Client, control: FakeControl) -> None:
+    wanted = {"service": WEB, "verdicts": ["dropped"], "count": 5}
+    answer = await api.post("/api/v1/capture", json=wanted)
+    assert answer.content_type == "application/x-pcapng"
+    file = await answer.read()
+    (packet, one), (_, other) = RawPcapNgReader(io.BytesIO(file))
+    assert packet == b"frame" and one.wirelen == 90 and one.comments == [b"dropped (no-server)"]
+    assert (one.tshigh << 32 | one.tslow, one.tsresol) == (1_700_000_000_000_000_001, 10**9)
+    assert [(meta.ifname, meta.direction) for meta in (one, other)] == [(b"eth0", 1), (b"eth1", 2)]
+    assert struct.pack("=HHQ", 5, 8, 3) in file[-28:], "isb_ifdrop: three are missing"
+    ((what, request),) = control.requests
+    assert what == "capture" and (str(request.service), request.verdicts, request.count) == (WEB, {"dropped"}, 5)
+    for body, named in (
+        ({"service": "tcp:80"}, "service"),
+        ({"client": "192.0.2.1/40"}, "client"),
+        ({"verdicts": ["lost"]}, "verdict"),
+        ({"server": "x"}, "server"),
+        ({"protocol": "gre"}, "protocol"),
+        ({"rate": 10**9}, "rate"),
+    ):
+        response = await api.post("/api/v1/capture", json=body)
+        assert response.status == 400 and named in (await response.json())["error"]["message"]
+    assert "another capture" in await error_of(await api.post("/api/v1/capture", json={"port": 1}), 500, "data-plane")
 
 
 async def test_events(api: Client, control: FakeControl) -> None:

@@ -3,7 +3,7 @@
 The router and OpenAPI are made from this one table.
 """
 
-from web.api import configuration, events, node, traffic
+from web.api import capture, configuration, events, node, traffic
 from web.api.request import Routes
 
-ROUTES: Routes = (*node.ROUTES, *configuration.ROUTES, *traffic.ROUTES, *events.ROUTES)
+ROUTES: Routes = (*node.ROUTES, *configuration.ROUTES, *traffic.ROUTES, *capture.ROUTES, *events.ROUTES)

@@ -1,1 +1,1 @@
-"""lbctl: look at a node and change the cluster. Its verbs by kind: `showing`, `changing`, `electing`, `kernel`."""
+"""lbctl: look at a node, change the cluster; `showing`, `capturing`, `changing`, `electing`, `kernel`."""

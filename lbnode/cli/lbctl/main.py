@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from lbnode.cli.client import EXIT_FAILED, ApiError, Client
-from lbnode.cli.lbctl import changing, electing, kernel, showing
+from lbnode.cli.lbctl import capturing, changing, electing, kernel, showing
 from lbnode.cli.lbctl.verbs import Verbs
 
 
@@ -35,6 +35,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--socket", help="the node's API socket (default: $LBNODE_SOCKET or /run/lbnode/api.sock)")
     verbs = Verbs(parser)
-    for module in (showing, changing, electing, kernel):
+    for module in (showing, capturing, changing, electing, kernel):
         module.add_to(verbs)
     return parser

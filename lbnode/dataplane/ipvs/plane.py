@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import TypeVar
 
+from lbnode.capture import Captured, CaptureRequest
 from lbnode.connection_filter import EVERY, ConnectionFilter
 from lbnode.dataplane.base import (
     Capabilities,
@@ -354,6 +355,12 @@ class IpvsPlane:
         raise Unsupported(
             "not on IPVS: the kernel's ip_vs has no way to try a packet. `lbctl get connections` lists what it tracks, "
             "`lbctl get` the servers; only the XDP/tcx data plane explains packets"
+        )
+
+    def capture(self, request: CaptureRequest) -> AsyncGenerator[Captured, None]:  # noqa: ARG002
+        raise Unsupported(
+            "not on IPVS: the kernel's ip_vs does not say what it does with a packet. `tcpdump -i any` shows packets "
+            "without it; only the XDP/tcx data plane captures them with their verdict"
         )
 
     async def changed_records(self, limit: int) -> bytes:  # noqa: ARG002

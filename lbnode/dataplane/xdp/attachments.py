@@ -39,12 +39,21 @@ class Attachments:
         self._tc: Kind = "tc" if old or mode == "tc" else "tcx"
         self._no_tcx = f"; Linux {'.'.join(platform.release().split('.')[:2])} has no tcx (needs 6.6)" if old else ""
         self._status: dict[str, InterfaceStatus] = {}
-        self._ids = {program: syscall.prog_info(program).id for program in programs.values()}
+        self._ids = _ids_of(programs)
         self._refused: dict[int, str] = {}  # by ifindex: why native XDP does not work there
 
     def adopt(self) -> None:
         """Take over what is pinned; every link then runs the new programs, without a packet in between unserved."""
         self._links = adopt(self._directory)
+        self._put_all()
+
+    def use(self, programs: Mapping[str, int]) -> None:
+        """Other programs from now on: every packet is seen by the old or by the new one."""
+        self._programs = programs
+        self._ids = _ids_of(programs)
+        self._put_all()
+
+    def _put_all(self) -> None:
         for kind, ifindex in self._links:
             at_tc = "xdp+tcx" if ("xdp", ifindex) in self._links else "tcx"
             self._ensure(kind, ifindex, "out" if kind in _OUT.values() else "xdp" if kind == "xdp" else at_tc)
@@ -146,3 +155,7 @@ class Attachments:
         for link in self._links.values():
             link.close()
         self._links.clear()
+
+
+def _ids_of(programs: Mapping[str, int]) -> Mapping[int, int]:
+    return {program: syscall.prog_info(program).id for program in programs.values()}

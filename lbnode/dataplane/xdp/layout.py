@@ -34,6 +34,7 @@ GROUP_MEMBERS = 16
 ALL_BITS = (1 << 128) - 1
 LEASES_MAX = 1024
 LEASE_OF_TARGET = 0xFFFF
+UNPINNED = frozenset({"capture", "captured", "capture_state"})  # maps that an instance of the program has for itself
 POOL_ADDRESSES = 16
 
 SERVICE_KEY_SIZE = 24

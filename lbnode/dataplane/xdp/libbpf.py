@@ -19,6 +19,7 @@ from lbnode.errors import DataPlaneError
 # Of Definition, in its order: bpf_map__*
 _DEFINITION = ("type", "key_size", "value_size", "max_entries", "map_flags", "btf_key_type_id", "btf_value_type_id")
 _PRINT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
+_RECORD = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)  # ring_buffer_sample_fn
 _LIBBPF_DEBUG = 2  # enum libbpf_print_level: warn 0, info 1, debug 2
 _LOG_TAIL = 15  # lines of the verifier's log that an error message carries
 _LOG_BYTES = 1 << 24  # libbpf's own limit; the reason stands at the end
@@ -62,6 +63,10 @@ def _library() -> ctypes.CDLL:
         ("bpf_map__reuse_fd", number, pointer, number),
         ("bpf_object__btf", pointer, pointer),
         ("btf__raw_data", pointer, pointer, ctypes.POINTER(ctypes.c_uint32)),
+        ("bpf_map__set_initial_value", number, pointer, pointer, ctypes.c_size_t),
+        ("ring_buffer__new", pointer, number, _RECORD, pointer, pointer),
+        ("ring_buffer__consume", number, pointer),
+        ("ring_buffer__free", None, pointer),
     ):
         function = getattr(lib, name)
         function.restype, function.argtypes = result, arguments
@@ -113,13 +118,24 @@ def _raw_btf(lib: ctypes.CDLL, loaded: int) -> bytes:
     return ctypes.string_at(data, size.value)
 
 
+def _share(
+    lib: ctypes.CDLL, opened: int, maps: Mapping[str, int], shared: Callable[[Definition, bytes], int | None]
+) -> None:
+    types = _raw_btf(lib, opened)
+    for name, item in maps.items():
+        definition = Definition(name, *(int(getattr(lib, f"bpf_map__{one}")(item)) for one in _DEFINITION))
+        fd = shared(definition, types)
+        if fd is not None and lib.bpf_map__reuse_fd(item, fd) != 0:
+            raise _failure(f"map {name!r} cannot be shared", ctypes.get_errno())
+
+
 class LoadedObject:
     """A loaded BPF object: descriptors of its programs and maps by name, valid until `close`.
 
     Maps named in `pins` are taken from their pin path if something is pinned there (libbpf refuses a pin whose type
     or sizes differ), and pinned there otherwise. `max_entries` overrides map sizes. `shared` is asked about each map,
     with the object's BTF: the descriptor of a map to take instead of a new one, or None. `only`: programs to load; the
-    others are left out.
+    others are left out. `constants`: values of the programs' constants by the name of their section.
     """
 
     def __init__(
@@ -130,6 +146,7 @@ class LoadedObject:
         max_entries: Mapping[str, int] | None = None,
         shared: Callable[[Definition, bytes], int | None] | None = None,
         only: Collection[str] | None = None,
+        constants: Mapping[str, bytes] | None = None,
     ) -> None:
         if not path.exists():
             raise DataPlaneError(
@@ -154,12 +171,10 @@ class LoadedObject:
                 if pin is not None:
                     lib.bpf_map__set_pin_path(item, str(pin).encode())
             if shared is not None:
-                types = _raw_btf(lib, self._object)
-                for name, item in maps.items():
-                    definition = Definition(name, *(int(getattr(lib, f"bpf_map__{one}")(item)) for one in _DEFINITION))
-                    fd = shared(definition, types)
-                    if fd is not None and lib.bpf_map__reuse_fd(item, fd) != 0:
-                        raise _failure(f"map {name!r} cannot be shared", ctypes.get_errno())
+                _share(lib, self._object, maps, shared)
+            for name, value in (constants or {}).items():
+                if lib.bpf_map__set_initial_value(maps[name], value, len(value)) != 0:
+                    raise _failure(f"{path}: {name} cannot be set", ctypes.get_errno())
             programs = {
                 lib.bpf_program__name(item).decode(): item for item in _walk(lib.bpf_object__next_program, self._object)
             }
@@ -183,3 +198,29 @@ class LoadedObject:
         if self._object:
             _library().bpf_object__close(self._object)
             self._object = None
+
+
+class RingBuffer:
+    """What programs write into a map of type BPF_MAP_TYPE_RINGBUF."""
+
+    def __init__(self, fd: int) -> None:
+        self._records: list[bytes] = []
+        self._take = _RECORD(self._on_record)  # libbpf keeps the pointer
+        self._handle = _library().ring_buffer__new(fd, self._take, None, None)
+        if not self._handle:
+            raise _failure("no ring buffer", ctypes.get_errno())
+
+    def _on_record(self, _: int, data: int, size: int) -> int:
+        self._records.append(ctypes.string_at(data, size))
+        return 0
+
+    def take(self) -> list[bytes]:
+        """All records that are there."""
+        _library().ring_buffer__consume(self._handle)
+        records, self._records = self._records, []
+        return records
+
+    def close(self) -> None:
+        if self._handle:
+            _library().ring_buffer__free(self._handle)
+            self._handle = None

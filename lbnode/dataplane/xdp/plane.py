@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from lbnode.capture import Captured, CaptureRequest
 from lbnode.connection_filter import EVERY, ConnectionFilter
 from lbnode.dataplane.base import (
     Capabilities,
@@ -29,6 +30,7 @@ from lbnode.dataplane.base import (
 )
 from lbnode.dataplane.xdp import counts, layout, links, listing, settings, supported
 from lbnode.dataplane.xdp.attachments import Attachments
+from lbnode.dataplane.xdp.capture.capturer import Capturer
 from lbnode.dataplane.xdp.exchange import aged
 from lbnode.dataplane.xdp.explain.explainer import Explainer
 from lbnode.dataplane.xdp.interfaces import Attach, Interface, wanted
@@ -86,6 +88,7 @@ class XdpPlane:
         self._neighbours: Neighbours | None = None
         self._attachments: Attachments | None = None
         self._explainer: Explainer | None = None
+        self._capturer: Capturer | None = None
         self._cpu_packets = counts.CpuPackets()
         # Records whose service or server was not there: (kept until, as they were when, records)
         self._unknown: list[tuple[float, float, bytes]] = []
@@ -118,11 +121,17 @@ class XdpPlane:
         self._attachments = Attachments(self._pins, self._names, self._attach, programs)
         self._vlans = Vlans(self._maps)
         self._explainer = Explainer(self._object_path, self._maps, self._tables, self._neighbours, self._attachments)
+        self._capturer = Capturer(
+            self._object_path, self._maps, programs, self._tables, self._neighbours, self._attachments
+        )
         self._attachments.adopt()
         await self._tables.load()
         await self._neighbours.start()
 
     async def close(self, *, unload: bool = False) -> None:
+        if self._capturer is not None:
+            await self._capturer.close()
+            self._capturer = None
         if self._explainer is not None:
             await self._explainer.close()
             self._explainer = None
@@ -311,6 +320,11 @@ class XdpPlane:
         self._opened()
         assert self._explainer is not None
         return await self._explainer.explain(question, self._config.timeouts)
+
+    def capture(self, request: CaptureRequest) -> AsyncGenerator[Captured, None]:
+        self._opened()
+        assert self._capturer is not None
+        return self._capturer.capture(request)
 
     # --- synchronisation -------------------------------------------------------------------------------------
 

@@ -128,6 +128,8 @@ GLOBAL int decide_error(const struct packet *p, struct decision *d)
 	}
 	if (!conn_find_reply(&turned, hash, &place))
 		return ACTION_PASS;
+	d->server = place.server;
+	d->generation = place.generation;
 	d->vip = place_conn(&place)->in.target;
 	d->vip_port = place_conn(&place)->in.target_port;
 	d->full = 0;

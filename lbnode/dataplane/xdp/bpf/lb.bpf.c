@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /* The balancer: one core, entered from XDP and from tcx. Maps, programs and their arguments: lb.h. */
+#include "capture.h"
 #include "forward.h"
 #include "fragment.h"
 #include "inspect.h"
@@ -48,6 +49,8 @@ INLINE int balance(void *ctx, const int hook, struct scratch *memory)
 	p->now = lease_now(&memory->clock);
 	p->kind = read_packet(ctx, hook, memory);
 	p->mark = is_xdp(hook) ? 0 : ((struct __sk_buff *)ctx)->mark;
+	if (capturing)
+		call_capture_begin(ctx, hook, memory);
 	if (unlikely(p->kind != KIND_L4)) {
 		int verdict = call_guard(ctx, hook, memory);
 		if (verdict != pass(hook))
@@ -113,11 +116,11 @@ INLINE int process(void *ctx, const int hook)
 	if (!memory)
 		return pass(hook);
 	if (hook == HOOK_TC)
-		return balance(ctx, hook, memory);
+		return with_capture(ctx, hook, memory, balance(ctx, hook, memory));
 	memory->vlan = 0;
 	if (unlikely(is_tagged(ctx)) && untag(ctx, memory))
 		return XDP_PASS;
-	int verdict = balance(ctx, hook, memory);
+	int verdict = with_capture(ctx, hook, memory, balance(ctx, hook, memory));
 	if (likely(!memory->vlan))
 		return verdict;
 	memory->verdict = verdict;

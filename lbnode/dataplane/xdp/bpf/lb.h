@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Everything that the BPF programs and user space share: maps, their values (lb_config.h, lb_conns.h), counters,
+ * Everything that the BPF programs and user space share: maps, their values (lb_config.h, lb_conns.h, lb_capture.h), counters,
  * arguments of the programs that user space runs. layout.py mirrors this file (tests/unit/test_xdp_layout.py compares
  * sizes and offsets with the BTF).
  *
@@ -127,6 +127,7 @@ enum event {
 	EVENT_MAX = 64,
 };
 
+#include "lb_capture.h"
 #include "lb_conns.h"
 
 #endif

@@ -16,6 +16,7 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+#include "capturing.h"
 #include "events.h"
 #include "lb.h"
 #include "lease.h"

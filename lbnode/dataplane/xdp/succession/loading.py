@@ -126,7 +126,7 @@ class Loading:
         self.object = await asyncio.to_thread(
             LoadedObject,
             self._object_path,
-            pins=lambda name: path / name if "." not in name else None,
+            pins=lambda name: path / name if "." not in name and name not in layout.UNPINNED else None,
             max_entries={**dict.fromkeys(_SIZED_BY_CONNECTIONS, buckets), "slots": _SLOTS},
             shared=carry.shared if carry is not None else None,
         )
