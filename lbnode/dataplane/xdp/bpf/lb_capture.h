@@ -9,7 +9,7 @@ enum capture_verdict {
 	CAPTURE_DROPPED,    /* perhaps with an ICMP error to its sender */
 	CAPTURE_TO_SERVER,
 	CAPTURE_TO_CLIENT,
-	CAPTURE_ANSWERED, /* ICMP echo */
+	CAPTURE_ANSWERED, /* by the data plane itself: ICMP echo, SYN */
 };
 
 #define CAPTURE_SERVICE 1 /* only packets of one service */
