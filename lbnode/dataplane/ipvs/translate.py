@@ -182,13 +182,13 @@ def check(op: Op) -> None:
                     f"{service.id}: scheduler {service.scheduler} has no flag {' '.join(wrong)}; "
                     f"it has only: {' '.join(allowed)}"
                 )
-            for name, given in (
+            access = (
                 ("allow", service.access.allow),
                 ("deny", service.access.deny),
                 ("new_connections", service.access.rate),
-            ):
-                if given:
-                    raise Unsupported(f"{service.id}: {name}: ip_vs looks at no client; the XDP/tcx data plane does")
+            )
+            if lists := ", ".join(name for name, given in access if given):
+                raise Unsupported(f"{service.id}: {lists}: ip_vs looks at no client; the XDP/tcx data plane does")
             if service.syn_proxy is not None:
                 raise Unsupported(f"{service.id}: IPVS has no SYN proxy (syn_proxy), only the XDP/tcx data plane has")
         case PutServer(service_id, server):
