@@ -78,6 +78,8 @@ class Ears:
                 member.conversations[beat.node].receive(beat, now_ns(), member.patience)
                 if beat.copy is not None:
                     self._hear_one(member, beat.copy)
+                    if not beat.active and member.machine is not None:
+                        member.machine.yielded(beat.source, now_ns())
                 if beat.successor and member.machine is not None:
                     member.machine.designate(beat.successor == self._node, now_ns())
             except Rejected as error:

@@ -112,6 +112,13 @@ class Machine:
         if self.state is VrrpState.BACKUP and self._down_reason.startswith("released by"):  # that overtook this
             self._await_release(now, self._down_reason)
 
+    def yielded(self, source: Address, now: int) -> None:
+        """Whom we follow says that it gave way to another one, who will advertise at once: or it gave way to us, or to
+        one that gave way to it meanwhile, and nobody is Active."""
+        if self.state is VrrpState.BACKUP and self.active_address == source:
+            self.active_address, reason = None, f"{self.name_of(source)} gave way, and nobody was heard since"
+            self._arm_down(now, self._active_interval + self._skew_time(), reason)
+
     def fence(self, now: int, reason: str) -> None:
         """Give the Active role up because of what other ways than VRRP tell. Without effect when not Active."""
         self._dispatch(Input.FENCED, now, reason)

@@ -272,6 +272,16 @@ def test_announcements_follow_their_schedule_and_are_refreshed() -> None:
     assert rounds == [(10, 5), (50, 5), (100, 5), (500, 5), (1500, 1), (2500, 1)]
 
 
+def test_when_the_one_we_follow_gave_way_the_winner_speaks_within_an_interval_or_nobody_is_active() -> None:
+    machine = backup()
+    hear(machine, T0 + I, 200)
+    machine.yielded(THEIRS, T0 + I)
+    assert machine.get_timer() == T0 + 2 * I + (256 - 150) * I // 256
+    hear(machine, T0 + I + 1, 250)  # the winner
+    machine.yielded(IPv4Address("192.0.2.99"), T0 + I + 1)  # whom we do not follow
+    assert machine.get_timer() == T0 + 4 * I + (256 - 150) * I // 256 + 1
+
+
 def test_an_active_that_was_dark_steps_down_before_it_advertises() -> None:
     machine, t = active()
     machine.handle_timer(t + ROUTER.dark_after + 1)

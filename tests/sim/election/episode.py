@@ -14,7 +14,8 @@ from tests.sim.election.figures import MS, Figures, Limits
 from tests.sim.election.process import Settings
 
 INTERVALS_CS = (1, 2, 3, 5, 10, 20, 50, 100)
-GATEWAY_HEARD = 150  # ms after which the gateway's answer has come: it is asked each 100 ms at most
+GATEWAY_PERIOD = 100  # ms: it is not asked more often than that
+GATEWAY_HEARD = 150  # ms after which its answer has come
 SETTLED = 5.0  # intervals after the last fault's end
 LEASE = 2.51  # intervals; clocks may differ by 0.2 %
 SPACED = (250, 200, 150, 100, 50)
@@ -123,6 +124,8 @@ class Episode:
         healed, interval = cluster.now, cluster.interval
         cluster.trace.append((cluster.now, -1, "healed"))
         cluster.run(self.profile.settled)
+        if self.profile.dual and interval < GATEWAY_PERIOD * MS:  # what a node tells of the gateway is that old
+            cluster.run(GATEWAY_HEARD * MS / interval)
         settled, astray = judge.unsettled.since is None, judge.astray.since is not None
         judge.close()
         double, dark = judge.double.longest / interval, judge.dark.longest / interval

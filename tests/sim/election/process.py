@@ -192,6 +192,8 @@ class ElectionProcess:
             return
         if advert is not None:
             self.hear_advert(sender, sequence, advert)
+            if not beat.active:
+                self.machine.yielded(beat.source, self._now)
 
     def hear_gateway(self, _: int) -> None:
         self.member.gateways.heard(GATEWAY_ADDRESS, GATEWAY_MAC, self._now)
