@@ -82,8 +82,8 @@ class Loading:
         except DataPlaneError as error:
             self.problem = kept + str(error)
         else:
-            if not copied.full:
-                return True
+            if not copied.full or self._buckets > sets[-1].buckets:
+                return True  # what has no room in a larger table had none worth the name in the smaller one
             self.problem = kept + f"{copied.full} connections have no room in one of {self.entries}"
             self._predecessors.clear()
             self._unload()
