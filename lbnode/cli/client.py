@@ -93,7 +93,7 @@ class Client:
         except (FileNotFoundError, ConnectionRefusedError) as error:
             raise ApiError(
                 f"no lbnoded answers at {self.socket_path} ({error.strerror}): is it running? "
-                "Another path goes into --socket or LBNODE_SOCKET.",
+                "Another path goes into LBNODE_SOCKET (lbctl: or --socket).",
                 EXIT_UNREACHABLE,
             ) from error
         except PermissionError as error:
