@@ -9,80 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from lbnode.model import ForwardingMethod
-from tests.packets.checksums import GUE_PORT, crc32c, wrong_checksums
+from tests.packets.checksums import GUE_PORT, wrong_checksums
+from tests.packets.judge_fullnat import Ways
 from tests.packets.mutations import ONES, words
-from tests.packets.seeds import VLAN, Target
-
-_EXTENSIONS = (0, 43, 60)
-_L4_CHECKSUM = {6: (16, 2), 17: (6, 2), 132: (8, 4)}  # (where, bytes)
-_ERRORS = {1: (3, 11, 12), 58: (1, 2, 3, 4)}
-_TAG = b"\x81\x00"
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """An IP packet's outline. `fragment`: 0 whole, 1 the first, 2 a later one. `end`: what its header says."""
-
-    family: int
-    protocol: int
-    source: bytes
-    target: bytes
-    at: int
-    end: int
-    fragment: int
-
-    @property
-    def is_error_type(self) -> bool:
-        return self.protocol in _ERRORS
-
-
-def view(packet: bytes) -> View | None:
-    """None if there is no IP header, or one that lies about its length."""
-    if len(packet) < 20:
-        return None
-    if packet[0] >> 4 == 4:
-        at = (packet[0] & 15) * 4
-        if at < 20 or at > len(packet):
-            return None
-        place = int.from_bytes(packet[6:8], "big") & 0x3FFF
-        fragment = 0 if not place else 2 if place & 0x1FFF else 1
-        end = int.from_bytes(packet[2:4], "big")
-        return View(4, packet[9], packet[12:16], packet[16:20], at, end, fragment)
-    if packet[0] >> 4 != 6 or len(packet) < 40:
-        return None
-    protocol, at, fragment = packet[6], 40, 0
-    while at + 8 <= len(packet):
-        if protocol in _EXTENSIONS:
-            protocol, at = packet[at], at + 8 + packet[at + 1] * 8
-        elif protocol == 44 and not fragment:
-            place = int.from_bytes(packet[at + 2 : at + 4], "big")
-            fragment = 0 if not place & ~6 else 2 if place & ~7 else 1
-            protocol, at = packet[at], at + 8
-            if fragment == 2:
-                break
-        else:
-            break
-    return View(6, protocol, packet[8:24], packet[24:40], at, 40 + int.from_bytes(packet[4:6], "big"), fragment)
-
-
-def untagged(frame: bytes) -> bytes:
-    """The IP packet, also behind the VLAN that the node knows."""
-    if frame[12:14] == _TAG and int.from_bytes(frame[14:16], "big") & 0xFFF == VLAN:
-        return frame[18:]
-    return frame[14:]
-
-
-def l4_sum(packet: bytes, at: View) -> int:
-    pseudo = words(at.source + at.target) if at.protocol != 1 else 0
-    return (pseudo + words(packet[at.at : at.end])) % ONES
-
-
-def right(packet: bytes, at: View) -> bool:
-    """Whether TCP's, UDP's or ICMP's checksum is; others are of no matter to the Internet checksum around them."""
-    if at.protocol not in (1, 6, 17, 58) or (at.protocol == 17 and not any(packet[at.at + 6 : at.at + 8])):
-        return True
-    pseudo = at.protocol + at.end - at.at if at.protocol != 1 else 0
-    return (l4_sum(packet, at) + pseudo) % ONES == 0
+from tests.packets.seeds import Target
+from tests.packets.view import ERRORS, L4_CHECKSUM, SOURCE, TARGET, View, l4_sum, rewritten, right, untagged, view
 
 
 @dataclass
@@ -92,9 +23,11 @@ class Judge:
     known: dict[tuple[int, bytes, bytes, bytes, bytes], Target] = field(default_factory=dict)
     vips: set[bytes] = field(init=False)
     servers: dict[bytes, Target] = field(init=False)
+    ways: Ways = field(init=False)  # of full NAT
     seen: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.ways = Ways(self.targets)
         self.vips = {target.vip for target in self.targets.values()}
         self.servers = {target.server: target for target in self.targets.values()}
 
@@ -106,7 +39,7 @@ class Judge:
             return True
         if before is None:
             return False
-        if before.protocol in _ERRORS and packet[before.at : before.at + 1] and not before.fragment:
+        if before.protocol in ERRORS and packet[before.at : before.at + 1] and not before.fragment:
             return self.quotes_known(packet, before)
         return self.connection(packet, before) is not None
 
@@ -115,7 +48,8 @@ class Judge:
         if one.fragment == 2:
             return self.servers.get(one.source)
         ports = packet[one.at : one.at + 4]
-        return self.known.get((one.protocol, one.source, ports[:2], one.target, ports[2:]))
+        key = (one.protocol, one.source, ports[:2], one.target, ports[2:])
+        return self.known.get(key) or self.ways.target(key)
 
     def quotes_known(self, packet: bytes, before: View) -> bool:
         quote = packet[before.at + 8 :]
@@ -123,7 +57,8 @@ class Judge:
         if inner is None:
             return False
         ports = quote[inner.at : inner.at + 4]
-        return (inner.protocol, inner.target, ports[2:], inner.source, ports[:2]) in self.known
+        key = (inner.protocol, inner.target, ports[2:], inner.source, ports[:2])
+        return key in self.known or key in self.ways.ends
 
     def learn(self, packet: bytes, one: View) -> None:
         """It may open a connection, also where it does not get to the server itself: its TTL is over."""
@@ -162,13 +97,20 @@ class Judge:
         return f"{kind}: {complaint}" if complaint else ""
 
     def _way(self, before: bytes, i: View, after: bytes, o: View) -> tuple[str, str]:
-        if i.target in self.vips and o.target in self.servers and o.source not in (i.source, i.target):
-            return "tunnel", self._tunnel(before, i, after, o)
+        full = i.target in self.ways.locals or o.source in self.ways.locals
         if o.is_error_type and o.target == i.source and not i.is_error_type:
             return "own error", self._own_error(before, after, o)
+        if full and i.is_error_type and not i.fragment:
+            return "error translated", self._quoted(before, i, after, o) or self.ways.error(before, i, after, o)
+        if full:
+            return ("full NAT reply" if i.target in self.ways.locals else "full NAT"), self.ways.forwarded(
+                before, i, after, o
+            )
+        if i.target in self.vips and o.target in self.servers and o.source not in (i.source, i.target):
+            return "tunnel", self._tunnel(before, i, after, o)
         if i.target in self.vips and (o.source, o.target) == (i.source, i.target):
             return "direct", self._same(before, i, after[: o.end])
-        if i.is_error_type and i.protocol == o.protocol and not i.fragment and before[i.at] in _ERRORS[i.protocol]:
+        if i.is_error_type and i.protocol == o.protocol and not i.fragment and before[i.at] in ERRORS[i.protocol]:
             return "error translated", self._translated(before, i, after, o)
         if i.is_error_type and i.protocol == o.protocol and not i.fragment:
             return "echo", self._echo(before, i, after, o)
@@ -212,54 +154,17 @@ class Judge:
     def _target(self, packet: bytes, one: View) -> Target | None:
         return self.targets.get((one.protocol, one.target, int.from_bytes(packet[one.at + 2 : one.at + 4], "big")))
 
-    def _rewritten(self, before: bytes, i: View, after: bytes, o: View, port_at: int, address_at: int) -> str:
-        """Equal but for one address, its port, TTL and checksums; L4's sum is as wrong as it was."""
-        if (o.at, o.end, o.protocol, o.fragment) != (i.at, i.end, i.protocol, i.fragment):
-            return "another shape"
-        length = len(i.source)
-        masks = [(address_at, length), (8, 1), (10, 2)] if i.family == 4 else [(address_at, length), (7, 1)]
-        if i.fragment < 2:
-            at, size = _L4_CHECKSUM[i.protocol]
-            masks += [(i.at + port_at, 2), (i.at + at, size)]
-        expected, found = bytearray(before[: i.end]), bytearray(after[: o.end])
-        for at, size in masks:
-            expected[at : at + size] = found[at : at + size] = bytes(size)
-        if expected != found:
-            return "changed what it must not"
-        ttl = 8 if i.family == 4 else 7
-        if after[ttl] != before[ttl] - 1:
-            return "TTL"
-        return self._sums(before, i, after, o) if i.fragment < 2 else ""
-
-    @staticmethod
-    def _sums(before: bytes, i: View, after: bytes, o: View) -> str:
-        if i.protocol == 132:
-            if i.fragment:
-                return ""
-            was, now = before[i.at : i.end], after[o.at : o.end]
-            if crc32c(was[:8] + bytes(4) + was[12:]).to_bytes(4, "little") != was[8:12]:
-                return ""
-            right = crc32c(now[:8] + bytes(4) + now[12:]).to_bytes(4, "little") == now[8:12]
-            return "" if right else "SCTP checksum"
-        if i.protocol == 17:
-            was, now = before[i.at + 6 : i.at + 8], after[o.at + 6 : o.at + 8]
-            if any(was) != any(now):
-                return "UDP checksum appeared or went"
-            if not any(was):
-                return ""
-        return "" if l4_sum(before, i) == l4_sum(after, o) else "L4 checksum"
-
     def _masquerade(self, before: bytes, i: View, after: bytes, o: View) -> str:
         if i.fragment == 2:
             known = any(one.server == o.target and one.vip == i.target for one in self.targets.values())
-            return self._rewritten(before, i, after, o, 2, 16 if i.family == 4 else 24) if known else "another server"
+            return rewritten(before, i, after, o, TARGET) if known else "another server"
         target = self._target(before, i)
         ports = after[o.at : o.at + 4]
         if target is None or target.method is not ForwardingMethod.MASQUERADE:
             return "no such service"
         if (o.target, int.from_bytes(ports[2:], "big")) != (target.server, target.server_port):
             return "to another server"
-        return self._rewritten(before, i, after, o, 2, 16 if i.family == 4 else 24)
+        return rewritten(before, i, after, o, TARGET)
 
     def _reply(self, before: bytes, i: View, after: bytes, o: View) -> str:
         target = self.connection(before, i)
@@ -267,7 +172,7 @@ class Judge:
             return "of no connection"
         if o.source != target.vip or (i.fragment < 2 and int.from_bytes(after[o.at : o.at + 2], "big") != target.port):
             return "from another VIP"
-        return self._rewritten(before, i, after, o, 0, 12 if i.family == 4 else 8)
+        return rewritten(before, i, after, o, SOURCE)
 
     @staticmethod
     def _echo(before: bytes, i: View, after: bytes, o: View) -> str:
@@ -287,18 +192,32 @@ class Judge:
         quote = after[o.at + 8 : o.end]
         return "" if len(quote) >= 28 and before.startswith(quote) else "quotes something else"
 
-    def _translated(self, before: bytes, i: View, after: bytes, o: View) -> str:
+    @staticmethod
+    def _quoted(before: bytes, i: View, after: bytes, o: View) -> str:
+        """Whether an error that was translated is otherwise the one that came."""
         if l4_sum(before, i) != l4_sum(after, o):
             return "ICMP checksum"
         if (o.at, o.end) != (i.at, i.end) or before[i.at] != after[o.at]:
             return "another shape"
-        was, now = view(before[i.at + 8 :]), view(after[o.at + 8 :])
+        quoted, quote = before[i.at + 8 : i.end], after[o.at + 8 : o.end]
+        was, now = view(quoted), view(quote)
         if was is None or now is None or (was.at, was.protocol, was.family) != (now.at, now.protocol, now.family):
             return "the quoted header"
-        quoted, quote = before[i.at + 8 : i.end], after[o.at + 8 : o.end]
+        if was.family == 4 and words(quoted[: was.at]) != words(quote[: now.at]):
+            return "the quoted header's checksum"
+        at, size = L4_CHECKSUM[was.protocol]
+        behind = was.at + at + size
+        if quoted[was.at + 4 : was.at + at] != quote[was.at + 4 : was.at + at] or quoted[behind:] != quote[behind:]:
+            return "changed what it must not"
+        return ""
+
+    def _translated(self, before: bytes, i: View, after: bytes, o: View) -> str:
+        if complaint := self._quoted(before, i, after, o):
+            return complaint
         to_server = i.target in self.vips
-        seen, target = (quote, o.target) if to_server else (quoted, i.target)
-        inner = now if to_server else was
+        seen, target = (after[o.at + 8 :], o.target) if to_server else (before[i.at + 8 :], i.target)
+        inner = view(seen)
+        assert inner is not None
         ports = seen[inner.at : inner.at + 4]
         # an error to the server quotes the server's own packet, one to the client is about what the server got
         key = (
@@ -309,13 +228,4 @@ class Judge:
         connection = self.known.get(key)
         if connection is None or target != (connection.server if to_server else inner.source):
             return "of no connection"
-        if was.family == 4 and words(quoted[: was.at]) != words(quote[: now.at]):
-            return "the quoted header's checksum"
-        skip = was.at + 4
-        at, size = _L4_CHECKSUM[was.protocol]
-        return (
-            ""
-            if quoted[skip : was.at + at] == quote[skip : now.at + at]
-            and quoted[was.at + at + size :] == quote[now.at + at + size :]
-            else "changed what it must not"
-        )
+        return ""

@@ -5,10 +5,11 @@ Each service has one server, so that it is known beforehand where a packet must 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from itertools import product
+from typing import Any
 
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_NOP, IPOption_RR, fragment
 from scapy.layers.inet6 import (
@@ -26,10 +27,15 @@ from scapy.layers.sctp import SCTP, SCTPChunkInit
 from scapy.packet import Packet, Raw
 
 from lbnode.dataplane.xdp.interfaces import Interface
+from lbnode.dataplane.xdp.layout import State
+from lbnode.dataplane.xdp.records import Record, Tuple
 from lbnode.dataplane.xdp.vlans import Vlans
-from lbnode.model import ForwardingMethod, Tunnel, TunnelChecksum, TunnelType
+from lbnode.model import ForwardingMethod, L4Protocol, Tunnel, TunnelChecksum, TunnelType
 from tests.packets.bench import (
     DIRECT,
+    FULLNAT,
+    LOCAL,
+    LOCAL6,
     MASQUERADE,
     TUNNEL,
     VIP,
@@ -57,9 +63,15 @@ MODES: dict[int, tuple[ForwardingMethod, Tunnel, bool]] = {
     85: (TUNNEL, _GRE, False),
     86: (TUNNEL, _IPIP, True),
     87: (TUNNEL, _GUE, True),
+    88: (FULLNAT, _IPIP, False),
+    89: (FULLNAT, _IPIP, False),
 }
+TOA = 89  # a service that tells its server who the client is
+TRANSLATED = (MASQUERADE, FULLNAT)
 REFUSED = 90  # a service without servers
 Case = tuple[str, str, int]  # protocol, VIP, port
+LOCAL_PORT = 2000  # of the first service's connection
+ASSURED = 2  # CONN_ASSURED
 _HOST = {"tcp": 11, "udp": 31, "sctp": 51}  # the first server's last byte
 
 
@@ -72,11 +84,17 @@ class Target:
     port: int
     server: bytes
     server_port: int
+    local: bytes = b""  # of full NAT
+    toa: bool = False
 
 
 def server_of(protocol: str, port: int, family: int) -> str:
     host = _HOST[protocol] + port - 80
     return f"198.51.100.{host}" if family == 4 else f"2001:db8:b::{host}"
+
+
+def local_of(family: int) -> str:
+    return LOCAL6 if family == 6 else LOCAL
 
 
 CASES = tuple(product(PROTOCOLS, (VIP, VIP6), (*MODES, REFUSED)))  # every service
@@ -98,17 +116,34 @@ def configure(bench: Bench, cases: Iterable[Case] = CASES) -> dict[tuple[int, by
             continue
         method, tunnel, other = MODES[port]
         address = server_of(protocol, port, 10 - family if other else family)
-        server_port = 8080 if method is MASQUERADE else port
+        server_port = 8080 if method in TRANSLATED else port
         shown = f"[{address}]" if ":" in address else address
-        bench.server(service, f"{shown}:{server_port}", method, tunnel=tunnel)
-        target = Target(method, packed, port, ip_address(address).packed, server_port)
+        bench.server(service, f"{shown}:{server_port}", method, tunnel=tunnel, toa=port == TOA)
+        local = ip_address(local_of(family)).packed if method is FULLNAT else b""
+        target = Target(method, packed, port, ip_address(address).packed, server_port, local, port == TOA)
         targets[PROTOCOLS[protocol], packed, port] = target
     return targets
 
 
-def _layer(protocol: str, source: int, target: int, flags: str, data: bytes) -> Packet:
+def connections(cases: Iterable[Case] = CASES) -> list[Record]:
+    """Open ones of full NAT, as if a peer had told of them: by local ports that the packets below know."""
+    records = []
+    for case in cases:
+        protocol, vip, port = case
+        if port not in MODES or MODES[port][0] is not FULLNAT:
+            continue
+        family, number, kind = 6 if ":" in vip else 4, CASES.index(case), L4Protocol(protocol)
+        client, server, local = map(ip_address, (client_of(vip), server_of(*case[::2], family), local_of(family)))
+        inward = Tuple(client, 40000 + number, ip_address(vip), port, kind)
+        outward = Tuple(server, 8080, local, LOCAL_PORT + number, kind)
+        state = State.UDP if protocol == "udp" else State.ESTABLISHED
+        records.append(Record(inward, outward, 0, state, ASSURED, FULLNAT))
+    return records
+
+
+def _layer(protocol: str, source: int, target: int, flags: str, data: bytes, options: Sequence[Any] = ()) -> Packet:
     if protocol == "tcp":
-        return TCP(sport=source, dport=target, flags=flags, seq=1000) / Raw(data)
+        return TCP(sport=source, dport=target, flags=flags, seq=1000, options=list(options)) / Raw(data)
     if protocol == "udp":
         return UDP(sport=source, dport=target) / Raw(data)
     return SCTP(sport=source, dport=target) / SCTPChunkInit()
@@ -137,21 +172,27 @@ def of_service(case: Case) -> list[tuple[Packet, str]]:
     large = head / _layer(protocol, source + 2000, port, "S", bytes(range(200)))
     packets += fragment6(large, 120, number) if ":" in vip else fragment(IP(bytes(large)), 120)
     front = [(one, "front") for one in packets]
-    if port not in MODES or MODES[port][0] is not MASQUERADE:
+    if port == TOA and protocol == "tcp":  # whose server has not answered yet
+        stamps = [("NOP", None), ("NOP", None), ("Timestamp", (7, 8))]
+        parts = [_layer(protocol, source + 3000, port, "S", b"")]
+        parts += [_layer(protocol, source + 3000, port, "A", data, stamps) for data in (b"", b"first")]
+        front += [(head / part, "front") for part in parts]
+    if port not in MODES or MODES[port][0] not in TRANSLATED:
         return front
     family = 6 if ":" in vip else 4
     server = server_of(protocol, port, family)
-    reached = ip(client, server) / _layer(protocol, source, 8080, "S", b"")
-    back = [ip(server, client) / _layer(protocol, 8080, source, flags, b"answer") for flags in ("SA", "A", "FA")]
-    large = ip(server, client) / _layer(protocol, 8080, source, "A", bytes(range(200)))
+    peer, at = (local_of(family), LOCAL_PORT + number) if MODES[port][0] is FULLNAT else (client, source)
+    reached = ip(peer, server) / _layer(protocol, at, 8080, "S", b"")
+    back = [ip(server, peer) / _layer(protocol, 8080, at, flags, b"answer") for flags in ("SA", "A", "FA")]
+    large = ip(server, peer) / _layer(protocol, 8080, at, "A", bytes(range(200)))
     back += fragment6(large, 120, number) if family == 6 else fragment(IP(bytes(large)), 120)
     seen = bytes(ip(vip, client) / _layer(protocol, port, source, "SA", b"answer"))
     if family == 4:
         front += [(ip(client, vip) / ICMP(type=3, code=code) / seen, "front") for code in (3, 4)]
-        back += [ip(one, client) / ICMP(type=11) / bytes(reached) for one in (server, "198.51.100.99")]
+        back += [ip(one, peer) / ICMP(type=11) / bytes(reached) for one in (server, "198.51.100.99")]
     else:
         front += [(head / one / seen, "front") for one in (ICMPv6DestUnreach(code=4), ICMPv6PacketTooBig(mtu=1280))]
-        back += [ip(one, client) / ICMPv6TimeExceeded() / bytes(reached) for one in (server, "2001:db8:b::99")]
+        back += [ip(one, peer) / ICMPv6TimeExceeded() / bytes(reached) for one in (server, "2001:db8:b::99")]
     return front + [(one, "back") for one in back]
 
 

@@ -20,16 +20,29 @@ from scapy.layers.l2 import Ether
 
 from lbnode.dataplane.xdp import syscall
 from lbnode.dataplane.xdp.layout import Event
+from lbnode.dataplane.xdp.records import MergeResult
 from tests.packets import seeds
 from tests.packets.bench import HANDOVER, HANDOVER_SIZE, VERDICTS, Bench
-from tests.packets.judge import Judge, untagged, view
+from tests.packets.judge import Judge
 from tests.packets.mutations import mutate
+from tests.packets.view import untagged, view
 
 pytestmark = pytest.mark.root
 PACKETS = int(os.environ.get("LBNODE_FUZZ", "1000000"))
 ROUND = 10_000
 SEEDS = 2  # and two programs
 ROOM = 2048
+KINDS = {
+    "masquerade",
+    "full NAT",
+    "reply",
+    "full NAT reply",
+    "direct",
+    "tunnel",
+    "echo",
+    "own error",
+    "error translated",
+}
 
 
 class _Attributes(ctypes.Structure):
@@ -107,12 +120,14 @@ def first_of_sctp(frame: bytes) -> bool:
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_mutations(bench: Bench, seed: int) -> None:
     judge, dice = Judge(seeds.configure(bench)), Random(f"{seed} {bench.entry}")
-    frames, gun = seeds.frames(bench.wire), Gun(bench)
+    frames, gun, told = seeds.frames(bench.wire), Gun(bench), seeds.connections()
     verdicts: Counter[str] = Counter()
     unmendable = asked_scapy = 0
     for _ in range(max(1, PACKETS // (2 * SEEDS * ROUND))):
         drops, errors = bench.drops(), judge.seen.get("own error", 0)
         this: Counter[str] = Counter()
+        assert set(bench.merge(b"".join(one.pack() for one in told))) == {MergeResult.TAKEN}
+        judge.ways.learn(told)
         with bench.wire.inside():
             for _ in range(ROUND):
                 frame, interface = mutate(frames, dice)
@@ -134,10 +149,12 @@ def test_mutations(bench: Bench, seed: int) -> None:
         verdicts += this
         assert bench.drops() - drops == this["drop"] + judge.seen.get("own error", 0) - errors
         assert bench.event(Event.DROP_ERROR) <= unmendable
-        assert bench.event(Event.ENTRIES) == len(bench.records()) == sum(bench.gauges())
+        records = bench.records()
+        assert bench.event(Event.ENTRIES) == len(records) == sum(bench.gauges())
+        assert judge.ways.wrong(records) == []
         bench.advance(100)
     print(f"seed {seed}: {dict(verdicts)}, sent {judge.seen}, {asked_scapy} by scapy, too")
     assert asked_scapy > verdicts["send"] // 1000
-    assert set(judge.seen) == {"masquerade", "reply", "direct", "tunnel", "echo", "own error", "error translated"}
+    assert set(judge.seen) == KINDS
     bench.advance(2000)
     assert bench.records() == [] and bench.gauges() == (0, 0)

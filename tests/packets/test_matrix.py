@@ -9,15 +9,16 @@ import pytest
 from scapy.packet import Packet
 
 from tests.packets import seeds
-from tests.packets.bench import DIRECT, MASQUERADE, VIP6, Bench, ether
-from tests.packets.judge import Judge, view
-from tests.packets.seeds import MODES, REFUSED, Case
+from tests.packets.bench import DIRECT, FULLNAT, MASQUERADE, VIP6, Bench, ether
+from tests.packets.judge import Judge
+from tests.packets.seeds import MODES, REFUSED, TOA, Case
 from tests.packets.test_fuzz import Gun
+from tests.packets.view import view
 
 pytestmark = pytest.mark.root
-WAYS = {MASQUERADE: "masquerade", DIRECT: "direct"}
+WAYS = {MASQUERADE: "masquerade", DIRECT: "direct", FULLNAT: "full NAT"}
 TUNNELS = {82: "ipip", 83: "gue", 84: "gue with checksum", 85: "gre", 86: "ipip, other family", 87: "gue, other family"}
-NAMES = {80: "masquerade", 81: "direct", REFUSED: "refused"} | TUNNELS
+NAMES = {80: "masquerade", 81: "direct", 88: "full NAT", TOA: "full NAT with TOA", REFUSED: "refused"} | TUNNELS
 every_case = pytest.mark.parametrize(
     "case", seeds.CASES, ids=[f"{name}-{6 if vip == VIP6 else 4}-{NAMES[port]}" for name, vip, port in seeds.CASES]
 )
@@ -30,7 +31,7 @@ def expected(case: Case, packet: Packet, interface: str) -> str:
     if seen.is_error_type:
         return "error translated"
     if interface == "back":
-        return "reply"
+        return "full NAT reply" if MODES[case[2]][0] is FULLNAT else "reply"
     if case[2] in MODES:
         return WAYS.get(MODES[case[2]][0], "tunnel")
     if seen.fragment == 2 or (case[0] == "tcp" and packet.sprintf("%TCP.flags%") == "PA"):
@@ -51,7 +52,10 @@ def fate(judge: Judge, gun: Gun, frame: bytes, interface: str) -> str:
 
 def judged(bench: Bench, case: Case) -> tuple[Judge, Gun]:
     """With a second service, by which the VIP is one also where the first has no servers."""
-    return Judge(seeds.configure(bench, {case, (case[0], case[1], 80)})), Gun(bench)
+    judge, told = Judge(seeds.configure(bench, {case, (case[0], case[1], 80)})), seeds.connections([case])
+    bench.merge(b"".join(one.pack() for one in told))
+    judge.ways.learn(told)
+    return judge, Gun(bench)
 
 
 @every_case
