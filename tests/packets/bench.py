@@ -423,11 +423,13 @@ class Bench:
     def drops(self) -> int:
         return sum(count for event, count in self.events().items() if event >= layout.FIRST_DROP)
 
+    def packed_records(self) -> list[bytes]:
+        """Whole ones, some thousand in each."""
+        return _collect(self.machine.exchange.walk(sync_only=False))
+
     def records(self) -> list[Record]:
         """The connection table; its size is compared with the fill counter."""
-        found = [
-            record for data in _collect(self.machine.exchange.walk(sync_only=False)) for record in unpack_records(data)
-        ]
+        found = [record for data in self.packed_records() for record in unpack_records(data)]
         assert self.event(Event.ENTRIES) == len(found)
         return found
 

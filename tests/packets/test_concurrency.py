@@ -38,25 +38,27 @@ ACTIVE = {State.ESTABLISHED, State.SYN_RECV, State.SYN_SENT, State.SYNACK}
 
 
 class Sender:
-    """Repeats packets of many flows inside the kernel: two of them on two CPUs meet all the time."""
+    """Repeats packets of many flows inside the kernel: two of them on two CPUs meet all the time. `peer`: whom the
+    server answers; its last byte is free for a part of the flow's number."""
 
-    def __init__(self, bench: Bench, wrapper: LoadedObject, seed: int, flows: int) -> None:
-        self.bench, self.wrapper, self.flows = bench, wrapper, flows
+    def __init__(self, bench: Bench, wrapper: LoadedObject, seed: int, flows: int, peer: str = CLIENTS) -> None:
+        self.bench, self.wrapper, self.flows, self.peer = bench, wrapper, flows, peer
         self.random = random.Random(seed)
         self.maps = {name: Map(fd) for name, fd in wrapper.maps.items()}
         self.maps["target"].put_index(0, struct.pack("=I", bench.machine.programs["xdp_lb"]))
 
-    def send(self, flags: str, *, back: bool = False) -> None:
+    def send(self, flags: str, *, back: bool = False, packets: int = PACKETS, first: int | None = None) -> None:
+        """`first`: number of the flow to begin with; None: any."""
         if back:
-            packet = IP(src=SERVER, dst=CLIENTS) / TCP(sport=8080, dport=1024, flags=flags)
+            packet = IP(src=SERVER, dst=self.peer) / TCP(sport=8080, dport=1024, flags=flags)
         else:
             packet = IP(src=CLIENTS, dst=VIP) / TCP(sport=1024, dport=80, flags=flags)
         index, mac = self.bench.wire.interfaces["back" if back else "front"]
         frame = ether(packet / bytes(10), target=mac)
-        first = self.random.randrange(self.flows)
+        first = self.random.randrange(self.flows) if first is None else first
         self.maps["setup"].put_index(0, struct.pack("=IIII", len(frame), self.flows - 1, back, first) + frame[:64])
         context = struct.pack("=6I", 0, len(frame), 0, index, 0, 0)
-        syscall.prog_test_run(self.wrapper.programs["wrapper"], frame, repeat=PACKETS, context=context)
+        syscall.prog_test_run(self.wrapper.programs["wrapper"], frame, repeat=packets, context=context)
 
     def __call__(self) -> None:
         for _ in range(ROUNDS):

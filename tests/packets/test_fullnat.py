@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import random
-from collections import Counter
-from collections.abc import Iterator
 from ipaddress import ip_address
 
 import pytest
@@ -15,7 +12,6 @@ from scapy.packet import Packet, Raw
 
 from lbnode.dataplane.xdp.layout import Event, State
 from lbnode.dataplane.xdp.records import MergeResult, unpack_records
-from lbnode.model import ServiceId
 from tests.packets.bench import (
     CLIENT_ROUTER_MAC,
     FULLNAT,
@@ -27,40 +23,17 @@ from tests.packets.bench import (
     VIP,
     VIP6,
     Bench,
-    Machine,
-    Wire,
     answer,
     client_of,
-    ether,
     fragment6,
     ip,
     segment,
     tcp,
     udp,
 )
-from tests.packets.test_fuzz import Gun
+from tests.packets.fullnat import FAMILIES, FIRST_PORT, PORTS, SERVER, ends, full, sides
 
 pytestmark = pytest.mark.root
-SERVER = "198.51.100.11"
-FIRST_PORT, PORTS = 1024, 31744  # local_port.h
-FAMILIES = pytest.mark.parametrize("vip", [VIP, VIP6], ids=["IPv4", "IPv6"])
-
-
-def ends(vip: str) -> tuple[str, str]:
-    """Server and local address of the VIP's family."""
-    return (SERVER6, LOCAL6) if ":" in vip else (SERVER, LOCAL)
-
-
-def full(bench: Bench, vip: str = VIP, protocol: str = "tcp", port: int = 80, **fields: object) -> ServiceId:
-    """A service with one server, at port 8080."""
-    bracket = "[{}]" if ":" in vip else "{}"
-    service = bench.service(f"{protocol}:{bracket.format(vip)}:{port}")
-    bench.server(service, f"{bracket.format(ends(vip)[0])}:8080", FULLNAT, **fields)  # type: ignore[arg-type]
-    return service
-
-
-def sides(packet: Packet) -> tuple[str, str, int, int]:
-    return packet.src, packet.dst, packet.payload.sport, packet.payload.dport
 
 
 @FAMILIES
@@ -154,204 +127,6 @@ def test_masqueraded_connections_outlive_the_change_to_full_nat_and_back(bench: 
     bench.server(service, f"{SERVER}:8080", MASQUERADE)
     assert sides(bench.send(tcp(40001, "A")).ip) == sides(local)
     assert sides(bench.send(answer(local, "A"), "back").ip) == (VIP, client_of(VIP), 80, 40001)
-
-
-# --- local ports ----------------------------------------------------------------------------------------------------
-
-
-def test_no_way_back_is_used_twice(bench: Bench) -> None:
-    """Clients with the same port by the hundred, two servers, two local addresses, connections that come and go."""
-    service = bench.service()
-    for last in (11, 12):
-        bench.server(service, f"198.51.100.{last}:8080", FULLNAT, local=(LOCAL, "198.51.100.5"))
-    dice, taken = random.Random(5), Counter[str]()
-    for turn in range(900):
-        source = (f"203.0.113.{dice.randrange(1, 250)}", dice.choice((40000, 40001)))
-        out = bench.send(segment(source, (VIP, 80), "S", bench.wire.mac("front")))
-        if out.verdict == "drop":
-            continue
-        taken[out.ip.src] += 1
-        if turn % 100 == 99:
-            bench.advance(30)
-    ways = [record.outward for record in bench.records()]
-    assert len(set(ways)) == len(ways) > 100
-    assert taken[LOCAL] > 300 and taken["198.51.100.5"] > 300
-
-
-@pytest.fixture(scope="module")
-def large() -> Iterator[Machine]:
-    machine = Machine(buckets=1 << 14)
-    yield machine
-    machine.close()
-
-
-def opened(bench: Bench, gun: Gun, count: int, flags: tuple[str, ...]) -> Counter[str]:
-    """Verdicts of the SYNs of so many clients."""
-    mac, verdicts = bench.wire.mac("front"), Counter[str]()
-    with bench.wire.inside():
-        for number in range(count):
-            source = (f"203.0.113.{number >> 14}", 20000 + (number & 0x3FFF))
-            for flag in flags:
-                verdict, _ = gun(segment(source, (VIP, 80), flag, mac), "front")
-                if flag == "S":
-                    verdicts[verdict] += 1
-                if verdict != "send":
-                    break
-    return verdicts
-
-
-def test_a_pool_that_is_used_up_refuses_and_recovers(large: Machine, wire: Wire, entry: str) -> None:
-    bench = Bench(large, wire, entry)
-    bench.configure(icmp_rate=0)
-    bench.advance(0)
-    full(bench)
-    verdicts = opened(bench, Gun(bench), PORTS + 4000, ("S", "A"))
-    refused = bench.event(Event.DROP_NO_LOCAL_PORT)
-    assert verdicts["drop"] == bench.drops() == refused + bench.event(Event.DROP_TABLE_FULL) >= 4000
-    assert refused > 3500
-    ways = [record.outward for record in bench.records()]
-    assert len(set(ways)) == len(ways) == verdicts["send"] > PORTS * 0.97
-    assert {way.target_port for way in ways} <= set(range(FIRST_PORT, FIRST_PORT + PORTS))
-    bench.configure(icmp_rate=1000)
-    bench.advance(0)
-    told = bench.send(tcp(40000, client="203.0.113.200"))
-    if told.ip.payload.name != "TCP":  # else it found one of the last
-        assert (told.ip.src, told.ip.dst, told.ip[ICMP].type, told.ip[ICMP].code) == (VIP, "203.0.113.200", 3, 3)
-    bench.advance(901)
-    assert bench.records() == [] and bench.connect(40000).ip.src == LOCAL
-
-
-def test_half_open_connections_give_their_ports_up(large: Machine, wire: Wire, entry: str) -> None:
-    """A flood of SYNs uses the pool up, but new clients still get in, and who is established stays."""
-    bench = Bench(large, wire, entry)
-    full(bench)
-    established = [bench.establish(port, client="203.0.113.201") for port in range(40000, 40020)]
-    verdicts = opened(bench, Gun(bench), PORTS + 4000, ("S",))
-    assert verdicts["drop"] <= 5 and bench.event(Event.EVICTED) > 3000
-    assert bench.establish(40000, client="203.0.113.202").src == LOCAL
-    for last in established:
-        assert bench.send(answer(last, "A"), "back").ip[TCP].dport in range(40000, 40020)
-    ways = [record.outward for record in bench.records()]
-    assert len(set(ways)) == len(ways)
-
-
-def test_no_local_address_is_no_mapping(bench: Bench) -> None:
-    service = full(bench)
-    server = bench.tables.services[service].servers.popitem()[1]
-    bench.maps["pools"].put_index(server.pool, bytes(bench.maps["pools"].value_size))
-    out = bench.send(tcp())
-    assert (out.ip[ICMP].type, out.ip[ICMP].code) == (3, 3) and bench.records() == []
-    assert bench.event(Event.DROP_NO_LOCAL_PORT) == 1
-
-
-# --- TOA ------------------------------------------------------------------------------------------------------------
-
-
-def told(packet: Packet) -> tuple[str, int] | None:
-    """Address and port in the TOA option, taken apart by hand."""
-    header = bytes(packet[TCP])[20 : packet[TCP].dataofs * 4]
-    while header:
-        if header[0] in (0, 1):
-            header = header[1:]
-            continue
-        if header[0] == 254:
-            value = header[2 : header[1]]
-            assert header[1] in (8, 20)
-            return str(ip_address(value[2:])), int.from_bytes(value[:2], "big")
-        header = header[header[1] :]
-    return None
-
-
-def syn(vip: str = VIP, flags: str = "S", data: bytes = b"", options: object = None) -> Packet:
-    if options is None:
-        options = [("MSS", 1460), ("SAckOK", b""), ("Timestamp", (1, 0)), ("NOP", None), ("WScale", 7)]
-    return ip(client_of(vip), vip) / TCP(sport=40000, dport=80, flags=flags, seq=1000, options=options) / Raw(data)
-
-
-@FAMILIES
-def test_toa_in_the_opening(bench: Bench, vip: str) -> None:
-    full(bench, vip, toa=True)
-    client = (client_of(vip), 40000)
-    first = bench.send(syn(vip))
-    assert told(first.ip) == client
-    for name in ("MSS", "SAckOK", "Timestamp", "WScale"):
-        assert name in dict(first.ip[TCP].options)
-    assert told(bench.send(syn(vip)).ip) == client, "sent again"
-    bench.send(answer(first.ip), "back")
-    stamps = [("NOP", None), ("NOP", None), ("Timestamp", (2, 1))]
-    for _ in range(2):
-        third = bench.send(syn(vip, "A", options=stamps))
-        assert told(third.ip) == client and dict(third.ip[TCP].options)["Timestamp"] == (2, 1)
-        assert len(third.frame) == 14 + len(third.ip)
-    bench.send(answer(first.ip, "A"), "back")
-    assert told(bench.send(syn(vip, "A", options=stamps)).ip) is None, "the server has taken the connection"
-    assert bench.events() == {}
-
-
-@FAMILIES
-def test_toa_off(bench: Bench, vip: str) -> None:
-    full(bench, vip)
-    assert told(bench.send(syn(vip)).ip) is None
-
-
-@FAMILIES
-@pytest.mark.parametrize("size", [1, 2, 101, 1400])
-def test_toa_with_data(bench: Bench, vip: str, size: int) -> None:
-    """In frames; in a socket buffer it cannot be put before the data."""
-    full(bench, vip, toa=True)
-    first = bench.send(syn(vip))
-    bench.send(answer(first.ip), "back")
-    data = bytes(range(256)) * 6
-    out = bench.send(syn(vip, "PA", data[:size]))
-    assert bytes(out.ip[TCP].payload) == data[:size]
-    assert (told(out.ip) is not None) == (bench.entry == "xdp")
-    assert bench.events() == ({} if bench.entry == "xdp" else {Event.TOA_LEFT_OUT: 1})
-
-
-@FAMILIES
-def test_toa_without_room_for_it(bench: Bench, vip: str) -> None:
-    full(bench, vip, toa=True)
-    options = [("MSS", 1460), ("SAckOK", b""), ("Timestamp", (1, 0)), ("NOP", None), ("WScale", 7)]
-    room = 40 - 20 - (20 if ":" in vip else 8)
-    out = bench.send(syn(vip, options=options + [("NOP", None)] * room))
-    assert told(out.ip) is not None and out.ip[TCP].dataofs == 15
-    crowded = bench.send(syn(vip, options=options + [("NOP", None)] * (room + 4)))
-    assert (told(crowded.ip), crowded.verdict) == (None, "send")
-    assert bench.events() == {Event.TOA_LEFT_OUT: 1}
-
-
-def test_toa_does_not_make_a_segment_larger_than_the_mtu(bench: Bench) -> None:
-    bench.hops.mtu = 100
-    full(bench, toa=True)
-    for size in (40, 52, 53, 60):
-        out = bench.send(syn(options=[], data=b"x" * size))
-        assert len(out.ip) <= 100
-        if bench.entry == "xdp":
-            assert (told(out.ip) is not None) == (20 + 20 + size + 8 <= 100)
-
-
-def test_padding_of_short_frames_is_no_data(bench: Bench) -> None:
-    """Ethernet frames have at least 60 bytes: an ACK of 40 is followed by 6 of no meaning."""
-    full(bench, toa=True)
-    frame = ether(syn(options=[]), target=bench.wire.mac("front"))
-    out = bench.send(frame + b"\x55" * 6)
-    assert told(out.ip) == (client_of(VIP), 40000) and out.ip.len == 48
-    if bench.entry == "tc":
-        assert len(out.frame) == 14 + 48
-
-
-def test_resets_and_answers_carry_no_toa(bench: Bench) -> None:
-    full(bench, toa=True)
-    first = bench.send(syn())
-    assert told(bench.send(answer(first.ip), "back").ip) is None
-    assert told(bench.send(syn(flags="R", options=[])).ip) is None
-
-
-def test_an_odd_ip_header_goes_without_where_headers_have_to_move(bench: Bench) -> None:
-    full(bench, toa=True)
-    out = bench.send(IP(src=client_of(VIP), dst=VIP, options=b"\x01" * 4) / TCP(sport=40000, dport=80, flags="S"))
-    assert (out.verdict, out.ip.src) == ("send", LOCAL)
-    assert (told(out.ip) is None) == (bench.entry == "xdp")
 
 
 # --- ICMP errors, fragments -----------------------------------------------------------------------------------------

@@ -130,21 +130,33 @@ INLINE bool evict_half_open(struct tuple *out, struct port_search *search)
 
 enum added { ADDED, ADDED_NOT, ADDED_NO_PORT };
 
-/* conn_add() for full NAT: `out` of the new connection gets its target here. Returns enum added. */
+/*
+ * conn_add() for full NAT: `out` of the new connection gets its target here. Meanwhile another CPU may have entered the same
+ * client's SYN, sent again: it would have two ports, so the client's side is claimed as well. Returns enum added.
+ */
 GLOBAL int conn_add_local(struct new_conn *new, struct port_search *search, __u32 pool_index)
 {
 	struct pool *pool = bpf_map_lookup_elem(&pools, &pool_index);
 	if (!new || !search || !pool)
 		return ADDED_NO_PORT;
 	struct port_draw draw = {.new = new, .search = search, .pool = pool};
+	struct place place = {};
+	int result = ADDED_NOT;
 	__builtin_memset(search, 0, sizeof(*search));
+	if (!claim(new->hash))
+		return ADDED_NOT;
+	if (conn_find(&new->conn.in, new->hash, &place))
+		goto out;
+	result = ADDED_NO_PORT;
 	if (pool->count)
 		bpf_loop(PORT_DRAWS, port_draw, &draw, 0);
 	if (!search->claimed && !evict_half_open(&new->conn.out, search))
-		return ADDED_NO_PORT;
-	int failed = conn_add(new);
+		goto out;
+	result = conn_add(new) ? ADDED_NOT : ADDED;
 	disclaim(search->hash);
-	return failed ? ADDED_NOT : ADDED;
+out:
+	disclaim(new->hash);
+	return result;
 }
 
 /*
