@@ -216,6 +216,14 @@ def udp(port: int = 40000, *, client: str = "", vip: str = VIP, dport: int = 53,
     return ip(client or client_of(vip), vip, **fields) / UDP(sport=port, dport=dport) / Raw(data)
 
 
+def with_checksum(source: str, target: str, part: bytes) -> Packet:
+    """Around TCP bytes that scapy would write in its own way."""
+    pseudo = b"".join(ip_address(one).packed for one in (source, target)) + struct.pack("!HH", 6, len(part))
+    total = ~ones_complement(pseudo + part + bytes(len(part) % 2)) & 0xFFFF
+    head = ip(source, target, **({"nh": 6} if ":" in target else {"proto": 6}))
+    return head / Raw(part[:16] + total.to_bytes(2, "big") + part[18:])
+
+
 def client_of(vip: str) -> str:
     return CLIENT6 if ":" in vip else CLIENT
 

@@ -10,7 +10,7 @@ from lbnode.dataplane.xdp.records import Record
 from lbnode.model import ForwardingMethod
 from tests.packets.mutations import ONES
 from tests.packets.seeds import Target
-from tests.packets.view import SOURCE, TARGET, View, changed, l4_sum, rewritten, view
+from tests.packets.view import SOURCE, TARGET, View, changed, l4_sum, rewritten, sums, view
 
 LOCAL_PORTS = range(1024, 32768)  # local_port.h
 TOA = {4: 8, 6: 20}
@@ -83,7 +83,7 @@ class Ways:
         self.ends[way] = End(i.source, before[i.at : i.at + 2], target)
         if target.toa and o.end == i.end + TOA[i.family]:
             return _told(before, i, after, o)
-        return rewritten(before, i, after, o, SOURCE, TARGET)
+        return changed(_as_sent_on(before, i), i, after, o, SOURCE, TARGET) or sums(before, i, after, o)
 
     def _reply(self, before: bytes, i: View, after: bytes, o: View) -> str:
         if i.fragment == 2:
@@ -154,4 +154,28 @@ def _told(before: bytes, i: View, after: bytes, o: View) -> str:
     length = slice(4, 6) if i.family == 6 else slice(2, 4)
     data[length] = before[length]
     seen = view(bytes(data))
-    return changed(before, i, bytes(data), seen, SOURCE, TARGET) if seen else "no IP packet"
+    return changed(_as_sent_on(before, i), i, bytes(data), seen, SOURCE, TARGET) if seen else "no IP packet"
+
+
+def _as_sent_on(packet: bytes, seen: View) -> bytes:
+    """TCP: without what the client says for TOA."""
+    if seen.protocol != 6:
+        return packet
+    start, end = seen.at + 20, seen.at + (packet[seen.at + 12] >> 4) * 4
+    return packet[:start] + stripped(packet[start:end]) + packet[end:]
+
+
+def stripped(options: bytes) -> bytes:
+    """TCP's options with NOPs in the place of TOA, and of what stands behind their end or a wrong length."""
+    out, at = bytearray(options), 0
+    while at < len(out):
+        if out[at] == 1:
+            at += 1
+            continue
+        size, left = out[at + 1] if at + 1 < len(out) else 0, len(out) - at
+        broken = out[at] == 0 or not 2 <= size <= left
+        size = left if broken else size
+        if broken or out[at] == 254:
+            out[at : at + size] = b"\1" * size
+        at += size
+    return bytes(out)

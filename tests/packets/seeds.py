@@ -173,8 +173,8 @@ def of_service(case: Case) -> list[tuple[Packet, str]]:
     packets += fragment6(large, 120, number) if ":" in vip else fragment(IP(bytes(large)), 120)
     front = [(one, "front") for one in packets]
     if port == TOA and protocol == "tcp":  # whose server has not answered yet
-        stamps = [("NOP", None), ("NOP", None), ("Timestamp", (7, 8))]
-        parts = [_layer(protocol, source + 3000, port, "S", b"")]
+        stamps, forged = [("NOP", None), ("NOP", None), ("Timestamp", (7, 8))], [(254, bytes(range(6)))]
+        parts = [_layer(protocol, source + 3000, port, "S", b"", one) for one in ((), forged, stamps + forged)]
         parts += [_layer(protocol, source + 3000, port, "A", data, stamps) for data in (b"", b"first")]
         front += [(head / part, "front") for part in parts]
     if port not in MODES or MODES[port][0] not in TRANSLATED:

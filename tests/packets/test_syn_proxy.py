@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import struct
 from dataclasses import replace
-from ipaddress import IPv4Address
 from typing import Any, cast
 
 import pytest
@@ -34,8 +33,8 @@ from tests.packets.bench import (
     client_of,
     ip,
     segment,
+    with_checksum,
 )
-from tests.packets.checksums import ones_complement
 from tests.packets.cookies import SLOT_MS, cookie, info_of
 
 pytestmark = pytest.mark.root
@@ -389,13 +388,6 @@ def test_what_cannot_be_answered_in_place_is_dropped(bench: Bench) -> None:
     for packet in (syn, first):
         assert bench.send(packet).verdict == "drop"
     assert bench.records() == [] and bench.event(Event.DROP_ERROR) == 2
-
-
-def with_checksum(source: str, target: str, segment: bytes) -> Packet:
-    """Around bytes that scapy would write in its own way."""
-    pseudo = IPv4Address(source).packed + IPv4Address(target).packed + struct.pack("!HH", 6, len(segment))
-    total = ~ones_complement(pseudo + segment + bytes(len(segment) % 2)) & 0xFFFF
-    return IP(src=source, dst=target, proto=6) / Raw(segment[:16] + total.to_bytes(2, "big") + segment[18:])
 
 
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])

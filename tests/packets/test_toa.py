@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import struct
 from ipaddress import ip_address
 
 import pytest
-from scapy.layers.inet import IP, TCP
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from scapy.layers.inet import IP, TCP, fragment
 from scapy.packet import Packet, Raw
 
 from lbnode.dataplane.xdp.layout import Event
 from tests.packets.bench import (
     LOCAL,
+    MASQUERADE,
     VIP,
+    VIP6,
     Bench,
+    Out,
     answer,
     client_of,
     ether,
+    fragment6,
     ip,
+    with_checksum,
 )
-from tests.packets.fullnat import FAMILIES, full
+from tests.packets.fullnat import FAMILIES, SERVER, ends, full
+from tests.packets.judge_fullnat import stripped
 
 pytestmark = pytest.mark.root
 
@@ -128,3 +137,98 @@ def test_an_odd_ip_header_goes_without_where_headers_have_to_move(bench: Bench) 
     out = bench.send(IP(src=client_of(VIP), dst=VIP, options=b"\x01" * 4) / TCP(sport=40000, dport=80, flags="S"))
     assert (out.verdict, out.ip.src) == ("send", LOCAL)
     assert (told(out.ip) is None) == (bench.entry == "xdp")
+
+
+# --- what clients say for it ----------------------------------------------------------------------------------------
+
+FORGED = b"\xfe\x08\x30\x39" + ip_address("10.0.0.1").packed
+FORGED6 = b"\xfe\x14\x30\x39" + ip_address("2001:db8::bad").packed
+STAMPS = b"\1\1\x08\x0a" + bytes(range(8))
+NOPS = b"\1" * 40
+TOLD_OR_NOT = pytest.mark.parametrize("toa", [True, False], ids=["told", "not told"])
+
+
+def raw(vip: str, options: bytes, flags: int = 2, data: bytes = b"") -> Packet:
+    """A segment with these very bytes for options."""
+    head = struct.pack("!HHIIBBHHH", 40000, 80, 1000, 0, 80 + len(options) * 4, flags, 64240, 0, 0)
+    return with_checksum(client_of(vip), vip, head + options + data)
+
+
+def options_of(out: Out) -> bytes:
+    tcp = out.ip[TCP]
+    return bytes(tcp)[20 : tcp.dataofs * 4]
+
+
+def own(bench: Bench, vip: str) -> bytes:
+    """The option that the gateway puts in."""
+    address = ip_address(client_of(vip)).packed
+    return bytes([254, len(address) + 4]) + (40000).to_bytes(2, "big") + address
+
+
+@FAMILIES
+@TOLD_OR_NOT
+@pytest.mark.parametrize(
+    ("options", "left"),
+    [
+        (FORGED, NOPS[:8]),
+        (FORGED6, NOPS[:20]),
+        (STAMPS + FORGED, STAMPS + NOPS[:8]),
+        (FORGED + STAMPS, NOPS[:8] + STAMPS),
+        (b"\2\4\5\xb4" + FORGED + FORGED, b"\2\4\5\xb4" + NOPS[:16]),
+        (b"\xfe\2" + FORGED + b"\1\1", NOPS[:12]),
+        (b"\2\4\5\xb4\0" + FORGED + b"\0\0\0", b"\2\4\5\xb4" + NOPS[:12]),  # behind the end of the list
+        (b"\xfe\x08\x30\x39", NOPS[:4]),  # which the gateway's own, behind it, would complete
+        (b"\x22\x14\1\1", NOPS[:4]),  # or be swallowed by
+        (b"\x22\1" + FORGED + b"\1\1", NOPS[:12]),
+    ],
+)
+def test_a_forged_one_goes_no_further(bench: Bench, vip: str, toa: bool, options: bytes, left: bytes) -> None:
+    full(bench, vip, toa=toa)
+    mine = own(bench, vip) if toa else b""
+    both = {left + mine, mine + left}
+    first = bench.send(raw(vip, options))
+    assert options_of(first) in both
+    assert bench.send(answer(first.ip), "back").verdict == "send"
+    assert options_of(bench.send(raw(vip, options, 16))) in both
+    data = bench.send(raw(vip, options, 24, b"data"))
+    assert options_of(data) in both | {left} and bytes(data.ip[TCP].payload) == b"data"
+    bench.send(answer(first.ip, "A"), "back")
+    assert options_of(bench.send(raw(vip, options, 16))) == left, "also when the server has taken the connection"
+
+
+@FAMILIES
+def test_a_forged_one_in_a_fragment(bench: Bench, vip: str) -> None:
+    full(bench, vip)
+    whole = raw(vip, STAMPS + FORGED, data=bytes(200))
+    pieces = fragment6(whole, 80) if ":" in vip else fragment(IP(bytes(whole)), 80)
+    out = bench.send(pieces[0], check="ip")
+    payload = bytes(out.ip.payload)[8 if ":" in vip else 0 :]
+    assert (out.verdict, out.ip.src) == ("send", ends(vip)[1]) and payload[20:40] == STAMPS + NOPS[:8]
+
+
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.sampled_from([FORGED, FORGED6, STAMPS, b"\0", b"\1", b"\xfe", b"\xfe\x08", b"\2\4\5\xb4", b"\x22\x09"])
+        | st.binary(max_size=9)
+    ).map(lambda parts: b"".join(parts)[:40]),
+    st.booleans(),
+    st.booleans(),
+)
+def test_whatever_stands_there(bench: Bench, options: bytes, toa: bool, six: bool) -> None:
+    """The judge's own way through the options; checksums are looked at by Bench.send."""
+    options += bytes(-len(options) % 4)
+    vip = VIP6 if six else VIP
+    bench.advance(1000)
+    full(bench, vip, toa=toa)
+    out = options_of(bench.send(raw(vip, options)))
+    mine, left = own(bench, vip), stripped(options)
+    assert out == left or (toa and out in (mine + left, left + mine))
+    assert out != left or not toa or len(options) + len(mine) > 40
+
+
+def test_masquerade_and_direct_leave_options_alone(bench: Bench) -> None:
+    """Their servers see the client itself, and so know whom to believe."""
+    service = bench.service()
+    bench.server(service, f"{SERVER}:8080", MASQUERADE)
+    assert options_of(bench.send(raw(VIP, FORGED))) == FORGED

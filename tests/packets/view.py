@@ -86,7 +86,7 @@ SOURCE, TARGET = "source", "target"
 def rewritten(before: bytes, i: View, after: bytes, o: View, *ends: str) -> str:
     """A complaint, or '': equal but for these ends, TTL and checksums; L4's sum is as wrong as it was."""
     complaint = changed(before, i, after, o, *ends)
-    return complaint if complaint or i.fragment == 2 else _sums(before, i, after, o)
+    return complaint if complaint or i.fragment == 2 else sums(before, i, after, o)
 
 
 def changed(before: bytes, i: View, after: bytes, o: View, *ends: str) -> str:
@@ -108,7 +108,7 @@ def changed(before: bytes, i: View, after: bytes, o: View, *ends: str) -> str:
     return "" if after[ttl] == before[ttl] - 1 else "TTL"
 
 
-def _sums(before: bytes, i: View, after: bytes, o: View) -> str:
+def sums(before: bytes, i: View, after: bytes, o: View) -> str:
     if i.protocol == 132:
         if i.fragment:
             return ""

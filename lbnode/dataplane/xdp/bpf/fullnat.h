@@ -38,6 +38,15 @@ INLINE int translate_in(void *ctx, const int hook, struct scratch *memory)
 					  : call_translate_one4(ctx, hook, memory);
 }
 
+/* Whether a client could forge TOA in it: it has options, and not only timestamps. */
+INLINE bool may_have_toa(void *ctx, const int hook, const struct packet *p)
+{
+	if (p->tuple.protocol != IPPROTO_TCP || p->l4_header <= TCP_HEADER ||
+	    (p->kind != KIND_L4 && p->kind != KIND_FIRST_FRAGMENT))
+		return false;
+	return !(p->family == 6 ? only_timestamps(ctx, hook, p, 6) : only_timestamps(ctx, hook, p, 4));
+}
+
 /* 0, or the event that tells why the packet has to be dropped. First the end that masquerade translates, then the other. */
 INLINE int fullnat(void *ctx, const int hook, struct scratch *memory)
 {
@@ -65,6 +74,8 @@ INLINE int fullnat(void *ctx, const int hook, struct scratch *memory)
 	if (translate_in(ctx, hook, memory))
 		return EVENT_DROP_ERROR;
 	if (p->family == 6 ? decrement_ttl(ctx, hook, 6) : decrement_ttl(ctx, hook, 4))
+		return EVENT_DROP_ERROR;
+	if (in && may_have_toa(ctx, hook, p) && call_strip_toa(ctx, hook, memory))
 		return EVENT_DROP_ERROR;
 	if (d->full & FULL_TOA && p->kind == KIND_L4 && call_tell_client(ctx, hook, memory))
 		return EVENT_DROP_ERROR;

@@ -20,24 +20,43 @@ INLINE __u32 options_length(const struct tcp_options *o)
 	return length;
 }
 
+/* The packet's options into memory->proxy, and a copy of them. 0, or not. */
+INLINE int load_options(void *ctx, const int hook, struct scratch *memory)
+{
+	const struct packet *p = &memory->packet;
+	struct syn_proxy *x = &memory->proxy;
+	x->options.length = p->l4_header - TCP_HEADER;
+	if (x->options.length && x->options.length <= TCP_OPTIONS_MAX &&
+	    load_bytes(ctx, hook, ETH_HLEN + p->header + TCP_HEADER, x->options.byte, options_length(&x->options)))
+		return -1;
+	__builtin_memcpy(x->before, x->options.byte, sizeof(x->before));
+	return 0;
+}
+
+/* Options that were changed go back into the packet. *change: for the checksum. 0, or not. */
+INLINE int store_options(void *ctx, const int hook, struct scratch *memory, __u64 *change)
+{
+	struct syn_proxy *x = &memory->proxy;
+	__u32 length = options_length(&x->options) & 0x3c; /* whole words */
+	*change += (__u32)bpf_csum_diff((void *)x->before, length, (void *)x->options.byte, length, 0);
+	return store_bytes(ctx, hook, ETH_HLEN + memory->packet.header + TCP_HEADER, x->options.byte,
+			   options_length(&x->options));
+}
+
 /* Header and options of the packet into memory->proxy. 0, or not. */
 INLINE int read_segment(void *ctx, const int hook, struct scratch *memory)
 {
 	const struct packet *p = &memory->packet;
 	struct syn_proxy *x = &memory->proxy;
 	__u32 at = ETH_HLEN + p->header;
-	if (p->l4_header < TCP_HEADER || load_bytes(ctx, hook, at, &x->tcp, TCP_HEADER))
-		return -1;
-	x->options.length = p->l4_header - TCP_HEADER;
-	if (x->options.length && x->options.length <= TCP_OPTIONS_MAX &&
-	    load_bytes(ctx, hook, at + TCP_HEADER, x->options.byte, options_length(&x->options)))
+	if (p->l4_header < TCP_HEADER || load_bytes(ctx, hook, at, &x->tcp, TCP_HEADER) ||
+	    load_options(ctx, hook, memory))
 		return -1;
 	x->seq = bpf_ntohl(x->tcp.seq);
 	x->ack = bpf_ntohl(x->tcp.ack);
 	x->window = bpf_ntohs(x->tcp.window);
 	x->data = 0;
 	x->rewrite = REWRITE_NOTHING;
-	__builtin_memcpy(x->before, x->options.byte, sizeof(x->before));
 	read_options(&x->options);
 	return 0;
 }
@@ -51,12 +70,8 @@ INLINE int renumber(void *ctx, const int hook, struct scratch *memory)
 	__u32 at = ETH_HLEN + p->header;
 	__u64 change = (__u64)(__u32)~bpf_htonl(x->seq) + x->tcp.seq + (__u32)~bpf_htonl(x->ack) + x->tcp.ack +
 		       (__u16)~bpf_htons(x->window) + x->tcp.window;
-	if (x->options.sack_at) {
-		__u32 length = options_length(&x->options) & 0x3c; /* whole words */
-		change += (__u32)bpf_csum_diff((void *)x->before, length, (void *)x->options.byte, length, 0);
-		if (store_bytes(ctx, hook, at + TCP_HEADER, x->options.byte, options_length(&x->options)))
-			return -1;
-	}
+	if (x->options.sack_at && store_options(ctx, hook, memory, &change))
+		return -1;
 	if (hook == HOOK_TC) {
 		change = (change & 0xffffffff) + (change >> 32);
 		change = (change & 0xffffffff) + (change >> 32);

@@ -38,8 +38,9 @@ struct tcp_options {
 	__u8 sack_permitted;
 	__u8 sack_at; /* of the first block in `byte`; 0 = none */
 	__u8 sack_end;
-	__u16 reserved;
-	__u32 next; /* while they are read */
+	__u8 strip;    /* toa.h: this option is overwritten */
+	__u8 stripped; /* one was */
+	__u32 next;    /* while they are read; toa.h: bytes of the option that are left */
 	__u8 byte[64];
 };
 

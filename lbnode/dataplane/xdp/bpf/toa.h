@@ -11,12 +11,16 @@
  * At tcx only segments without data carry it: the option is put at their ends. With data it would move the TCP header, but a
  * socket buffer may leave its checksum to the device, and where that begins no program can change. Opening segments have
  * no data, and bundles (GSO) always have.
+ *
+ * A server may believe the option if it comes from a local address: no segment of a client gets there with one of its own,
+ * at any time, whether the server is told or not. "Until the server has answered" would not do: one that has not taken the
+ * connection yet answers a wrong ACK, too.
  */
 #ifndef LBNODE_TOA_H
 #define LBNODE_TOA_H
 
 #include "icmp_send.h"
-#include "segment.h"
+#include "reshape.h"
 
 #define TCPOPT_TOA 254
 #define TCP_HEADER_MAX 60
@@ -31,6 +35,68 @@ struct toa {
 };
 #define TOA4 8
 #define TOA6 20
+
+/* --- what clients say ---------------------------------------------------------------------------------------------- */
+
+/* The one option of Linux's segments but SYNs, in 12 bytes with two NOPs (RFC 7323 appendix A). */
+INLINE bool only_timestamps(void *ctx, const int hook, const struct packet *p, const int family)
+{
+	const __be32 *option = frame(ctx, hook) + ETH_HLEN + header_length(p, family) + TCP_HEADER;
+	if (p->l4_header != TCP_HEADER + 12 || (void *)(option + 1) > frame_end(ctx, hook))
+		return false;
+	return *option == bpf_htonl(0x0101080a);
+}
+
+/*
+ * Byte i of the options. TOA becomes NOPs; so does what follows the list's end or stands from an option on that says a
+ * wrong length: nobody reads that, but together with an option put behind it, it would mean something else.
+ */
+static long strip_step(__u32 i, struct tcp_options **step)
+{
+	struct tcp_options *o = *step;
+	if (i >= o->length || i >= TCP_OPTIONS_MAX)
+		return 1;
+	if (!o->next) {
+		__u32 kind = o->byte[i & 63], size = o->byte[(i + 1) & 63], left = o->length - i;
+		if (kind == OPTION_NOP)
+			return 0;
+		bool broken = kind == OPTION_END || size < 2 || size > left;
+		o->strip = broken || kind == TCPOPT_TOA;
+		o->stripped |= o->strip;
+		o->next = broken ? left : size;
+	}
+	if (o->strip)
+		o->byte[i & 63] = OPTION_NOP;
+	o->next--;
+	return 0;
+}
+
+/* In a segment of a client. 0, or not. */
+INLINE int strip_toa(void *ctx, const int hook, struct scratch *memory)
+{
+	struct tcp_options *o = &memory->proxy.options, *step = o;
+	__u32 at = ETH_HLEN + memory->packet.header + TCP_CHECK_AT;
+	__u64 change = 0;
+	__u16 check;
+	if (load_options(ctx, hook, memory))
+		return -1;
+	o->next = 0;
+	o->strip = o->stripped = 0;
+	bpf_loop(TCP_OPTIONS_MAX, strip_step, &step, 0);
+	if (!o->stripped)
+		return 0;
+	if (store_options(ctx, hook, memory, &change))
+		return -1;
+	if (hook == HOOK_TC)
+		return bpf_l4_csum_replace(ctx, at, 0, change, 0) ? -1 : 0;
+	if (load_bytes(ctx, hook, at, &check, sizeof(check)))
+		return -1;
+	csum_add(&check, change);
+	return store_bytes(ctx, hook, at, &check, sizeof(check)) ? -1 : 0;
+}
+RARE(strip_toa)
+
+/* --- what servers are told ----------------------------------------------------------------------------------------- */
 
 /* Lengths in the IP header grow by `more`. */
 INLINE void grow_ip(void *ip, const int family, const __u32 more)
