@@ -495,3 +495,4 @@ class Connection:
     expires_s: float
     pe_name: str = ""  # persistence engine of a template, and what it knows the client by
     pe_data: str = ""
+    local: tuple[Address, int] | None = None  # with full NAT: what the server takes for its client

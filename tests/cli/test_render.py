@@ -120,3 +120,18 @@ def test_an_explanation_begins_with_the_decision() -> None:
         "  and 3 more\n\n"
         "note: mark left out\n"
     )
+
+
+def test_connections_show_a_local_end_where_there_is_one() -> None:
+    plain = {
+        "protocol": "tcp",
+        "client": ("203.0.113.5", 40000),
+        "virtual": ("192.0.2.10", 80),
+        "server": ("198.51.100.11", 8080),
+        "state": "ESTABLISHED",
+        "expires_s": 899.5,
+        "local": None,
+    }
+    header, first, second = render.connections([plain, plain | {"local": ("198.51.100.4", 1500)}])
+    assert header.index("LOCAL") == second.index("198.51.100.4:1500")
+    assert first.endswith(" 198.51.100.11:8080\n") and first.strip() == second[: len(first)].strip()

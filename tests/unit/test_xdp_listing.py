@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 import pytest
@@ -18,6 +19,7 @@ from lbnode.model import ForwardingMethod, L4Protocol, ServerId, ServiceId
 CLIENTS = [ip_address(one) for one in ("203.0.113.5", "203.0.113.200", "198.51.100.7", "2001:db8::5", "2001:db9::5")]
 VIPS = {4: ip_address("192.0.2.10"), 6: ip_address("2001:db8::10")}
 SERVERS = {4: ip_address("198.51.100.11"), 6: ip_address("2001:db8:b::11")}
+LOCALS = {4: "198.51.100.4", 6: "2001:db8:b::4"}
 STATES = [state for state in State if state is not State.NONE]
 
 
@@ -66,6 +68,19 @@ def test_connections_of_a_firewall_mark(records: list[Record], service: str) -> 
     templates = [n for n in marked if records[n].state is State.TEMPLATE]
     every = [listing.connection(data, at, {}) for at in range(0, len(data), RECORD_SIZE)]
     assert [n for n, one in enumerate(every) if wanted.matches(one)] == templates
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_only_connections_of_full_nat_have_a_local_end(family: int) -> None:
+    client, local = next(one for one in CLIENTS if one.version == family), ip_address(LOCALS[family])
+    inward = Tuple(client, 40000, VIPS[family], 80, L4Protocol.TCP)
+    outward = Tuple(SERVERS[family], 8080, local, 1500, L4Protocol.TCP)
+    full = Record(inward, outward, 1000, State.ESTABLISHED, 0, ForwardingMethod.FULLNAT)
+    template = replace(full, inward=replace(inward, template=True), state=State.TEMPLATE)
+    listed = [listing.connection(one.pack(), 0, {}) for one in (full, template)]
+    listed.append(listing.connection(replace(full, forward=ForwardingMethod.MASQUERADE).pack(), 0, {}))
+    assert [one.local for one in listed] == [(local, 1500), None, None]
+    assert {one.server for one in listed} == {(SERVERS[family], 8080)}
 
 
 def test_a_filter_that_is_none_says_so() -> None:

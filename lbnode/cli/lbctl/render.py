@@ -252,11 +252,13 @@ def sysctl(findings: Iterable[Json]) -> str:
 
 
 def connections(items: Iterable[Json]) -> Iterable[str]:
-    yield f"{'PROTO':<6}{'EXPIRES':>9}  {'STATE':<12}{'CLIENT':<24}{'VIRTUAL':<24}SERVER\n"
+    yield f"{'PROTO':<6}{'EXPIRES':>9}  {'STATE':<12}{'CLIENT':<24}{'VIRTUAL':<24}{'SERVER':<24}LOCAL\n"
     for c in items:
         ends = (f"{c[end][0]}:{c[end][1]}" for end in ("client", "virtual", "server"))
         client, virtual, server = ends
-        yield f"{c['protocol'] or 'ip':<6}{c['expires_s']:>8.0f}s  {c['state']:<12}{client:<24}{virtual:<24}{server}\n"
+        row = f"{c['protocol'] or 'ip':<6}{c['expires_s']:>8.0f}s  {c['state']:<12}{client:<24}{virtual:<24}"
+        local = c.get("local")
+        yield f"{row}{server:<24}{local[0]}:{local[1]}\n" if local else f"{row}{server}\n"
 
 
 def moves(status: Any, node: str, groups: Iterable[str], to: str = "") -> str:

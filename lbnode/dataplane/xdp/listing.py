@@ -9,16 +9,26 @@ from functools import lru_cache
 from ipaddress import IPv4Network
 
 from lbnode.connection_filter import ConnectionFilter
-from lbnode.dataplane.xdp.layout import MAPPED, PROTOCOL_NUMBER, PROTOCOL_OF, State, pack_address, unpack_address
+from lbnode.dataplane.xdp.layout import (
+    FORWARD_NUMBER,
+    MAPPED,
+    PROTOCOL_NUMBER,
+    PROTOCOL_OF,
+    State,
+    pack_address,
+    unpack_address,
+)
 from lbnode.dataplane.xdp.records import RECORD_SIZE
-from lbnode.model import Connection
+from lbnode.model import Connection, ForwardingMethod
 
-# struct record of lb_conns.h: addresses, ports and protocol of `in`, source of `out`, idle_ms, state, flags, timeout_ms
-_RECORD = struct.Struct("=16s16s2s2sB3x16s16x2s6xI4xBB2xI")
+# struct record of lb_conns.h: addresses, ports and protocol of `in`, addresses and ports of `out`, idle_ms, state,
+# flags, forward, timeout_ms
+_RECORD = struct.Struct("=16s16s2s2sB3x16s16s2s2s4xI4xBBBxI")
 _SOURCE, _TARGET, _TARGET_PORT, _PROTOCOL = 0, 16, 34, 36
 _SERVER, _SERVER_PORT = 40, 72
 _MARK, _STATE, _FLAGS = 84, 88, 89
 _ASSURED = 2  # CONN_ASSURED
+_FULLNAT = FORWARD_NUMBER[ForwardingMethod.FULLNAT]
 _TEMPLATE_STATES = {"NONE": 0, "ASSURED": _ASSURED}  # IPVS's names
 _address = lru_cache(4096)(unpack_address)  # a few VIPs and servers, and clients that come again
 
@@ -84,13 +94,14 @@ class Selection:
 
 def connection(data: bytes, at: int, timeouts: Mapping[State, int]) -> Connection:
     """The record at this offset; `timeouts` is settings.timeouts_by_state(...). Templates have IPVS's states."""
-    client, virtual, client_port, port, protocol, server, server_port, idle_ms, number, flags, own_ms = (
-        _RECORD.unpack_from(data, at)
-    )
-    known = State(number)
+    client, virtual, client_port, port, protocol, *rest = _RECORD.unpack_from(data, at)
+    server, target, server_port, target_port, idle_ms, number, flags, forward, own_ms = rest
+    known, local = State(number), None
     state, timeout_s = known.name, float(timeouts.get(known, 0))
     if known is State.TEMPLATE:
         state, timeout_s = "ASSURED" if flags & _ASSURED else "NONE", own_ms / 1000
+    elif forward == _FULLNAT:
+        local = (_address(target), int.from_bytes(target_port, "big"))
     return Connection(
         PROTOCOL_OF.get(protocol),
         (_address(client), int.from_bytes(client_port, "big")),
@@ -98,4 +109,5 @@ def connection(data: bytes, at: int, timeouts: Mapping[State, int]) -> Connectio
         (_address(server), int.from_bytes(server_port, "big")),
         state,
         max(0.0, timeout_s - idle_ms / 1000),
+        local=local,
     )
