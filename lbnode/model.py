@@ -219,6 +219,15 @@ class Access:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnTimeouts:
+    """What one service has in place of the cluster's idle time-outs (Timeouts), in seconds; None = nothing."""
+
+    tcp_s: int | None = None
+    tcp_fin_s: int | None = None
+    udp_s: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class VirtualService:
     id: ServiceId
     scheduler: str = "wlc"
@@ -235,6 +244,7 @@ class VirtualService:
     persistence_engine: str = ""
     syn_proxy: int | None = None  # half-open connections from which on SYNs are answered with cookies; None = never
     access: Access = Access()
+    timeouts: OwnTimeouts = OwnTimeouts()
 
 
 @dataclass(frozen=True, slots=True)
@@ -398,6 +408,7 @@ class ProgrammedService:
     persistence_engine: str = ""
     syn_proxy: int | None = None
     access: Access = Access()
+    timeouts: OwnTimeouts = OwnTimeouts()
 
 
 @dataclass(frozen=True, slots=True)

@@ -192,6 +192,7 @@ def plan_service(
         one_packet=service.one_packet,
         syn_proxy=service.syn_proxy,
         access=service.access,
+        timeouts=service.timeouts,
         servers=servers,
     )
 

@@ -74,6 +74,14 @@ CheckReference = Annotated[
 ]
 
 
+class OwnTimeoutsDocument(Document):
+    """services/ID: timeouts; what is left out is the cluster's"""
+
+    tcp: WholeSeconds | None = None
+    tcp_fin: WholeSeconds | None = None
+    udp: WholeSeconds | None = None
+
+
 class ServiceDocument(Document):
     """services/ID (its servers have keys of their own)"""
 
@@ -87,6 +95,7 @@ class ServiceDocument(Document):
     allow: Prefixes = ()
     deny: Prefixes = ()
     new_connections: NewConnectionsDocument | None = None
+    timeouts: OwnTimeoutsDocument = OwnTimeoutsDocument()
     vip_group: str | None = None
     check: CheckReference | None = None
     when_down: Literal["weight-zero", "remove"] = "weight-zero"

@@ -203,6 +203,19 @@ def _access_faults(service: ServiceId, document: ServiceDocument) -> Iterator[Fa
         yield Fault(("deny", document.deny.index(text)), f"{text} is in allow, too", "the same prefix cannot be both")
 
 
+_TIMEOUTS_OF = {L4Protocol.TCP: ("tcp", "tcp_fin"), L4Protocol.SCTP: ("tcp", "tcp_fin"), L4Protocol.UDP: ("udp",)}
+
+
+def _timeout_faults(service: ServiceId, document: ServiceDocument) -> Iterator[Fault]:
+    if service.protocol is None:  # a firewall mark is of any
+        return
+    legal = _TIMEOUTS_OF[service.protocol]
+    for name in ("tcp", "tcp_fin", "udp"):
+        if name not in legal and getattr(document.timeouts, name) is not None:
+            hint = f"those of {service.protocol} are: {', '.join(legal)}"
+            yield Fault(("timeouts", name), f"not for {service.protocol}", hint)
+
+
 def _service_faults(key: Key, document: ServiceDocument) -> list[Fault]:
     faults, service = [], key.service
     assert service is not None
@@ -211,6 +224,7 @@ def _service_faults(key: Key, document: ServiceDocument) -> list[Fault]:
     if document.syn_proxy is not None and service.protocol not in (L4Protocol.TCP, None):
         faults.append(Fault(("syn_proxy",), f"only for TCP and firewall marks, not for {service.protocol}"))
     faults += _access_faults(service, document)
+    faults += _timeout_faults(service, document)
     if service.port == 0 and not service.fwmark and not document.persistent:  # ipvsadm(8): port 0 needs -p
         message = "port 0 (every port of the address) needs a persistent service"
         faults.append(Fault(("persistent",), message, 'example: "persistent": 300'))

@@ -100,6 +100,7 @@ class Capabilities:
     families: frozenset[int]
     persistence: bool
     access: bool = False  # lists of prefixes and rates of new connections (ProgrammedService.access)
+    own_timeouts: bool = False  # of services (ProgrammedService.timeouts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,6 +115,7 @@ class FakePlane:
             families=frozenset({4, 6}),
             persistence=True,
             access=True,
+            own_timeouts=True,
         )
 
     def owns(self, service_id: ServiceId) -> bool:

@@ -55,4 +55,5 @@ def same_parameters(one: ProgrammedService, other: ProgrammedService) -> bool:
         and one.one_packet == other.one_packet
         and one.syn_proxy == other.syn_proxy
         and one.access == other.access
+        and one.timeouts == other.timeouts
     )

@@ -34,6 +34,7 @@ from lbnode.model import (
     ConnectionRate,
     ForwardingMethod,
     L4Protocol,
+    OwnTimeouts,
     Programmed,
     ProgrammedServer,
     ProgrammedService,
@@ -318,6 +319,32 @@ async def test_who_may_connect_is_kept_over_a_restart_or_refused_by_name(case: P
         assert await services(second) == {WEB: wanted}
         await second.apply(PutService(WEB_SERVICE))
         assert await services(second) == {WEB: WEB_SERVICE}
+    finally:
+        await second.close(unload=True)
+
+
+async def test_a_services_own_timeouts_are_kept_over_a_restart_or_refused_by_name(case: PlaneCase) -> None:
+    wanted = replace(WEB_SERVICE, timeouts=OwnTimeouts(tcp_s=60, udp_s=7))
+    first = case.plane()
+    await first.open()
+    try:
+        if not first.capabilities().own_timeouts:
+            with pytest.raises(Unsupported, match=f"{WEB}: timeouts"):
+                await first.apply(PutService(wanted))
+            return
+        await apply(first, PutService(DNS_SERVICE), PutService(wanted))
+        assert await services(first) == {WEB: wanted, DNS: DNS_SERVICE}
+    finally:
+        await first.close()
+    second = case.plane()
+    await second.open()
+    try:
+        assert await services(second) == {WEB: wanted, DNS: DNS_SERVICE}
+        other = replace(wanted, timeouts=OwnTimeouts(tcp_fin_s=5))
+        await second.apply(PutService(other))
+        assert await services(second) == {WEB: other, DNS: DNS_SERVICE}
+        await apply(second, DeleteService(WEB), PutService(WEB_SERVICE))
+        assert await services(second) == {WEB: WEB_SERVICE, DNS: DNS_SERVICE}
     finally:
         await second.close(unload=True)
 

@@ -8,18 +8,21 @@ import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Self
 
 import pytest
 
 from lbnode.build_hook import compile_object
-from lbnode.dataplane.xdp import layout, syscall
+from lbnode.dataplane.base import PutService
+from lbnode.dataplane.xdp import counts, layout, syscall
 from lbnode.dataplane.xdp.maps import Map
 from lbnode.dataplane.xdp.plane import OBJECT, XdpPlane
 from lbnode.dataplane.xdp.succession.loading import Loading
+from lbnode.model import Access, ConnectionRate, OwnTimeouts, ProgrammedService, ServiceId
 from tests.netns.traffic import Traffic
-from tests.netns.xdp_lab import HTTP, Lab, ask, programmed, server, until
+from tests.netns.xdp_lab import CLIENT, HTTP, PORT, VIP, Lab, ask, programmed, server, until
 
 pytestmark = pytest.mark.root
 PACE_S = 0.003
@@ -73,14 +76,18 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
 
 @pytest.fixture(scope="module")
 def next_object(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a later version could look like: a server, a connection and a record have grown, fields have moved."""
+    """What a later version could look like: a server, a connection and a record have grown, fields have moved, and maps
+    by service or source have more elements."""
     sources = tmp_path_factory.mktemp("next") / "bpf"
     shutil.copytree(OBJECT.parent, sources, ignore=shutil.ignore_patterns("*.o"))
-    text = {name: (sources / name).read_text() for name in ("lb.h", "lb_config.h", "lb_conns.h")}
+    text = {name: (sources / name).read_text() for name in ("lb.h", "lb_config.h", "lb_conns.h", "maps.h", "access.h")}
     text["lb.h"], versions = re.subn(r"(?<=#define LAYOUT_VERSION )\d+", "999", text["lb.h"])
     text["lb_config.h"], servers = re.subn(r"\nstruct server \{\n", r"\g<0>\t__u64 grown;\n", text["lb_config.h"])
     text["lb_conns.h"], conns = re.subn(r"\nstruct (conn|record) \{\n", r"\g<0>\t__u64 grown[2];\n", text["lb_conns.h"])
-    assert (versions, servers, conns) == (1, 1, 2)
+    more = r"(?<=max_entries, )[^)]+(?=\);[^}]*} (?:prefixes|sources|timeouts) SEC)"
+    text["maps.h"], by_service = re.subn(more, r"2 * \g<0>", text["maps.h"])
+    text["access.h"], by_source = re.subn(more, r"2 * \g<0>", text["access.h"])
+    assert (versions, servers, conns, by_service, by_source) == (1, 1, 2, 1, 2)
     for name, content in text.items():
         (sources / name).write_text(content)
     compile_object(sources / "lb.bpf.c", sources / "lb.bpf.o")
@@ -151,6 +158,46 @@ async def test_a_later_version_takes_over_without_a_lost_packet(
         await new.open()
         assert await new.dump() == held
         await new.close()
+
+
+@pytest.mark.parametrize("lab", ["auto"], indirect=True)
+async def test_who_may_connect_and_for_how_long_goes_on_in_a_later_version(
+    lab: Lab, tmp_path: Path, next_object: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lists, rates with what each source has left, and services' own time-outs."""
+    clients, others = (frozenset({ip_network(text)}) for text in (f"{CLIENT}/32", "203.0.113.0/24"))
+    rate = ConnectionRate(1, 1000, 32)
+    async with lab.plane(tmp_path) as plane:
+        await programmed(plane, "rr", server(1))
+        tcp = ProgrammedService(HTTP, "rr", access=Access(clients, others, rate), timeouts=OwnTimeouts(tcp_s=5000))
+        denied = ServiceId.of("udp", VIP, PORT)
+        udp = ProgrammedService(denied, "rr", access=Access(deny=clients), timeouts=OwnTimeouts(udp_s=7))
+        await plane.apply(PutService(tcp))
+        await plane.apply(PutService(udp))
+        with lab.connect() as sock:
+            ask(sock)
+            left = dict(plane._maps["sources"].items())
+            assert len(left) == 1
+            held = await plane.dump()
+            await plane.close()
+            understand(monkeypatch)
+            new = XdpPlane(tmp_path, attach=lab.plane_attach, object_path=next_object)  # type: ignore[arg-type]
+            await new.open()
+            try:
+                assert await new.dump() == held
+                assert dict(new._maps["sources"].items()) == left
+                ask(sock, "goes on")
+                with lab.connect() as another, lab.udp() as shut_out:
+                    ask(another)
+                    shut_out.send(b"hello")
+                    await until(lambda: _denied(new) == 1, "the list keeps it out")
+                assert dict(new._maps["sources"].items()) != left
+            finally:
+                await new.close()
+
+
+def _denied(plane: XdpPlane) -> int:
+    return counts.unpack_event(plane._maps["events"].get_index(layout.Event.DROP_DENIED))
 
 
 async def test_a_smaller_table_must_have_room_for_all(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

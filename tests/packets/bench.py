@@ -297,7 +297,16 @@ class Machine:
         for name in ("conns", "replies", "events", "clock", "leases", "egress"):
             array = self.maps[name]
             array.put_range(0, bytes(array.value_size * array.info.max_entries))
-        for name in ("servers", "groups", "gauges", "half_open", "cursors", "server_stats", "service_stats"):
+        for name in (
+            "servers",
+            "groups",
+            "gauges",
+            "half_open",
+            "cursors",
+            "timeouts",
+            "server_stats",
+            "service_stats",
+        ):
             array = self.maps[name]
             array.put_range(0, bytes(array.value_size * 256))  # tests have fewer servers than this
         self.maps["meta"].put_index(0, layout.pack_meta())
@@ -338,6 +347,7 @@ class Bench:
         """`fields`: of ProgrammedService."""
         service_id = ServiceId.parse(text)
         self.tables.put_service(ProgrammedService(service_id, scheduler, frozenset(flags), **fields))
+        self.configure(shortest=self.tables.own_timeouts.shortest)
         return service_id
 
     def server(

@@ -16,7 +16,7 @@ from lbnode.dataplane.xdp.interfaces import Interface
 from lbnode.dataplane.xdp.plane import OBJECT
 from lbnode.dataplane.xdp.vlans import Vlans
 from lbnode.explanation import MAX_LENGTH, Explanation, NextHop, Question
-from lbnode.model import Access, ConnectionRate, Timeouts, Tunnel, TunnelType
+from lbnode.model import Access, ConnectionRate, OwnTimeouts, Timeouts, Tunnel, TunnelType
 from tests.packets.bench import (
     CLIENT,
     CLIENT6,
@@ -89,8 +89,8 @@ def ask(bench: Bench, protocol: str, source: str, target: str, *, interface: str
 def answer(bench: Bench, question: Question, at: Arrival, links: list[Interface]) -> Explanation:
     before = state(bench)
     with bench.wire.inside():
-        done = rehearse(OBJECT, bench.maps, question, at, bench.config.timeouts)
-    told = tell(bench.maps, bench.tables, question, at, done, bench.config.timeouts, links)
+        done = rehearse(OBJECT, bench.maps, question, at)
+    told = tell(bench.maps, bench.tables, question, at, done, links)
     assert state(bench) == before
     return told
 
@@ -158,6 +158,18 @@ def test_an_entry_whose_time_is_over_counts_for_nothing(bench: Bench) -> None:
     bench.maps["clock"].put_index(0, struct.pack("=II", bench.now_ms, 0))  # no pass of the sweeper yet
     told = ask_tcp(bench)
     assert (told.reason, told.packet) == ("new-connection", "TCP SYN")
+
+
+@pytest.mark.parametrize("entry", ["xdp"])
+def test_it_tells_the_services_own_time(bench: Bench) -> None:
+    service = bench.service(timeouts=OwnTimeouts(tcp_s=5000))
+    bench.server(service)
+    bench.establish(40000)
+    bench.now_ms += 1_000_000  # more than the cluster's
+    bench.maps["clock"].put_index(0, struct.pack("=II", bench.now_ms, 0))
+    told = ask_tcp(bench)
+    assert told.reason == "connection"
+    assert told.connection == "in the table: ESTABLISHED, expires in 4000 s without packets"
 
 
 def test_nothing_serves_it(bench: Bench) -> None:

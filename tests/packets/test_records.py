@@ -11,7 +11,7 @@ from scapy.layers.inet import TCP
 
 from lbnode.dataplane.xdp.layout import Event, State
 from lbnode.dataplane.xdp.records import RECORD_SIZE, MergeResult, Record, unpack_records
-from lbnode.model import L4Protocol, ServiceId
+from lbnode.model import L4Protocol, OwnTimeouts, ServiceId
 from tests.packets.bench import (
     DIRECT,
     MASQUERADE,
@@ -134,6 +134,33 @@ def test_idle_time_travels(bench: Bench, peer: Bench) -> None:
     peer.merge(bench.export())
     assert peer.record().idle_ms == 800_000
     assert peer.advance(100) == 0 and peer.advance(1) == 1
+
+
+def test_the_copy_of_a_connection_has_its_services_own_timeout(bench: Bench, peer: Bench) -> None:
+    for node in (bench, peer):
+        configured(node)
+        node.service(timeouts=OwnTimeouts(tcp_s=5000))
+    bench.establish()
+    bench.advance(4000)
+    aged = bench.export()
+    assert peer.merge(aged) == [MergeResult.TAKEN]
+    assert peer.advance(1000) == 0 and peer.advance(1) == 1
+    peer.service(timeouts=OwnTimeouts(tcp_s=3999))  # it is over by what that node has
+    assert peer.merge(aged) == [MergeResult.OLDER]
+
+
+def test_a_short_own_timeout_is_half_over_sooner(bench: Bench) -> None:
+    """So the peers hear of the connection again in time."""
+    bench.configure(sync=True)
+    configured(bench)
+    bench.service(timeouts=OwnTimeouts(tcp_s=20))
+    bench.establish()
+    assert len(changed(bench)) == 1
+    for _ in range(2):
+        bench.advance(9)
+        bench.send(tcp(flags="A"))
+    bench.advance(0)
+    assert len(changed(bench)) == 1
 
 
 def test_what_this_node_saw_later_wins(bench: Bench, peer: Bench) -> None:

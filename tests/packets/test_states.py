@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import struct
+
 import pytest
 
 from lbnode.dataplane.xdp.layout import Event, State
-from lbnode.model import Timeouts
+from lbnode.model import OwnTimeouts, ServiceId, Timeouts
 from tests.packets.bench import DIRECT, MASQUERADE, TUNNEL, VIP, Bench, answer, tcp, udp
 
 pytestmark = pytest.mark.root
@@ -128,6 +130,95 @@ def test_expiry_of_masqueraded(bench: Bench, steps: list[tuple[str, str]], secon
     assert bench.advance(0.001) == 1
     # the way back is gone with it
     assert bench.send(answer(out.ip, "A"), "back").verdict == "pass"
+
+
+OWN = {"longer": OwnTimeouts(tcp_s=2000, tcp_fin_s=300), "shorter": OwnTimeouts(tcp_s=30, tcp_fin_s=7)}
+# Client's packets, and the seconds that the connection lives after them: {whose time-outs: seconds}
+LIVES = {
+    "half-open": (("S",), {"": 60, "longer": 60, "shorter": 60}),
+    "established": (("S", "A"), {"": 700, "longer": 2000, "shorter": 30}),
+    "finished by the client": (("S", "A", "FA"), {"": 40, "longer": 300, "shorter": 7}),
+    "reset": (("S", "A", "R"), {"": 10, "longer": 10, "shorter": 10}),
+}
+
+
+def services_of_three_kinds(bench: Bench, forward: str = DIRECT) -> dict[str, ServiceId]:
+    """One with the cluster's time-outs between two with their own; they share nothing but the gateway."""
+    bench.configure(timeouts=TIMEOUTS)
+    found = {}
+    for port, name in enumerate(("longer", "", "shorter"), 80):
+        service = bench.service(f"tcp:{VIP}:{port}", timeouts=OWN.get(name, OwnTimeouts()))
+        bench.server(service, f"198.51.100.11:{port}", forward)
+        found[name] = service
+    return found
+
+
+@pytest.mark.parametrize("name", LIVES)
+def test_a_services_own_timeouts(bench: Bench, name: str) -> None:
+    flags, lives = LIVES[name]
+    for service in services_of_three_kinds(bench).values():
+        for one in flags:
+            bench.send(tcp(flags=one, dport=service.port))
+    left = {record.inward.target_port: record.timeout_ms for record in bench.records()}
+    assert left == {80: lives["longer"] * 1000, 81: lives[""] * 1000, 82: lives["shorter"] * 1000}
+    passed = 0
+    for seconds in sorted({*lives.values()}):
+        assert bench.advance(seconds - passed) == 0
+        assert bench.advance(0.001) == [*lives.values()].count(seconds)
+        passed = seconds + 0.001
+    assert bench.records() == [] and bench.gauges() == (0, 0)
+
+
+def test_own_timeouts_count_for_packets_before_the_sweeper_comes(bench: Bench) -> None:
+    services = services_of_three_kinds(bench, MASQUERADE)
+    last = {name: bench.establish(dport=service.port) for name, service in services.items()}
+    bench.now_ms += 31_000
+    bench.maps["clock"].put_index(0, struct.pack("=II", bench.now_ms, 0))
+    assert bench.send(answer(last["shorter"]), "back").verdict == "pass"
+    assert bench.send(answer(last[""]), "back").verdict == "send"
+    bench.now_ms += 1_900_000
+    bench.maps["clock"].put_index(0, struct.pack("=II", bench.now_ms, 0))
+    assert bench.send(tcp(flags="A", dport=services[""].port)).verdict == "pass"
+    assert bench.send(tcp(flags="A", dport=services["longer"].port)).verdict == "send"
+
+
+def test_own_timeouts_that_change_hold_for_the_connections_there_are(bench: Bench) -> None:
+    service = services_of_three_kinds(bench)["longer"]
+    bench.establish(dport=80)
+    bench.advance(1000)
+    assert [record.timeout_ms for record in bench.records()] == [2_000_000]
+    bench.service(str(service), timeouts=OwnTimeouts(tcp_s=1001))
+    assert [record.timeout_ms for record in bench.records()] == [1_001_000]
+    assert bench.advance(1) == 0
+    bench.service(str(service))  # the cluster's again
+    assert bench.advance(0) == 1
+
+
+def test_a_deleted_service_leaves_its_timeouts_to_nobody(bench: Bench) -> None:
+    bench.remove(bench.service(timeouts=OwnTimeouts(tcp_s=30)))
+    again = bench.service(f"tcp:{VIP}:81")
+    bench.server(again, "198.51.100.11:81", DIRECT)
+    bench.establish(dport=81)
+    assert bench.record().timeout_ms == 900_000 and bench.advance(900) == 0 and bench.advance(1) == 1
+
+
+def test_a_services_own_udp_timeout(bench: Bench) -> None:
+    bench.configure(timeouts=TIMEOUTS)
+    service = bench.service(f"udp:{VIP}:53", timeouts=OwnTimeouts(udp_s=5))
+    bench.server(service, "198.51.100.11:53")
+    bench.send(udp())
+    assert bench.advance(5) == 0
+    assert bench.advance(0.001) == 1
+
+
+def test_templates_keep_the_time_of_persistence(bench: Bench) -> None:
+    service = bench.service(persistent_s=400, timeouts=OwnTimeouts(tcp_s=30))
+    bench.server(service, "198.51.100.11:80", DIRECT)
+    bench.establish()
+    assert {record.state: record.timeout_ms for record in bench.records()} == {
+        State.ESTABLISHED: 30_000,
+        State.TEMPLATE: 400_000,
+    }
 
 
 def test_udp_expiry_and_packets_that_prolong(bench: Bench) -> None:

@@ -37,6 +37,7 @@ from lbnode.model import (
     ForwardingMethod,
     L4Protocol,
     Netmask,
+    OwnTimeouts,
     ProgrammedServer,
     ProgrammedService,
     Rates,
@@ -256,6 +257,8 @@ def test_what_can_never_work_is_said_before() -> None:
     ):
         with pytest.raises(Unsupported, match=f"tcp:192.*: {name}: ip_vs looks at no client"):
             check(PutService(ProgrammedService(WEB, "rr", access=access)))
+    with pytest.raises(Unsupported, match=r"tcp:192.*: timeouts: ip_vs has one set for all services"):
+        check(PutService(ProgrammedService(WEB, "rr", timeouts=OwnTimeouts(tcp_s=60))))
     check(SetDropRules(DropRules()))
     with pytest.raises(Unsupported, match="drop: bad_checksums: ip_vs cannot"):
         check(SetDropRules(DropRules(bad_checksums=True)))

@@ -16,6 +16,7 @@ from lbnode.model import (
     Config,
     ConnectionRate,
     ForwardingMethod,
+    OwnTimeouts,
     Programmed,
     RealServer,
     Role,
@@ -100,6 +101,7 @@ def test_everything_of_the_service_is_carried_over() -> None:
         one_packet=True,
         syn_proxy=1000,
         access=Access(deny=frozenset({ip_network("203.0.113.0/24")}), rate=ConnectionRate(10, 20, 24)),
+        timeouts=OwnTimeouts(60, None, 7),
         servers=(RealServer(SERVERS[0], 7, ForwardingMethod.TUNNEL, False, 9, 3),),
     )
     programmed = plan_service(full, {})
@@ -112,6 +114,7 @@ def test_everything_of_the_service_is_carried_over() -> None:
         "one_packet",
         "syn_proxy",
         "access",
+        "timeouts",
     ):
         assert getattr(programmed, name) == getattr(full, name)
     assert programmed.persistence_engine == "sip"

@@ -38,7 +38,7 @@ def service(service_id: ServiceId = WEB, **fields: object) -> Service:
 
 def scene(**changes: object) -> Scene:
     return replace(
-        Scene("front", "tcx", {WEB: service()}, {0: SERVER}, {}, {State.ESTABLISHED: 900_000}, 2000, "", {}, {}),
+        Scene("front", "tcx", {WEB: service()}, {0: SERVER}, {}, 2000, "", {}, {}),
         **changes,  # type: ignore[arg-type]
     )
 

@@ -23,6 +23,7 @@ from lbnode.model import (
     Address,
     ForwardingMethod,
     L4Protocol,
+    OwnTimeouts,
     ServiceId,
     Timeouts,
     Tunnel,
@@ -68,6 +69,7 @@ SIZES = {
     "prefix_key": 24,
     "source_key": 24,
     "config": layout.CONFIG_SIZE,
+    "timeouts": layout.TIMEOUTS_SIZE,
     "stats": layout.STATS_SIZE,
     "gauge": layout.GAUGE_SIZE,
     "half_open": layout.HALF_OPEN_SIZE,
@@ -270,6 +272,26 @@ def test_timeouts_are_those_of_ipvs() -> None:
     assert milliseconds[layout.State.ESTABLISHED] == 900_000 and milliseconds[layout.State.UDP] == 300_000
 
 
+own_timeouts = st.builds(OwnTimeouts, *[st.none() | seconds] * 3)
+
+
+@given(own_timeouts)
+def test_a_services_own_timeouts_survive(own: OwnTimeouts) -> None:
+    assert settings.unpack_own(settings.pack_own(own)) == own
+
+
+@given(st.builds(Timeouts, seconds, seconds, seconds), st.lists(own_timeouts, max_size=3))
+def test_no_service_has_a_time_that_ends_before_the_soonest(
+    structs: Mapping[str, tuple[int, dict[str, int]]], everybody: Timeouts, found: list[OwnTimeouts]
+) -> None:
+    packed = settings.Config(everybody, 0, shortest=settings.shortest(found)).pack()
+    at = structs["config"][1]["soonest_ms"]
+    for state in layout.State:
+        of_all = settings.timeout_ms(packed, state)
+        times = [settings.timeout_ms(settings.pack_own(own), state) or of_all for own in found]
+        assert settings.timeout_ms(packed[at:], state) == min([of_all, *times])
+
+
 def test_counters_are_summed_over_cpus() -> None:
     per_cpu = struct.pack("=5Q", 1, 2, 3, 4, 5) + struct.pack("=5Q", 10, 20, 30, 40, 50)
     total = counts.unpack_counters(per_cpu, counts.Gauge.unpack(struct.pack("=iiII", 7, 8, 0, 0)))
@@ -301,11 +323,10 @@ def test_records_survive(given_records: list[records.Record]) -> None:
     assert [records.MergeResult(one) for one in records.merge_results(data)] == [one.result for one in given_records]
 
 
-@given(some_record, st.integers(1, 900))
-def test_a_listed_connection_expires_after_its_time(record: records.Record, timeout: int) -> None:
-    listed = listing.connection(record.pack(), 0, {record.state: timeout})
-    timeout_s = record.timeout_ms / 1000 if record.state is layout.State.TEMPLATE else timeout
-    assert listed.expires_s == max(0, timeout_s - record.idle_ms / 1000)
+@given(some_record)
+def test_a_listed_connection_expires_after_its_time(record: records.Record) -> None:
+    listed = listing.connection(record.pack(), 0)
+    assert listed.expires_s == max(0, record.timeout_ms - record.idle_ms) / 1000
     assert listed.client == (record.inward.source, record.inward.source_port)
     assert listed.server == (record.outward.source, record.outward.source_port)
 

@@ -51,8 +51,8 @@ def test_bytes_select_what_the_filter_selects(records: list[Record], wanted: Con
     if wanted.service is not None:
         records = [one for one in records if not one.mark]
     data = b"".join(one.pack() for one in records)
-    found = [listing.connection(data, at, {}) for at in listing.Selection(wanted).offsets(data)]
-    every = [listing.connection(data, at, {}) for at in range(0, len(data), RECORD_SIZE)]
+    found = [listing.connection(data, at) for at in listing.Selection(wanted).offsets(data)]
+    every = [listing.connection(data, at) for at in range(0, len(data), RECORD_SIZE)]
     assert found == [one for one in every if wanted.matches(one)]
     assert [*listing.Selection(EVERY).offsets(data)] == [*range(0, len(data), RECORD_SIZE)]
 
@@ -66,7 +66,7 @@ def test_connections_of_a_firewall_mark(records: list[Record], service: str) -> 
     marked = [n for n, one in enumerate(records) if one.mark == 7 and one.inward.source.version == family]
     assert [at // RECORD_SIZE for at in listing.Selection(wanted).offsets(data)] == marked
     templates = [n for n in marked if records[n].state is State.TEMPLATE]
-    every = [listing.connection(data, at, {}) for at in range(0, len(data), RECORD_SIZE)]
+    every = [listing.connection(data, at) for at in range(0, len(data), RECORD_SIZE)]
     assert [n for n, one in enumerate(every) if wanted.matches(one)] == templates
 
 

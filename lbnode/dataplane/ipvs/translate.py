@@ -28,6 +28,7 @@ from lbnode.model import (
     DropRules,
     ForwardingMethod,
     Netmask,
+    OwnTimeouts,
     ProgrammedServer,
     ProgrammedService,
     Rates,
@@ -189,6 +190,11 @@ def check(op: Op) -> None:
             )
             if lists := ", ".join(name for name, given in access if given):
                 raise Unsupported(f"{service.id}: {lists}: ip_vs looks at no client; the XDP/tcx data plane does")
+            if service.timeouts != OwnTimeouts():
+                raise Unsupported(
+                    f"{service.id}: timeouts: ip_vs has one set for all services (settings); the XDP/tcx data plane "
+                    "has them per service, too"
+                )
             if service.syn_proxy is not None:
                 raise Unsupported(f"{service.id}: IPVS has no SYN proxy (syn_proxy), only the XDP/tcx data plane has")
         case PutServer(service_id, server):

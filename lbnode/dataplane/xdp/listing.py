@@ -4,7 +4,7 @@ bytes, and of the others nothing is made but the result. Pure."""
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from ipaddress import IPv4Network
 
@@ -92,14 +92,14 @@ class Selection:
         return found
 
 
-def connection(data: bytes, at: int, timeouts: Mapping[State, int]) -> Connection:
-    """The record at this offset; `timeouts` is settings.timeouts_by_state(...). Templates have IPVS's states."""
+def connection(data: bytes, at: int) -> Connection:
+    """The record at this offset. Templates have IPVS's states."""
     client, virtual, client_port, port, protocol, *rest = _RECORD.unpack_from(data, at)
-    server, target, server_port, target_port, idle_ms, number, flags, forward, own_ms = rest
+    server, target, server_port, target_port, idle_ms, number, flags, forward, timeout_ms = rest
     known, local = State(number), None
-    state, timeout_s = known.name, float(timeouts.get(known, 0))
+    state = known.name
     if known is State.TEMPLATE:
-        state, timeout_s = "ASSURED" if flags & _ASSURED else "NONE", own_ms / 1000
+        state = "ASSURED" if flags & _ASSURED else "NONE"
     elif forward == _FULLNAT:
         local = (_address(target), int.from_bytes(target_port, "big"))
     return Connection(
@@ -108,6 +108,6 @@ def connection(data: bytes, at: int, timeouts: Mapping[State, int]) -> Connectio
         (_address(virtual), int.from_bytes(port, "big")),
         (_address(server), int.from_bytes(server_port, "big")),
         state,
-        max(0.0, timeout_s - idle_ms / 1000),
+        max(0, timeout_ms - idle_ms) / 1000,
         local=local,
     )

@@ -126,6 +126,7 @@ class XdpPlane:
         )
         self._attachments.adopt()
         await self._tables.load()
+        self._follow_own_timeouts()
         await self._neighbours.start()
 
     async def close(self, *, unload: bool = False) -> None:
@@ -193,8 +194,10 @@ class XdpPlane:
                 supported.check_hooks(service.id, attachments.at_xdp())
                 supported.check_entries(service, self._servers_of(service.id))
                 self._tables.put_service(service)
+                self._follow_own_timeouts()
             case DeleteService(service_id):
                 self._tables.delete_service(service_id)
+                self._follow_own_timeouts()
             case PutServer(service_id, server):
                 if service_id in self._tables.services:
                     supported.check_entries(self._tables.services[service_id].programmed, [server])
@@ -217,6 +220,12 @@ class XdpPlane:
     def _write_config(self, config: settings.Config) -> None:
         self._maps["config"].put_index(0, config.pack())
         self._config = config
+
+    def _follow_own_timeouts(self) -> None:
+        """Programs look at services' own time-outs only when a connection is idle for as long as the shortest one."""
+        shortest = self._tables.own_timeouts.shortest
+        if shortest != self._config.shortest:
+            self._write_config(replace(self._config, shortest=shortest))
 
     async def status(self) -> PlaneStatus:
         _, attachments = self._opened()
@@ -308,18 +317,17 @@ class XdpPlane:
 
     async def connections(self, wanted: ConnectionFilter = EVERY) -> AsyncIterator[Sequence[Connection]]:
         self._opened()
-        timeouts = settings.timeouts_by_state(self._config.timeouts)
         selection = listing.Selection(wanted)
         async for chunk in self._exchange.walk(sync_only=False):
             found = selection.offsets(chunk)
             for start in range(0, len(found), _LISTED):
-                yield [listing.connection(chunk, at, timeouts) for at in found[start : start + _LISTED]]
+                yield [listing.connection(chunk, at) for at in found[start : start + _LISTED]]
                 await asyncio.sleep(0)
 
     async def explain(self, question: Question) -> Explanation:
         self._opened()
         assert self._explainer is not None
-        return await self._explainer.explain(question, self._config.timeouts)
+        return await self._explainer.explain(question)
 
     def capture(self, request: CaptureRequest) -> AsyncGenerator[Captured, None]:
         self._opened()

@@ -25,6 +25,7 @@ CAPABILITIES = Capabilities(
     families=frozenset({4, 6}),
     persistence=True,
     access=True,
+    own_timeouts=True,
 )
 _PLANE = "the XDP/tcx data plane"
 

@@ -22,6 +22,7 @@ from lbnode.dataplane.xdp.leases import Leases
 from lbnode.dataplane.xdp.maps import Map
 from lbnode.dataplane.xdp.mirror import Server, Service, configured, has_lists, members, server_of, service_of
 from lbnode.dataplane.xdp.neighbours import Neighbours
+from lbnode.dataplane.xdp.own_timeouts import ServiceTimeouts
 from lbnode.dataplane.xdp.pools import Pools
 from lbnode.dataplane.xdp.prefixes import Prefixes
 from lbnode.dataplane.xdp.trash import Trash
@@ -31,6 +32,7 @@ from lbnode.model import (
     Access,
     Address,
     ForwardingMethod,
+    OwnTimeouts,
     Programmed,
     ProgrammedServer,
     ProgrammedService,
@@ -55,7 +57,9 @@ class Tables:
         self._neighbours = neighbours
         self.services: dict[ServiceId, Service] = {}
         self._behind: dict[Address, dict[int, tuple[Service, Server]]] = {}  # server address -> index -> server
-        self._service_indexes = IndexPool(min(maps[name].info.max_entries for name in ("service_stats", "cursors")))
+        self._service_indexes = IndexPool(
+            min(maps[name].info.max_entries for name in ("service_stats", "cursors", "timeouts"))
+        )
         self._server_indexes = IndexPool(
             min(maps[name].info.max_entries for name in ("servers", "server_stats", "gauges"))
         )
@@ -66,6 +70,7 @@ class Tables:
         self.leases = Leases(maps)
         self._vips = Vips(maps["vips"])
         self._prefixes = Prefixes(maps)
+        self.own_timeouts = ServiceTimeouts(maps["timeouts"])
         self._trash = Trash(maps, self._server_indexes)
 
     def programmed(self, timeouts: Timeouts) -> Programmed:
@@ -112,6 +117,7 @@ class Tables:
             await asyncio.sleep(0)
         await self._free_orphans()
         self._load_prefixes()
+        self._load_timeouts()
         self._vips.load(self.services, _CHUNK)
 
     def _load_prefixes(self) -> None:
@@ -121,6 +127,11 @@ class Tables:
             service = by_index[index]
             access = replace(lists, rate=service.programmed.access.rate)
             service.programmed = replace(service.programmed, access=access)
+
+    def _load_timeouts(self) -> None:
+        by_index = {service.entry.index: service for service in self.services.values()}
+        for index, own in self.own_timeouts.load(by_index).items():
+            by_index[index].programmed = replace(by_index[index].programmed, timeouts=own)
 
     def _read_slots(self, start: int, length: int) -> tuple[int, ...]:
         array = self._maps["slots"]
@@ -174,6 +185,7 @@ class Tables:
                 raise
             if not has_lists(wanted):  # only now: while they counted, a part of them would have denied too much
                 self._prefixes.put(service.entry.index, wanted.access, wanted.id.family)
+            self.own_timeouts.put(service.entry.index, wanted.timeouts)
             if wanted.id.port == 0 and bool(before.persistent_s) != bool(wanted.persistent_s):
                 for server in service.servers.values():
                     self._write_server(service, server)
@@ -193,6 +205,7 @@ class Tables:
             self._prefixes.put(index, Access(), wanted.id.family)
             self._service_indexes.give(index)
             raise
+        self.own_timeouts.put(index, wanted.timeouts)
         self._maps["services"].put(layout.pack_service_key(wanted.id), entry.pack())
         self.services[wanted.id] = Service(entry, wanted)
         self._vips.count(wanted.id, 1)
@@ -209,6 +222,7 @@ class Tables:
         self._groups.drop(service.entry.group)
         self._forget_targets(service.entry)
         self._prefixes.put(service.entry.index, Access(), service_id.family)
+        self.own_timeouts.put(service.entry.index, OwnTimeouts())
         if service.entry.flags & layout.ServiceFlag.RATE:
             self._prefixes.forget_sources(service.entry.index)
         self._retire(service.entry.list_at, service.entry.list_len)

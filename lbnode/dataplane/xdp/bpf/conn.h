@@ -294,9 +294,28 @@ INLINE bool conn_remove(struct place *p)
 	return true;
 }
 
-INLINE __u32 conn_timeout(const struct config *config, const struct conn *c, __u64 word)
+#define NO_SERVICE 0xffffffffU /* also in struct server: its service is gone */
+
+/* Of a service's connections in this state: its own time-out, or else that of all. */
+GLOBAL __u32 service_timeout(__u32 service, __u32 state)
 {
-	return c->timeout_ms ? c->timeout_ms : config->timeout_ms[word_state(word) & 15];
+	struct config *config = get_config();
+	struct timeouts *own = bpf_map_lookup_elem(&timeouts, &service);
+	if (own && own->ms[state & 15])
+		return own->ms[state & 15];
+	return config ? config->timeout_ms[state & 15] : 0;
+}
+
+/* Of one connection, by its server; `own_ms`: conn.timeout_ms. */
+GLOBAL __u32 timeout_of(__u32 index, __u32 generation, __u32 own_ms, __u32 state)
+{
+	struct server *server = get_server(index, generation);
+	return own_ms ? own_ms : service_timeout(server ? server->service : NO_SERVICE, state);
+}
+
+INLINE __u32 conn_timeout(const struct conn *c, __u64 word)
+{
+	return timeout_of(c->server, c->generation, c->timeout_ms, word_state(word));
 }
 
 /* Since the last packet. 0 where another CPU has seen a later tick of the clock than the caller. */
@@ -308,22 +327,27 @@ INLINE __u32 conn_idle(const struct conn *c, __u32 now)
 
 INLINE bool conn_expired(const struct config *config, const struct conn *c, __u64 word, __u32 now)
 {
-	return conn_idle(c, now) > conn_timeout(config, c, word);
+	__u32 idle = conn_idle(c, now);
+	return unlikely(idle > config->soonest_ms[word_state(word) & 15]) && idle > conn_timeout(c, word);
 }
 
 /*
  * How gladly a way is given away for a new connection; the upper bits are the class, the lower its idle time: free or
  * expired, then the half-open one that waits longest, then the finished one. 0: not at all.
  */
-INLINE __u64 conn_price(const struct config *config, const struct conn *c, __u64 word, __u32 now)
+GLOBAL __u64 conn_price(const struct conn *c, __u64 word)
 {
+	struct config *config = get_config();
+	struct clock *clock = get_clock();
+	if (!c || !config || !clock)
+		return 0;
 	if (word_state(word) == STATE_NONE)
 		return 4ULL << 32;
 	if (word_state(word) == STATE_BUSY)
 		return 0;
-	__u32 idle = conn_idle(c, now);
-	if (idle > conn_timeout(config, c, word))
+	if (conn_expired(config, c, word, clock->now_ms))
 		return 3ULL << 32;
+	__u32 idle = conn_idle(c, clock->now_ms);
 	if (state_half_open(word))
 		return 2ULL << 32 | idle;
 	if (state_finished(word_state(word)))
@@ -363,10 +387,9 @@ struct new_conn {
 GLOBAL int conn_add(struct new_conn *new)
 {
 	struct config *config = get_config();
-	struct clock *clock = get_clock();
-	if (!new || !config || !clock)
+	if (!new || !config)
 		return -1;
-	__u32 mask = bucket_count() - 1, now = clock->now_ms;
+	__u32 mask = bucket_count() - 1;
 	struct place best = {};
 	__u64 best_price = 0;
 	for (int choice = 0; choice < 2; choice++) {
@@ -376,7 +399,7 @@ GLOBAL int conn_add(struct new_conn *new)
 			return -1;
 		for (int way = 0; way < BUCKET_WAYS; way++) {
 			__u64 word = *(volatile __u64 *)&bucket->word[way];
-			__u64 price = conn_price(config, &bucket->way[way], word, now);
+			__u64 price = conn_price(&bucket->way[way], word);
 			if (price > best_price) {
 				best_price = price;
 				best.bucket = bucket;

@@ -41,6 +41,14 @@ struct config {
 	__u32 flags;	      /* CONFIG_* */
 	__u32 icmp_rate;      /* ICMP errors that the data plane may send, per second; 0 = none */
 	__u64 cookie_key[2];  /* of the SYN cookies' hash; random, chosen once for the life of the maps */
+	/* By enum conn_state: no connection that was idle for less is over, whatever service it is of: the shortest of
+	   `timeout_ms` and of all in map `timeouts`, or less. */
+	__u32 soonest_ms[16];
+};
+
+/* map `timeouts` ARRAY, by service index: what the service has in place of `timeout_ms` of struct config. */
+struct timeouts {
+	__u32 ms[16]; /* by enum conn_state; 0 = as all others */
 };
 
 /* map `services` HASH: key. */

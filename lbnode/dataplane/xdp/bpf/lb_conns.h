@@ -101,7 +101,7 @@ struct record {
 	__u8 flags; /* CONN_ASSURED, CONN_NO_OUTPUT, CONN_PROXIED */
 	__u8 forward;
 	__u8 result;	  /* written by `merge`: enum merge_result; 0 on the wire */
-	__u32 timeout_ms; /* as in struct conn, for listing; a peer takes its own service's */
+	__u32 timeout_ms; /* when `idle_ms` reaches it the connection is over; a peer takes its own service's */
 	__u32 delta;	  /* as in struct bucket and struct conn, of CONN_PROXIED */
 	__u8 scale_in;
 	__u8 scale_out;

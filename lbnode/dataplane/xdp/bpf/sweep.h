@@ -18,7 +18,7 @@ INLINE bool sync_due(const struct config *config, const struct conn *c, __u64 wo
 		return false;
 	if (!c->synced_ms)
 		return true;
-	return (__s32)(c->last_ms - c->synced_ms) > 0 && now - c->synced_ms > conn_timeout(config, c, word) / 2;
+	return (__s32)(c->last_ms - c->synced_ms) > 0 && now - c->synced_ms > conn_timeout(c, word) / 2;
 }
 
 #define TEMPLATE_HOLD_MS 60000

@@ -21,7 +21,7 @@ INLINE bool write_record(struct place *p, struct record *r, __u32 now)
 	r->flags = word_flags(p->word) & (CONN_ASSURED | CONN_NO_OUTPUT | CONN_PROXIED);
 	r->forward = c->forward;
 	r->result = 0;
-	r->timeout_ms = c->timeout_ms;
+	r->timeout_ms = conn_timeout(c, p->word);
 	r->delta = *place_delta(p);
 	r->scale_in = c->scale_in;
 	r->scale_out = c->scale_out;
@@ -225,7 +225,7 @@ GLOBAL int merge_one(struct record *r, __u32 late)
 	if (template && !service->persistent_s)
 		return MERGE_UNKNOWN;
 	__u32 now = clock->now_ms, timeout_ms = template ? service->persistent_s * 1000 : 0;
-	if (r->idle_ms >= (template ? timeout_ms : config->timeout_ms[r->state & 15]))
+	if (r->idle_ms >= (template ? timeout_ms : service_timeout(service->index, r->state)))
 		return MERGE_OLDER;
 
 	struct new_conn new = {.hash = tuple_hash(&r->in, config->seed), .state = r->state};

@@ -22,7 +22,7 @@ from lbnode.dataplane.xdp.records import Tuple
 from lbnode.dataplane.xdp.tables import Tables
 from lbnode.errors import DataPlaneError
 from lbnode.explanation import Explanation, NextHop, Question
-from lbnode.model import Timeouts, parse_endpoint
+from lbnode.model import parse_endpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def arrival(
     return Arrival(link.name, hook, link.index, link.mac or bytes(6))
 
 
-def rehearse(path: Path, maps: Mapping[str, Map], question: Question, at: Arrival, timeouts: Timeouts) -> Rehearsed:
+def rehearse(path: Path, maps: Mapping[str, Map], question: Question, at: Arrival) -> Rehearsed:
     """Run the packet. Blocks for as long as the kernel verifies the program: about a second.
 
     A packet of a live entry is one in the middle of the connection, any other one opens a connection.
@@ -78,8 +78,10 @@ def rehearse(path: Path, maps: Mapping[str, Map], question: Question, at: Arriva
     program = "xdp_lb" if at.hook == "xdp" else "tc_lb"
     with Rehearsal(path, maps, program) as rehearsal:
         known, now_ms = rehearsal.find(packed), rehearsal.now_ms
-        if known is not None and verdict.expires_ms(known, _timeouts_ms(timeouts), now_ms) < 0:
-            known = None
+        if known is not None:
+            known = replace(known, timeout_ms=_timeout_ms(maps, known))
+            if verdict.expires_ms(known, now_ms) < 0:
+                known = None
         frame = probe.frame(question, at.mac, known=known is not None, vlan=at.vlan)
         return Rehearsed(frame, known, rehearsal.run(frame, packed, at.ifindex, question.mark), now_ms)
 
@@ -90,7 +92,6 @@ def tell(
     question: Question,
     at: Arrival,
     done: Rehearsed,
-    timeouts: Timeouts,
     interfaces: Iterable[Interface],
 ) -> Explanation:
     """In words; next hops are without their addresses."""
@@ -107,7 +108,6 @@ def tell(
         tables.services,
         {index: one for index, one in servers.items() if one is not None},
         gauges,
-        _timeouts_ms(timeouts),
         done.now_ms,
         tables.leases.group_of(question.target.address),
         {one.mac: one.name for one in links if one.mac},
@@ -116,8 +116,17 @@ def tell(
     return verdict.explain(question, done.frame, done.known, done.traces, scene)
 
 
-def _timeouts_ms(timeouts: Timeouts) -> Mapping[layout.State, int]:
-    return {state: seconds * 1000 for state, seconds in settings.timeouts_by_state(timeouts).items()}
+def _timeout_ms(maps: Mapping[str, Map], entry: Entry) -> int:
+    """conn_timeout of conn.h: the entry's own, its service's, or that of all."""
+    if entry.timeout_ms:
+        return entry.timeout_ms
+    server = layout.Server.unpack(maps["servers"].get_index(entry.server))
+    live = server is not None and server.generation == entry.server_generation
+    if server is not None and live and server.service < maps["timeouts"].info.max_entries:
+        own_ms = settings.timeout_ms(maps["timeouts"].get_index(server.service), entry.state)
+        if own_ms:
+            return own_ms
+    return settings.timeout_ms(maps["config"].get_index(0), entry.state)
 
 
 class Explainer:
@@ -134,17 +143,15 @@ class Explainer:
         self._turn = asyncio.Lock()
         self._work: asyncio.Future[Rehearsed] | None = None
 
-    async def explain(self, question: Question, timeouts: Timeouts) -> Explanation:
+    async def explain(self, question: Question) -> Explanation:
         async with self._turn:
             await self.close()  # what a caller that gave up has left behind
             back = await self._neighbours.towards(question.source.address)
             interfaces = self._neighbours.interfaces()
             at = arrival(question.interface, self._attachments.status(), interfaces, back[0] if back else None)
-            self._work = asyncio.ensure_future(
-                asyncio.to_thread(rehearse, self._path, self._maps, question, at, timeouts)
-            )
+            self._work = asyncio.ensure_future(asyncio.to_thread(rehearse, self._path, self._maps, question, at))
             done = await asyncio.shield(self._work)
-            told = tell(self._maps, self._tables, question, at, done, timeouts, interfaces)
+            told = tell(self._maps, self._tables, question, at, done, interfaces)
         return await self._with_address(told, question)
 
     async def _with_address(self, told: Explanation, question: Question) -> Explanation:

@@ -23,7 +23,20 @@ from lbnode.errors import DataPlaneError
 from lbnode.model import Counters
 
 # Programs only read these.
-SHARED = ("config", "services", "servers", "slots", "pools", "vips", "vlans", "egress", "leases", "leased", "prefixes")
+SHARED = (
+    "config",
+    "services",
+    "servers",
+    "slots",
+    "pools",
+    "vips",
+    "vlans",
+    "egress",
+    "leases",
+    "leased",
+    "prefixes",
+    "timeouts",
+)
 # What programs read and write. Counters, queues and working memory begin empty instead.
 COPIED = ("replies", "gauges", "half_open", "groups", "cursors", "clock")
 _SIZED = ("conns", "replies")

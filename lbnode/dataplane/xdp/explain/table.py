@@ -32,7 +32,7 @@ class Entry:
     server: int  # index
     server_generation: int
     last_ms: int
-    timeout_ms: int  # of this entry alone; 0 = by state
+    timeout_ms: int  # as in struct conn: 0 = by state
     template: int  # entry (as `at`) of the client's template, and its birth; -1 = none
     template_birth: int
 

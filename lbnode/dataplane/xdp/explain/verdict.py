@@ -51,17 +51,16 @@ class Scene:
     services: Mapping[ServiceId, Service]
     servers: Mapping[int, layout.Server]  # the one that was counted, and the entry's
     gauges: Mapping[int, Gauge]  # of the service's servers before the packet, by index
-    timeouts_ms: Mapping[State, int]
     now_ms: int
     group: str  # the VIP group of the target; empty: in none
     macs: Mapping[bytes, str]  # of this node's interfaces -> name
     names: Mapping[int, str]  # ifindex -> name
 
 
-def expires_ms(entry: Entry, timeouts_ms: Mapping[State, int], now_ms: int) -> int:
+def expires_ms(entry: Entry, now_ms: int) -> int:
     """Until the entry counts for nothing any more; negative: since then."""
     idle = (now_ms - entry.last_ms) & 0xFFFFFFFF
-    return (entry.timeout_ms or timeouts_ms[entry.state]) - idle
+    return entry.timeout_ms - idle
 
 
 def match(services: Mapping[ServiceId, Service], question: Question, mark: int) -> Service | None:
@@ -274,7 +273,7 @@ def _sentence(base: Explanation, known: Entry | None, traces: Traces, service: S
 
 def _connection(known: Entry | None, traces: Traces, service: Service | None, scene: Scene) -> str:
     if known is not None:
-        left_s = max(0, expires_ms(known, scene.timeouts_ms, scene.now_ms)) / 1000
+        left_s = max(0, expires_ms(known, scene.now_ms)) / 1000
         return f"in the table: {known.state.name}, expires in {left_s:.0f} s without packets"
     if Event.UNTRACKED in traces.events:
         return "the table is full: the hash leads each of its packets to the same server, without an entry"
