@@ -77,8 +77,8 @@ def test_only_connections_of_full_nat_have_a_local_end(family: int) -> None:
     outward = Tuple(SERVERS[family], 8080, local, 1500, L4Protocol.TCP)
     full = Record(inward, outward, 1000, State.ESTABLISHED, 0, ForwardingMethod.FULLNAT)
     template = replace(full, inward=replace(inward, template=True), state=State.TEMPLATE)
-    listed = [listing.connection(one.pack(), 0, {}) for one in (full, template)]
-    listed.append(listing.connection(replace(full, forward=ForwardingMethod.MASQUERADE).pack(), 0, {}))
+    listed = [listing.connection(one.pack(), 0) for one in (full, template)]
+    listed.append(listing.connection(replace(full, forward=ForwardingMethod.MASQUERADE).pack(), 0))
     assert [one.local for one in listed] == [(local, 1500), None, None]
     assert {one.server for one in listed} == {(SERVERS[family], 8080)}
 

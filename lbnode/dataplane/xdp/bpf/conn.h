@@ -297,7 +297,7 @@ INLINE bool conn_remove(struct place *p)
 #define NO_SERVICE 0xffffffffU /* also in struct server: its service is gone */
 
 /* Of a service's connections in this state: its own time-out, or else that of all. */
-GLOBAL __u32 service_timeout(__u32 service, __u32 state)
+INLINE __u32 state_timeout(__u32 service, __u32 state)
 {
 	struct config *config = get_config();
 	struct timeouts *own = bpf_map_lookup_elem(&timeouts, &service);
@@ -306,11 +306,16 @@ GLOBAL __u32 service_timeout(__u32 service, __u32 state)
 	return config ? config->timeout_ms[state & 15] : 0;
 }
 
+GLOBAL __u32 service_timeout(__u32 service, __u32 state)
+{
+	return state_timeout(service, state);
+}
+
 /* Of one connection, by its server; `own_ms`: conn.timeout_ms. */
 GLOBAL __u32 timeout_of(__u32 index, __u32 generation, __u32 own_ms, __u32 state)
 {
 	struct server *server = get_server(index, generation);
-	return own_ms ? own_ms : service_timeout(server ? server->service : NO_SERVICE, state);
+	return own_ms ? own_ms : state_timeout(server ? server->service : NO_SERVICE, state);
 }
 
 INLINE __u32 conn_timeout(const struct conn *c, __u64 word)
@@ -335,23 +340,49 @@ INLINE bool conn_expired(const struct config *config, const struct conn *c, __u6
  * How gladly a way is given away for a new connection; the upper bits are the class, the lower its idle time: free or
  * expired, then the half-open one that waits longest, then the finished one. 0: not at all.
  */
-GLOBAL __u64 conn_price(const struct conn *c, __u64 word)
+INLINE __u64 conn_price(const struct config *config, const struct conn *c, __u64 word, __u32 now)
 {
-	struct config *config = get_config();
-	struct clock *clock = get_clock();
-	if (!c || !config || !clock)
-		return 0;
 	if (word_state(word) == STATE_NONE)
 		return 4ULL << 32;
 	if (word_state(word) == STATE_BUSY)
 		return 0;
-	if (conn_expired(config, c, word, clock->now_ms))
+	if (conn_expired(config, c, word, now))
 		return 3ULL << 32;
-	__u32 idle = conn_idle(c, clock->now_ms);
+	__u32 idle = conn_idle(c, now);
 	if (state_half_open(word))
 		return 2ULL << 32 | idle;
 	if (state_finished(word_state(word)))
 		return 1ULL << 32 | idle;
+	return 0;
+}
+
+/* The way for a new connection that costs least. */
+struct offer {
+	__u64 price;
+	__u64 word;
+	__u32 number; /* of the bucket */
+	__u32 way;
+};
+
+/* The best way of `best` and of this bucket. */
+GLOBAL int conn_offer(struct offer *best, __u32 number)
+{
+	struct config *config = get_config();
+	struct clock *clock = get_clock();
+	struct bucket *bucket = bpf_map_lookup_elem(&conns, &number);
+	if (!best || !bucket || !config || !clock)
+		return -1;
+	__u32 now = clock->now_ms;
+	for (int way = 0; way < BUCKET_WAYS; way++) {
+		__u64 word = *(volatile __u64 *)&bucket->word[way];
+		__u64 price = conn_price(config, &bucket->way[way], word, now);
+		if (price > best->price) {
+			best->price = price;
+			best->word = word;
+			best->number = number;
+			best->way = way;
+		}
+	}
 	return 0;
 }
 
@@ -390,45 +421,31 @@ GLOBAL int conn_add(struct new_conn *new)
 	if (!new || !config)
 		return -1;
 	__u32 mask = bucket_count() - 1;
-	struct place best = {};
-	__u64 best_price = 0;
-	for (int choice = 0; choice < 2; choice++) {
-		__u32 number = hash_bucket(new->hash, choice, mask);
-		struct bucket *bucket = bpf_map_lookup_elem(&conns, &number);
-		if (!bucket)
-			return -1;
-		for (int way = 0; way < BUCKET_WAYS; way++) {
-			__u64 word = *(volatile __u64 *)&bucket->word[way];
-			__u64 price = conn_price(&bucket->way[way], word);
-			if (price > best_price) {
-				best_price = price;
-				best.bucket = bucket;
-				best.number = number;
-				best.way = way;
-				best.word = word;
-			}
-		}
-	}
-	if (!best_price || !conn_take(&best))
+	struct offer offer = {};
+	conn_offer(&offer, hash_bucket(new->hash, 0, mask));
+	conn_offer(&offer, hash_bucket(new->hash, 1, mask));
+	struct bucket *bucket = bpf_map_lookup_elem(&conns, &offer.number);
+	if (!offer.price || !bucket || conn_seize(offer.number, offer.way, offer.word) != 0)
 		return -1;
-	if (best_price < 3ULL << 32)
+	if (offer.price < 3ULL << 32)
 		count(EVENT_EVICTED);
-	__u32 generation = word_generation(best.word) + 1;
+	struct place place = {.bucket = bucket, .number = offer.number, .way = offer.way};
+	__u32 generation = word_generation(offer.word) + 1;
 	if (is_translated(new->conn.forward) && new->state != STATE_TEMPLATE) {
 		__u64 hash = tuple_hash(&new->conn.out, config->seed);
-		if (reply_swap(hash, 0, reply_ref(hash, best.number, best.way)) != 0) {
-			conn_publish(&best, WORD(generation, 0, STATE_NONE));
+		if (reply_swap(hash, 0, reply_ref(hash, place.number, place.way)) != 0) {
+			conn_publish(&place, WORD(generation, 0, STATE_NONE));
 			return -1;
 		}
 	}
-	*place_conn(&best) = new->conn;
-	best.bucket->tag[best.way & (BUCKET_WAYS - 1)] = hash_tag(new->hash);
-	*place_delta(&best) = new->delta;
+	*place_conn(&place) = new->conn;
+	bucket->tag[place.way & (BUCKET_WAYS - 1)] = hash_tag(new->hash);
+	*place_delta(&place) = new->delta;
 	__u64 word = WORD(generation, new->flags, new->state);
 	gauge_word(&new->conn, word, 1);
 	count_entries(1);
-	conn_publish(&best, word);
-	new->ref = conn_ref(&best, generation);
+	conn_publish(&place, word);
+	new->ref = conn_ref(&place, generation);
 	return 0;
 }
 
