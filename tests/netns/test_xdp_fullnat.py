@@ -87,10 +87,30 @@ async def test_both_ways_without_a_route_to_the_client(lab: Lab, tmp_path: Path)
         assert not any(status.drops.values()), status.drops
 
 
-async def told_who_the_client_is(lab: Lab, plane: XdpPlane, vip: str, family: int) -> None:
+async def test_connections_that_begin_with_a_cookie(lab: Lab, tmp_path: Path) -> None:
+    async with lab.plane(tmp_path) as plane:
+        for vip, family in ((VIP, 4), (VIP6, 6)):
+            service = ServiceId.of("tcp", vip, PORT)
+            await plane.apply(PutService(ProgrammedService(service, "rr", syn_proxy=0)))
+            for number in (1, 2):
+                await plane.apply(PutServer(service, full(number, family=family)))
+            names = Counter[str]()
+            for _ in range(4):
+                with lab.connect(vip) as sock:
+                    names[upload(sock, 300_000)] += 1
+                    assert download(sock, 1_000_000) == 1_000_000
+            assert names == {"rs1": 2, "rs2": 2}
+            await told_who_the_client_is(lab, plane, vip, family, syn_proxy=0)
+        status = await plane.status()
+        assert status.events["cookie-accepted"] >= 10 and not any(status.drops.values()), status.drops
+
+
+async def told_who_the_client_is(
+    lab: Lab, plane: XdpPlane, vip: str, family: int, syn_proxy: int | None = None
+) -> None:
     """Out of the SYN that its kernel saved: that takes no kernel module."""
     service = ServiceId.of("tcp", vip, 8001)
-    await plane.apply(PutService(ProgrammedService(service, "rr")))
+    await plane.apply(PutService(ProgrammedService(service, "rr", syn_proxy=syn_proxy)))
     await plane.apply(PutServer(service, full(1, family=family, port=8001)))
     with listener(lab.net, server_address(1, family), 8001) as listening, lab.connect(vip, 8001) as sock:
         accepted, peer = listening.accept()

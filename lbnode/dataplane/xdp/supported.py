@@ -28,6 +28,7 @@ CAPABILITIES = Capabilities(
     own_timeouts=True,
 )
 _PLANE = "the XDP/tcx data plane"
+_TRANSLATED = (ForwardingMethod.MASQUERADE, ForwardingMethod.FULLNAT)
 
 
 def check(op: Op) -> None:
@@ -59,10 +60,10 @@ def check_entries(service: ProgrammedService, servers: Iterable[ProgrammedServer
     """Raise Unsupported if the service cannot have these servers: they need an entry of the connection table that no
     packet leaves, or their answers pass by a SYN proxy."""
     for server in servers:
-        if service.syn_proxy is not None and server.forward is not ForwardingMethod.MASQUERADE:
+        if service.syn_proxy is not None and server.forward not in _TRANSLATED:
             raise Unsupported(
                 f"{service.id}: server {server.id}: a SYN proxy (syn_proxy) translates what the server answers, too: "
-                f"its servers must be forwarded to by masquerade, not {server.forward}"
+                f"its servers must be forwarded to by masquerade or fullnat, not {server.forward}"
             )
         if service.one_packet and server.forward is ForwardingMethod.FULLNAT:
             raise Unsupported(

@@ -241,10 +241,10 @@ INLINE int assign(struct scratch *memory, struct service *service, __u32 now, co
 	}
 	if (service->persistent_s && !control)
 		return drop_counted(EVENT_DROP_TABLE_FULL);
-	if (proxied && (server->forward != FORWARD_MASQUERADE || server->flags & SERVER_LOCAL))
+	if (proxied && (!is_translated(server->forward) || server->flags & SERVER_LOCAL))
 		return drop_counted(EVENT_DROP_ERROR); /* its answer would not pass here */
 	bool full = server->forward == FORWARD_FULLNAT && !(server->flags & SERVER_LOCAL);
-	if (unlikely(full && is_stateful(p) && !(p->tcp_flags & TCP_FLAG_SYN)))
+	if (unlikely(full && !proxied && is_stateful(p) && !(p->tcp_flags & TCP_FLAG_SYN)))
 		return no_connection(); /* the server would not know it by another local port */
 	bool one_packet = service->flags & SERVICE_ONE_PACKET && !is_stateful(p) && !full;
 	int added = one_packet ? ADDED : enter(memory, service, server, index, now, control, proxied);

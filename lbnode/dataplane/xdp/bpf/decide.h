@@ -13,6 +13,14 @@ INLINE void other_end(struct decision *d, const struct conn *c, bool in)
 	d->other_port = in ? c->out.target_port : c->in.source_port;
 }
 
+/* Of a client's packet; also whether the server is to be told who the client is. */
+INLINE void local_end(struct decision *d, const struct conn *c, const struct packet *p)
+{
+	other_end(d, c, true);
+	if (c->toa && !(p->tcp_flags & TCP_FLAG_RST))
+		d->full |= FULL_TOA;
+}
+
 /*
  * A SYN from the ports of a connection that is over (IPVS: conn_reuse_mode 1). What began with a cookie has deltas that no
  * later connection can use.
@@ -55,9 +63,7 @@ GLOBAL int decide(const struct packet *p, struct decision *d, __u32 inspect)
 			account(place.server, server, true, p->length, 0);
 			struct conn *c = place_conn(&place);
 			if (unlikely(c->forward == FORWARD_FULLNAT)) {
-				other_end(d, c, true);
-				if (c->toa && !(p->tcp_flags & TCP_FLAG_RST))
-					d->full |= FULL_TOA;
+				local_end(d, c, p);
 				if (!place_unchanged(&place))
 					return drop_counted(EVENT_DROP_SERVER_GONE);
 			}

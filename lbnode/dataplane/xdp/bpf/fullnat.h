@@ -64,12 +64,13 @@ INLINE int fullnat(void *ctx, const int hook, struct scratch *memory)
 		to->address = d->vip;
 		to->port = d->vip_port;
 	}
-	to->delta = 0;		  /* no SYN proxy stands before full NAT */
+	to->delta = error ? d->delta : 0;
 	to->source = error == in; /* a packet that is quoted ran against the error */
 	if (translate_in(ctx, hook, memory))
 		return EVENT_DROP_ERROR;
 	to->address = d->other;
 	to->port = d->other_port;
+	to->delta = 0;
 	to->source = !to->source;
 	if (translate_in(ctx, hook, memory))
 		return EVENT_DROP_ERROR;

@@ -12,7 +12,8 @@
  *
  * The probe is a keep-alive with one byte (RFC 9293 3.8.4): old, so it is thrown away, but it opens the window and is answered at
  * once, which completes the server's opening, too. Whatever is lost is asked for again: the client's window probes
- * become SYNs as its first ACK did, and the server sends its SYN-ACK again.
+ * become SYNs as its first ACK did, and the server sends its SYN-ACK again. So does a client go on for
+ * which full NAT had no local port.
  */
 #ifndef LBNODE_SYN_PROXY_H
 #define LBNODE_SYN_PROXY_H
@@ -64,6 +65,17 @@ INLINE void make_syn(struct syn_proxy *x, int family)
 	x->rewrite = REWRITE_SEGMENT;
 }
 
+/* Whether a segment belongs to x->cookie; x->isn: what its client began with. Window probes and keep-alives have the number
+   before the next one. */
+INLINE bool fits_cookie(struct syn_proxy *x, const struct packet *p, __u32 now)
+{
+	x->isn = x->seq - 1;
+	if (cookie_valid(&p->tuple, x->isn, x->cookie, now))
+		return true;
+	x->isn = x->seq;
+	return cookie_valid(&p->tuple, x->isn, x->cookie, now);
+}
+
 /* An ACK that no entry is known for. */
 GLOBAL int cookie_admit(struct scratch *memory)
 {
@@ -76,8 +88,7 @@ GLOBAL int cookie_admit(struct scratch *memory)
 	if (!service)
 		return ACTION_PASS;
 	x->cookie = x->ack - 1;
-	x->isn = x->seq - 1;
-	bool valid = is_plain(p) && cookie_valid(&p->tuple, x->isn, x->cookie, clock->now_ms);
+	bool valid = is_plain(p) && fits_cookie(x, p, clock->now_ms);
 	count(valid ? EVENT_COOKIE_ACCEPTED : EVENT_COOKIE_REFUSED);
 	if (!valid && !found_again(service))
 		return no_connection();
@@ -111,9 +122,14 @@ GLOBAL int proxy_track(__u64 ref, __u32 direction, __u32 event)
 /* The packet's entry, which has got this packet; NULL: it or its server is gone. */
 INLINE struct conn *proxied_entry(struct scratch *memory, struct place *place, bool in)
 {
-	const struct decision *d = &memory->decision;
+	struct decision *d = &memory->decision;
 	struct server *server = get_live_server(d->server, d->generation);
-	if (!server || !conn_at(d->ref, place)) {
+	bool found = server && conn_at(d->ref, place);
+	if (found && in && place_conn(place)->forward == FORWARD_FULLNAT) {
+		local_end(d, place_conn(place), &memory->packet);
+		found = place_unchanged(place);
+	}
+	if (!found) {
 		count(EVENT_DROP_SERVER_GONE);
 		return NULL;
 	}
@@ -127,13 +143,8 @@ INLINE int repeat_syn(struct scratch *memory, struct place *place, const struct 
 	const struct packet *p = &memory->packet;
 	struct syn_proxy *x = &memory->proxy;
 	x->cookie = *place_delta(place);
-	x->isn = x->seq - 1;
-	/* window probes and keep-alives have the number before the next one */
-	if (!cookie_valid(&p->tuple, x->isn, x->cookie, now)) {
-		x->isn = x->seq;
-		if (!cookie_valid(&p->tuple, x->isn, x->cookie, now))
-			return not_open();
-	}
+	if (!fits_cookie(x, p, now))
+		return not_open();
 	if (p->tcp_flags & TCP_FLAG_RST) {
 		conn_remove(place);
 		return not_open();

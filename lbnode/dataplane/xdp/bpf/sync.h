@@ -163,7 +163,7 @@ INLINE bool record_valid(const struct record *r)
 	} else if (!addr_equal(&r->in.source, &r->out.target) || r->in.source_port != r->out.target_port) {
 		return false;
 	}
-	if (r->flags & CONN_PROXIED && (r->in.protocol != IPPROTO_TCP || r->forward != FORWARD_MASQUERADE))
+	if (r->flags & CONN_PROXIED && (r->in.protocol != IPPROTO_TCP || !is_translated(r->forward)))
 		return false;
 	if (r->in.template)
 		return !r->in.source_port;
