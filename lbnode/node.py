@@ -140,6 +140,7 @@ class Node:
         self._election.keep()
 
     async def run(self, stop: asyncio.Event) -> None:
+        self._election.claim()
         await self._plane.open()
         self._election.use_leases(self._plane.lease_map())
         await unload(self._config, but=self._kind)

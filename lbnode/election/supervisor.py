@@ -71,6 +71,11 @@ class Election:
         """Have the data plane serve a group only while its lease in this map runs; to be called before `run`."""
         self._lease_map, self._leases = lease_map, Leases(lease_map)
 
+    def claim(self) -> None:
+        """Have an earlier daemon's process, which serves still, wait for this one however long its data plane takes to
+        open: millions of connections may have to be carried over."""
+        self._before = Predecessor.find(self._socket_path)
+
     def set_groups(
         self, groups: Mapping[str, VipGroup], leases: Mapping[str, int] = {}, *, maintenance: bool = False
     ) -> None:
@@ -89,10 +94,10 @@ class Election:
         self.roles.set({name: known.get(name) or self._waiting(group) for name, group in mine.items()})
 
     async def run(self) -> None:
-        """Keep an election process running until cancelled; then stop it cleanly (it hands over), or `keep` it."""
+        """Keep an election process running until cancelled; then stop it cleanly (it hands over), or `keep` it. `claim`
+        comes before."""
         backoff_s = 0.0
         clock = asyncio.get_running_loop().time
-        self._before = Predecessor.find(self._socket_path)
         try:
             while True:
                 started = clock()

@@ -61,6 +61,7 @@ async def main(node: str, run_dir: Path, setup: str | None = None) -> None:
     guard = LeaseGuard(run_dir)
     await guard.open()
     election = Election(node, journal, run_dir, setup_from(json.loads(setup)) if setup else None)
+    election.claim()
     election.use_leases(guard.map_fd)
     election.on_request = lambda message: (
         None if message.keys() & {"role", "dropped"} else say({"asked": dict(message)})

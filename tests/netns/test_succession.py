@@ -8,6 +8,7 @@ import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Self
@@ -16,11 +17,11 @@ import pytest
 
 from lbnode.build_hook import compile_object
 from lbnode.dataplane.base import PutService
-from lbnode.dataplane.xdp import counts, layout, syscall
+from lbnode.dataplane.xdp import counts, layout, settings, syscall
 from lbnode.dataplane.xdp.maps import Map
 from lbnode.dataplane.xdp.plane import OBJECT, XdpPlane
 from lbnode.dataplane.xdp.succession.loading import Loading
-from lbnode.model import Access, ConnectionRate, OwnTimeouts, ProgrammedService, ServiceId
+from lbnode.model import Access, Connection, ConnectionRate, OwnTimeouts, ProgrammedService, ServiceId
 from tests.netns.traffic import Traffic
 from tests.netns.xdp_lab import CLIENT, HTTP, PORT, VIP, Lab, ask, programmed, server, until
 
@@ -176,6 +177,12 @@ async def test_who_may_connect_and_for_how_long_goes_on_in_a_later_version(
         await plane.apply(PutService(udp))
         with lab.connect() as sock:
             ask(sock)
+            assert [4990 < one.expires_s <= 5000 for one in await _established(plane)] == [True]
+            tcp = replace(tcp, timeouts=OwnTimeouts(tcp_s=50))
+            await plane.apply(PutService(tcp))  # less than the cluster's: also the programs must hear of it
+            assert [40 < one.expires_s <= 50 for one in await _established(plane)] == [True]
+            soonest = plane._maps["config"].get_index(0)[layout.CONFIG_SIZE - layout.TIMEOUTS_SIZE :]
+            assert settings.unpack_own(soonest) == OwnTimeouts(50, 120, 7)
             left = dict(plane._maps["sources"].items())
             assert len(left) == 1
             held = await plane.dump()
@@ -194,6 +201,10 @@ async def test_who_may_connect_and_for_how_long_goes_on_in_a_later_version(
                 assert dict(new._maps["sources"].items()) != left
             finally:
                 await new.close()
+
+
+async def _established(plane: XdpPlane) -> list[Connection]:
+    return [one async for chunk in plane.connections() for one in chunk if one.state == "ESTABLISHED"]
 
 
 def _denied(plane: XdpPlane) -> int:
