@@ -6,7 +6,7 @@ One direction of data (README, "How it works"):
     probes -> healthcheck ----> Verdicts -+-> plan() -> Desired -> reconcile -> data plane (kernel)
     VRRP -> election ---------> Roles ---/
 
-Start reading at model.py, then plan.py, reconcile/diff.py, election/machine.py, node.py.
+Start reading at model/, then plan.py, reconcile/diff.py, election/machine.py, node.py.
 """
 
 VERSION = "0.1.0"
