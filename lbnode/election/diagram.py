@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from lbnode.election.machine import TRANSITIONS, Action, Input, Machine
+from lbnode.election.events import Input
+from lbnode.election.machine import TRANSITIONS, Action, Machine
 from lbnode.model import VrrpState
 
 # Where each action leads; None: the state stays.

@@ -1,13 +1,30 @@
-"""What the state machine wants done, in this order. Pure."""
+"""What can happen to the state machine, and what it wants done, in this order. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum, auto
 
 from lbnode.election.packet import Advert, encode
 from lbnode.model import VrrpState
 
 FOREVER = (1 << 63) - 1  # a lease that does not end: of a sole member, since nobody else will serve
+
+
+class Input(Enum):
+    """A row of machine.TRANSITIONS. The middle four classify a received advertisement against our own."""
+
+    START = auto()
+    RESUME = auto()  # another process on this node held the role until now
+    TIMER = auto()
+    RELEASE = auto()  # priority 0
+    SUPERIOR = auto()  # higher priority, or the same and a higher address
+    EQUAL = auto()  # the same priority and a lower address
+    INFERIOR = auto()
+    DARK = auto()  # we were not running for dark_after
+    HANDOVER = auto()  # the operator asks us to give the role away
+    FENCED = auto()  # we may not hold the group any longer, see fence.refuses_to_hold
+    STOP = auto()
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,29 +27,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from enum import Enum, auto
 
 from lbnode.election.announcements import Announcements
-from lbnode.election.events import FOREVER, Changed, Claim, Event, Lease, Send, Withdraw
+from lbnode.election.events import FOREVER, Changed, Claim, Event, Input, Lease, Send, Withdraw
 from lbnode.election.packet import RELEASE_PRIORITY, Advert, parse_ipv4
 from lbnode.election.router import CENTISECOND, MILLISECOND, VirtualRouter
 from lbnode.model import Address, VrrpState
-
-
-class Input(Enum):
-    """What can happen to the machine. The middle four classify a received advertisement against our own."""
-
-    START = auto()
-    RESUME = auto()  # another process on this node held the role until now
-    TIMER = auto()
-    RELEASE = auto()  # priority 0
-    SUPERIOR = auto()  # higher priority, or the same and a higher address
-    EQUAL = auto()  # the same priority and a lower address
-    INFERIOR = auto()
-    DARK = auto()  # we were not running for dark_after
-    HANDOVER = auto()  # the operator asks us to give the role away
-    FENCED = auto()  # we may not hold the group any longer, see fence.refuses_to_hold
-    STOP = auto()
 
 
 class Machine:
@@ -75,6 +58,7 @@ class Machine:
         self._announcements = Announcements()
         self._degraded = False  # the Active we follow has lowered its priority
         self._not_before = 0  # startup_delay
+        self._yielded_to: tuple[Address | None, int] = None, 0  # whom we gave way to last, and when
         self._designated, self._designated_until = False, 0  # by the Active, as its successor
         self._gave_way = False  # after a handover: do not preempt whoever took over
         self._events: deque[Event] = deque()
@@ -114,10 +98,12 @@ class Machine:
 
     def yielded(self, source: Address, now: int) -> None:
         """Whom we follow says that it gave way to another one, who will advertise at once: or it gave way to us, or to
-        one that gave way to it meanwhile, and nobody is Active."""
+        one that gave way to it meanwhile, and nobody is Active. If we gave way to it just now, it did so to us: each
+        compared what it knew, one the priorities and the other the epochs. That is as good as a release."""
         if self.state is VrrpState.BACKUP and self.active_address == source:
             self.active_address, reason = None, f"{self.name_of(source)} gave way, and nobody was heard since"
-            self._arm_down(now, self._active_interval + self._skew_time(), reason)
+            crossed = self._yielded_to[0] == source and now - self._yielded_to[1] <= self._active_interval
+            self._arm_down(now, self._skew_time() + (0 if crossed else self._active_interval), reason)
 
     def fence(self, now: int, reason: str) -> None:
         """Give the Active role up because of what other ways than VRRP tell. Without effect when not Active."""
@@ -262,6 +248,7 @@ class Machine:
         self._send(max(1, min(self.router.priority, advert.priority - 1)), now)
         self._become_backup(now, reason)
         self._follow(now, reason, advert)
+        self._yielded_to = advert.source, now
 
     def _step_down(self, now: int, reason: str, _: Advert | None) -> None:
         self._withdraw()

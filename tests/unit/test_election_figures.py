@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from lbnode.election.diagram import _LEADS_TO, _MEANS, dot
+from lbnode.election.events import Input
 from lbnode.election.figures import BUCKETS_S, AdvertFigures, Lateness
-from lbnode.election.machine import TRANSITIONS, Input
+from lbnode.election.machine import TRANSITIONS
 
 
 def test_lateness_goes_into_the_first_bucket_that_holds_it() -> None:

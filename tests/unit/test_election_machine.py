@@ -8,8 +8,8 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from lbnode.election.events import FOREVER, Announce, Changed, Event, Lease, Send
-from lbnode.election.machine import TRANSITIONS, Input, Machine
+from lbnode.election.events import FOREVER, Announce, Changed, Event, Input, Lease, Send
+from lbnode.election.machine import TRANSITIONS, Machine
 from lbnode.election.packet import Advert, Rejected, encode, parse_ipv4
 from lbnode.election.router import CENTISECOND, MILLISECOND, SECOND, VirtualRouter
 from lbnode.model import VrrpState
@@ -280,6 +280,19 @@ def test_when_the_one_we_follow_gave_way_the_winner_speaks_within_an_interval_or
     hear(machine, T0 + I + 1, 250)  # the winner
     machine.yielded(IPv4Address("192.0.2.99"), T0 + I + 1)  # whom we do not follow
     assert machine.get_timer() == T0 + 4 * I + (256 - 150) * I // 256 + 1
+
+
+def test_two_that_gave_way_to_each_other_wait_for_nobody_else() -> None:
+    machine, t = active()
+    machine.epoch = 1
+    advert = Advert(51, 100, 10, (VIP,), THEIRS)
+    machine.receive(advert, t + 1, epoch=2)
+    assert machine.state is VrrpState.BACKUP
+    machine.yielded(THEIRS, t + 2)
+    assert machine.get_timer() == t + 2 + (256 - 150) * I // 256
+    hear(machine, t + 3, 100)
+    machine.yielded(THEIRS, t + 1 + I + 1)  # much later it gave way to a third
+    assert machine.get_timer() == t + 1 + I + 1 + I + (256 - 150) * I // 256
 
 
 def test_an_active_that_was_dark_steps_down_before_it_advertises() -> None:

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 import pytest
 
 from lbnode.election import machine
+from lbnode.election.events import Input
 from lbnode.election.heartbeat import Conversation
-from lbnode.election.machine import Input, Machine
+from lbnode.election.machine import Machine
 from lbnode.election.member import Member
 from lbnode.election.packet import RELEASE_PRIORITY, Advert
 from lbnode.election.router import VirtualRouter
