@@ -191,6 +191,7 @@ def plan_service(
         persistence_engine=service.persistence_engine,
         one_packet=service.one_packet,
         syn_proxy=service.syn_proxy,
+        mss=service.mss,
         access=service.access,
         timeouts=service.timeouts,
         servers=servers,

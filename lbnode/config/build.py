@@ -110,6 +110,7 @@ def virtual_service(
         persistence_engine=document.persistence_engine,
         one_packet=document.one_packet,
         syn_proxy=document.syn_proxy,
+        mss=document.mss,
         access=access(document, service_id.family),
         timeouts=OwnTimeouts(document.timeouts.tcp, document.timeouts.tcp_fin, document.timeouts.udp),
         vip_group=document.vip_group,

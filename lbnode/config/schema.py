@@ -19,6 +19,8 @@ from lbnode.config.vip_group_document import VipGroupDocument, interface_name, l
 from lbnode.model import MAX_WEIGHT, PERSISTENCE_ENGINES, SCHEDULERS, Address, flags_of
 
 Connections = Annotated[int, Field(ge=0, le=2**32 - 1)]
+MSS_MIN = 88  # what Linux sends segments of at least (TCP_MIN_MSS)
+MSS_MAX = 0xFFFF - 40  # IPv4's longest packet without its headers
 
 
 class ServerDocument(Document):
@@ -92,6 +94,7 @@ class ServiceDocument(Document):
     persistence_engine: str = ""
     one_packet: bool = False
     syn_proxy: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None  # half-open connections
+    mss: Annotated[int, Field(ge=MSS_MIN, le=MSS_MAX)] | None = None  # octets
     allow: Prefixes = ()
     deny: Prefixes = ()
     new_connections: NewConnectionsDocument | None = None

@@ -223,6 +223,8 @@ def _service_faults(key: Key, document: ServiceDocument) -> list[Fault]:
         faults.append(Fault(("one_packet",), f"only for UDP and firewall marks, not for {service.protocol}"))
     if document.syn_proxy is not None and service.protocol not in (L4Protocol.TCP, None):
         faults.append(Fault(("syn_proxy",), f"only for TCP and firewall marks, not for {service.protocol}"))
+    if document.mss is not None and service.protocol not in (L4Protocol.TCP, None):
+        faults.append(Fault(("mss",), f"only for TCP and firewall marks, not for {service.protocol}"))
     faults += _access_faults(service, document)
     faults += _timeout_faults(service, document)
     if service.port == 0 and not service.fwmark and not document.persistent:  # ipvsadm(8): port 0 needs -p

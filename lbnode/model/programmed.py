@@ -39,6 +39,7 @@ class ProgrammedService:
     servers: Mapping[ServerId, ProgrammedServer] = field(default_factory=dict)
     persistence_engine: str = ""
     syn_proxy: int | None = None
+    mss: int | None = None
     access: Access = Access()
     timeouts: OwnTimeouts = OwnTimeouts()
 

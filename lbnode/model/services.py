@@ -136,5 +136,6 @@ class VirtualService:
     revision: int = 0  # newest store revision of the service's key or of its servers' keys
     persistence_engine: str = ""
     syn_proxy: int | None = None  # half-open connections from which on SYNs are answered with cookies; None = never
+    mss: int | None = None  # octets, the largest that either side may announce through the gateway; None = any
     access: Access = Access()
     timeouts: OwnTimeouts = OwnTimeouts()

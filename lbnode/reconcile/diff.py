@@ -54,6 +54,7 @@ def same_parameters(one: ProgrammedService, other: ProgrammedService) -> bool:
         and one.persistence_engine == other.persistence_engine
         and one.one_packet == other.one_packet
         and one.syn_proxy == other.syn_proxy
+        and one.mss == other.mss
         and one.access == other.access
         and one.timeouts == other.timeouts
     )

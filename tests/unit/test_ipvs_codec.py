@@ -259,6 +259,8 @@ def test_what_can_never_work_is_said_before() -> None:
             check(PutService(ProgrammedService(WEB, "rr", access=access)))
     with pytest.raises(Unsupported, match=r"tcp:192.*: timeouts: ip_vs has one set for all services"):
         check(PutService(ProgrammedService(WEB, "rr", timeouts=OwnTimeouts(tcp_s=60))))
+    with pytest.raises(Unsupported, match=r"tcp:192.*: mss: ip_vs looks at no TCP option"):
+        check(PutService(ProgrammedService(WEB, "rr", mss=1360)))
     check(SetDropRules(DropRules()))
     with pytest.raises(Unsupported, match="drop: bad_checksums: ip_vs cannot"):
         check(SetDropRules(DropRules(bad_checksums=True)))

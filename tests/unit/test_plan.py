@@ -100,6 +100,7 @@ def test_everything_of_the_service_is_carried_over() -> None:
         persistence_engine="sip",
         one_packet=True,
         syn_proxy=1000,
+        mss=1360,
         access=Access(deny=frozenset({ip_network("203.0.113.0/24")}), rate=ConnectionRate(10, 20, 24)),
         timeouts=OwnTimeouts(60, None, 7),
         servers=(RealServer(SERVERS[0], 7, ForwardingMethod.TUNNEL, False, 9, 3),),
@@ -113,6 +114,7 @@ def test_everything_of_the_service_is_carried_over() -> None:
         "persistent_netmask",
         "one_packet",
         "syn_proxy",
+        "mss",
         "access",
         "timeouts",
     ):

@@ -41,6 +41,7 @@ SERVICES = st.builds(
     persistent_s=st.integers(0, 1),
     one_packet=st.booleans(),
     syn_proxy=st.none() | st.integers(0, 9),
+    mss=st.none() | st.integers(88, 90),
     access=st.builds(Access, rate=st.none() | st.builds(ConnectionRate, st.integers(1, 3), st.just(9), st.just(32))),
     timeouts=st.builds(OwnTimeouts, st.none() | st.integers(1, 2), udp_s=st.none() | st.integers(1, 2)),
     servers=st.lists(SERVERS, max_size=3).map(lambda servers: {server.id: server for server in servers}),

@@ -99,10 +99,12 @@ def test_every_field_lies_where_the_structure_has_it(structs: Mapping[str, tuple
         (service, "service", {"index": "index", "epoch": "epoch", "flags": "flags", "list_at": "list",
                               "list_len": "list_len", "table_at": "table", "table_len": "table_len", "start": "start",
                               "max_weight": "max_weight", "weight_gcd": "weight_gcd", "persistent_s": "persistent_s",
-                              "group": "group", "syn_proxy": "syn_proxy", "rate": "rate", "burst": "burst"}),
+                              "group": "group", "syn_proxy": "syn_proxy", "rate": "rate", "burst": "burst",
+                              "mss": "mss"}),
         (server, "server", {"generation": "generation", "service": "service", "weight": "weight",
                             "upper_threshold": "upper_threshold", "lower_threshold": "lower_threshold", "rank": "rank",
-                            "last_weight": "last_weight", "group": "group", "mark": "mark", "pool": "pool"}),
+                            "last_weight": "last_weight", "group": "group", "mark": "mark", "pool": "pool",
+                            "mss": "mss"}),
     ):  # fmt: skip
         offsets = structs[name][1]
         for field, member in fields.items():

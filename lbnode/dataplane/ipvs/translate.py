@@ -197,6 +197,8 @@ def check(op: Op) -> None:
                 )
             if service.syn_proxy is not None:
                 raise Unsupported(f"{service.id}: IPVS has no SYN proxy (syn_proxy), only the XDP/tcx data plane has")
+            if service.mss is not None:
+                raise Unsupported(f"{service.id}: mss: ip_vs looks at no TCP option; the XDP/tcx data plane does")
         case PutServer(service_id, server):
             _check_server(service_id, server)
         case SetDropRules(rules) if rules != DropRules():

@@ -25,7 +25,7 @@ from lbnode.model import (
     TunnelType,
 )
 
-LAYOUT_VERSION = 12
+LAYOUT_VERSION = 13
 BUCKET_WAYS = 4
 SLOT_EMPTY = 0xFFFFFFFF
 MAX_SERVERS_PER_SERVICE = 65535
@@ -38,7 +38,7 @@ UNPINNED = frozenset({"capture", "captured", "capture_state"})  # maps that an i
 POOL_ADDRESSES = 16
 
 SERVICE_KEY_SIZE = 24
-SERVICE_SIZE = 96
+SERVICE_SIZE = 104
 SERVER_SIZE = 104
 POOL_SIZE = 272
 GROUP_SIZE = 80
@@ -116,6 +116,7 @@ class ServerFlag(IntFlag):
     TUNNEL_REMOTE = 16
     LOCAL = 32
     TOA = 64
+    CLAMP = 128
 
 
 class ConfigFlag(IntFlag):
@@ -260,8 +261,9 @@ class Service:
     rate_mask: int = 0
     rate: int = 0
     burst: int = 0
+    mss: int = 0
 
-    _FORMAT = struct.Struct("=14I16s16sII")
+    _FORMAT = struct.Struct("=14I16s16sIII4x")
 
     def pack(self) -> bytes:
         return self._FORMAT.pack(
@@ -283,14 +285,15 @@ class Service:
             self.rate_mask.to_bytes(16, "big"),
             self.rate,
             self.burst,
+            self.mss,
         )
 
     @classmethod
     def unpack(cls, data: bytes) -> Self:
-        index, scheduler, flags, epoch, list_at, list_len, *rest, mask, rate_mask, rate, burst = cls._FORMAT.unpack(
-            data
+        index, scheduler, flags, epoch, list_at, list_len, *rest, mask, rate_mask, rate, burst, mss = (
+            cls._FORMAT.unpack(data)
         )
-        values = (*rest, int.from_bytes(mask, "big"), int.from_bytes(rate_mask, "big"), rate, burst)
+        values = (*rest, int.from_bytes(mask, "big"), int.from_bytes(rate_mask, "big"), rate, burst, mss)
         return cls(index, Scheduler(scheduler), epoch, list_at, list_len, flags, *values)
 
 
@@ -384,8 +387,9 @@ class Server:
     group: int = 0
     mark: int = 0
     pool: int = 0  # index in map `pools`; 0 = none
+    mss: int = 0  # its service's
 
-    _FORMAT = struct.Struct("=16s2sBBIIIII6sH6s2sIBBH16s5I4x")
+    _FORMAT = struct.Struct("=16s2sBBIIIII6sH6s2sIBBH16s6I")
 
     def pack(self) -> bytes:
         hop = self.hop or Hop(0, bytes(6), bytes(6), 0)
@@ -415,6 +419,7 @@ class Server:
             self.group,
             self.mark,
             self.pool,
+            self.mss,
         )
 
     @classmethod

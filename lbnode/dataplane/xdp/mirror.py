@@ -71,6 +71,7 @@ def configured(entry: layout.Service, wanted: ProgrammedService) -> layout.Servi
         scheduler=layout.SCHEDULERS[wanted.scheduler],
         flags=flags,
         syn_proxy=wanted.syn_proxy or 0,
+        mss=wanted.mss or 0,
         persistent_s=int(wanted.persistent_s),
         persistent_mask=_mask_of(wanted.persistent_netmask, wanted.id.family),
         rate_mask=0 if rate is None else _mask_of(rate.prefix_len, wanted.id.family),
@@ -94,6 +95,7 @@ def service_of(service_id: ServiceId, entry: layout.Service) -> ProgrammedServic
         bool(entry.flags & layout.ServiceFlag.ONE_PACKET),
         access=Access(rate=rate),
         syn_proxy=entry.syn_proxy if entry.flags & layout.ServiceFlag.SYN_PROXY else None,
+        mss=entry.mss or None,
     )
 
 

@@ -186,7 +186,8 @@ class Tables:
             if not has_lists(wanted):  # only now: while they counted, a part of them would have denied too much
                 self._prefixes.put(service.entry.index, wanted.access, wanted.id.family)
             self.own_timeouts.put(service.entry.index, wanted.timeouts)
-            if wanted.id.port == 0 and bool(before.persistent_s) != bool(wanted.persistent_s):
+            keeps_ports = wanted.id.port == 0 and bool(before.persistent_s) != bool(wanted.persistent_s)
+            if keeps_ports or before.mss != wanted.mss:
                 for server in service.servers.values():
                     self._write_server(service, server)
 
@@ -344,6 +345,8 @@ class Tables:
             flags |= layout.ServerFlag.LOCAL
         if one.toa:
             flags |= layout.ServerFlag.TOA
+        if service.programmed.mss:
+            flags |= layout.ServerFlag.CLAMP
         pool = 0 if gone else self._pools.take(one.local_addresses)
         entry = layout.Server(
             one.id.address,
@@ -364,6 +367,7 @@ class Tables:
             server.group,
             service.programmed.id.fwmark,
             pool,
+            service.programmed.mss or 0,
         )
         self._maps["servers"].put_index(server.index, entry.pack())
         self._pools.give(server.pool)

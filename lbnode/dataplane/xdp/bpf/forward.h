@@ -3,6 +3,7 @@
 #ifndef LBNODE_FORWARD_H
 #define LBNODE_FORWARD_H
 
+#include "clamp.h"
 #include "fullnat.h"
 #include "tunnel.h"
 #include "vlan.h"
@@ -113,6 +114,8 @@ INLINE int forward(void *ctx, const int hook, struct scratch *memory, const int 
 			return dropped(hook);
 		return refuse(hook, memory, known, REASON_TOO_BIG, hop->mtu - overhead);
 	}
+	if (may_be_clamped(p, server) && call_clamp(ctx, hook, memory))
+		return drop(hook, EVENT_DROP_ERROR);
 	int failed;
 	if (unlikely(d->full))
 		failed = call_fullnat(ctx, hook, memory);

@@ -118,6 +118,8 @@ struct service {
 	struct addr rate_mask;	     /* the same for `rate` */
 	__u32 rate;		     /* new connections per second that a source may open in the long run */
 	__u32 burst;		     /* ... and at once; at most BURST_MAX */
+	__u32 mss;		     /* TCP: the largest that may be announced through here; 0 = any */
+	__u32 reserved;
 };
 #define BURST_MAX 4000000
 
@@ -211,8 +213,9 @@ enum tunnel {
 #define SERVER_GONE 2		 /* deleted; the index stays while connections to it are tracked, as IPVS's trash */
 #define SERVER_KEEP_PORT 4	 /* masquerade, full NAT: the target port stays as the client wrote it */
 #define SERVER_TUNNEL_CHECKSUM 8 /* the outer header of GUE or GRE carries a checksum over the whole packet */
-#define SERVER_LOCAL 32 /* its address is this node's own: what the client sent goes up the network stack as it is */
-#define SERVER_TOA 64	/* full NAT over TCP: tell the server the client's address (toa.h) */
+#define SERVER_LOCAL 32	 /* its address is this node's own: what the client sent goes up the network stack as it is */
+#define SERVER_TOA 64	 /* full NAT over TCP: tell the server the client's address (toa.h) */
+#define SERVER_CLAMP 128 /* `mss` is not 0 */
 #define SERVER_TUNNEL_REMOTE 16 /* GUE's remote checksum offload: for partial checksums, which leave here complete */
 
 /*
@@ -251,7 +254,7 @@ struct server {
 	__u32 group;	   /* index of `groups`; 0 = in none */
 	__u32 mark;	   /* of its service, if that matches a firewall mark; else 0 */
 	__u32 pool;	   /* FORWARD_FULLNAT: index of `pools`; else 0 */
-	__u32 reserved;
+	__u32 mss;	   /* its service's */
 };
 
 /*

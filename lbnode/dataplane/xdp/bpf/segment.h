@@ -41,6 +41,7 @@ struct tcp_options {
 	__u8 strip;    /* toa.h: this option is overwritten */
 	__u8 stripped; /* one was */
 	__u32 next;    /* while they are read; toa.h: bytes of the option that are left */
+	__u32 mss_at;  /* of its value in `byte`; 0 = not given */
 	__u8 byte[64];
 };
 
@@ -83,8 +84,10 @@ static long option_step(__u32 i, struct tcp_options **step)
 	__u32 size = o->byte[(at + 1) & 63];
 	if (size < 2 || size > left)
 		return 1;
-	if (kind == OPTION_MSS && size == 4)
+	if (kind == OPTION_MSS && size == 4) {
 		o->mss = o->byte[(at + 2) & 63] << 8 | o->byte[(at + 3) & 63];
+		o->mss_at = at + 2;
+	}
 	if (kind == OPTION_SCALE && size == 3)
 		o->scale = o->byte[(at + 2) & 63] > SCALE_MAX ? SCALE_MAX : o->byte[(at + 2) & 63];
 	if (kind == OPTION_SACK_PERMITTED && size == 2)
@@ -104,6 +107,7 @@ GLOBAL int read_options(struct tcp_options *o)
 		return 0;
 	o->next = 0;
 	o->mss = 0;
+	o->mss_at = 0;
 	o->scale = NO_SCALE;
 	o->sack_permitted = o->sack_at = o->sack_end = 0;
 	struct tcp_options *step = o;

@@ -18,7 +18,7 @@
 #ifndef LBNODE_SYN_PROXY_H
 #define LBNODE_SYN_PROXY_H
 
-#include "reshape.h"
+#include "clamp.h"
 
 #define TCP_FLAGS_SYNACK (TCP_FLAG_SYN | TCP_FLAG_ACK)
 
@@ -47,8 +47,8 @@ GLOBAL int cookie_answer(struct scratch *memory)
 		h->cookie_ms = now ? now : 1;
 	__u32 cookie = cookie_make(&p->tuple, x->seq, &x->options, p->family, now);
 	set_segment(&x->tcp, cookie, x->seq + 1, TCP_FLAGS_SYNACK, 0);
-	set_options(&x->tcp, cookie_mss(p->family, 3), x->options.scale == NO_SCALE ? NO_SCALE : COOKIE_SCALE,
-		    x->options.sack_permitted);
+	set_options(&x->tcp, clamped(cookie_mss(p->family, 3), service->mss),
+		    x->options.scale == NO_SCALE ? NO_SCALE : COOKIE_SCALE, x->options.sack_permitted);
 	x->tcp.source = p->tuple.target_port;
 	x->tcp.dest = p->tuple.source_port;
 	x->rewrite = REWRITE_ANSWER;
@@ -57,11 +57,11 @@ GLOBAL int cookie_answer(struct scratch *memory)
 }
 
 /* The client's ACK, or a later one, becomes the SYN that its server gets. x->isn, x->cookie are valid. */
-INLINE void make_syn(struct syn_proxy *x, int family)
+INLINE void make_syn(struct syn_proxy *x, int family, __u32 limit)
 {
 	__u8 scale = cookie_scale(x->cookie);
 	set_segment(&x->tcp, x->isn, 0, TCP_FLAG_SYN, scaled(x->window, scale == NO_SCALE ? 0 : scale, 0));
-	set_options(&x->tcp, cookie_mss(family, x->cookie >> 6 & 3), scale, cookie_sack(x->cookie));
+	set_options(&x->tcp, clamped(cookie_mss(family, x->cookie >> 6 & 3), limit), scale, cookie_sack(x->cookie));
 	x->rewrite = REWRITE_SEGMENT;
 }
 
@@ -94,7 +94,7 @@ GLOBAL int cookie_admit(struct scratch *memory)
 		return no_connection();
 	x->options.scale = cookie_scale(x->cookie);
 	if (valid)
-		make_syn(x, p->family);
+		make_syn(x, p->family, service->mss);
 	return assign(memory, service, clock->now_ms, valid);
 }
 
@@ -138,7 +138,7 @@ INLINE struct conn *proxied_entry(struct scratch *memory, struct place *place, b
 }
 
 /* The server has not answered yet. All that the client may say is its ACK again, or that it gives up. */
-INLINE int repeat_syn(struct scratch *memory, struct place *place, const struct conn *c, __u32 now)
+INLINE int repeat_syn(struct scratch *memory, struct place *place, __u32 now)
 {
 	const struct packet *p = &memory->packet;
 	struct syn_proxy *x = &memory->proxy;
@@ -151,7 +151,8 @@ INLINE int repeat_syn(struct scratch *memory, struct place *place, const struct 
 	}
 	if (p->tcp_flags & TCP_FLAG_SYN || x->ack != x->cookie + 1)
 		return not_open();
-	make_syn(x, p->family);
+	struct server *server = get_server(memory->decision.server, memory->decision.generation);
+	make_syn(x, p->family, server ? server->mss : 0);
 	return ACTION_TO_SERVER;
 }
 
@@ -170,7 +171,7 @@ GLOBAL int proxy_from_client(struct scratch *memory)
 	int action = ACTION_TO_SERVER;
 	__u32 event = syn ? TCP_NOTHING : event_of(p);
 	if (word_state(place.word) == STATE_SYNACK) {
-		action = repeat_syn(memory, &place, c, clock->now_ms);
+		action = repeat_syn(memory, &place, clock->now_ms);
 		if (action == ACTION_DROP)
 			return action;
 		event = TCP_NOTHING;
