@@ -5,6 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from lbnode.dataplane.xdp.libbpf import LoadedObject
+from tests.bench.ns_per_packet import load_wrapper
 from tests.packets.bench import Bench, Machine, Wire
 
 
@@ -28,6 +30,15 @@ def second_machine() -> Iterator[Machine]:
     machine = Machine()
     yield machine
     machine.close()
+
+
+@pytest.fixture(scope="session")
+def wrappers() -> Iterator[list[LoadedObject]]:
+    """Of the benchmark, which repeat packets inside the kernel: one for each of two CPUs."""
+    loaded = [load_wrapper() for _ in range(2)]
+    yield loaded
+    for one in loaded:
+        one.close()
 
 
 @pytest.fixture(params=["xdp", "tc"])

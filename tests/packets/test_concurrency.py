@@ -12,7 +12,7 @@ import random
 import struct
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from scapy.layers.inet import IP, TCP
@@ -24,7 +24,6 @@ from lbnode.dataplane.xdp.maps import Map
 from lbnode.dataplane.xdp.records import Record, unpack_records
 from lbnode.lab.netns import call_in_netns
 from lbnode.model import Address
-from tests.bench.ns_per_packet import load_wrapper
 from tests.packets.bench import BUCKETS, MASQUERADE, TUNNEL, VIP, Bench, Machine, Wire, ether, tcp
 
 pytestmark = pytest.mark.root
@@ -74,14 +73,6 @@ def assert_whole(record: Record, servers: set[Address], port: int) -> None:
         assert (inward.target_port, outward.source_port) == (80, port), record
         assert (outward.target, outward.target_port) == (inward.source, inward.source_port), record
         assert record.inward.source_port >= 1024, record
-
-
-@pytest.fixture(scope="module")
-def wrappers() -> Iterator[list[LoadedObject]]:
-    loaded = [load_wrapper() for _ in range(2)]
-    yield loaded
-    for one in loaded:
-        one.close()
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ from lbnode.dataplane.xdp.layout import Event
 from lbnode.dataplane.xdp.libbpf import LoadedObject
 from lbnode.dataplane.xdp.records import RECORD_SIZE
 from lbnode.lab.netns import call_in_netns
-from tests.bench.ns_per_packet import load_wrapper
 from tests.packets.bench import (
     FULLNAT,
     LOCAL,
@@ -124,14 +123,6 @@ def test_no_local_address_is_no_mapping(bench: Bench) -> None:
 
 
 # --- two CPUs -------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def wrappers() -> Iterator[list[LoadedObject]]:
-    loaded = [load_wrapper() for _ in range(2)]
-    yield loaded
-    for one in loaded:
-        one.close()
 
 
 def at_once(wire: Wire, senders: list[Sender], send: Callable[[Sender], None]) -> None:
