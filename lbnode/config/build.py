@@ -146,6 +146,7 @@ def vip_group(name: str, document: VipGroupDocument, revision: int) -> VipGroup:
         checksum=document.checksum,
         unicast_peers=tuple(ip_address(text) for text in document.unicast_peers),
         authentication=document.authentication,
+        virtual_mac=document.virtual_mac,
         policy=document.policy,
         track=tuple(_track(entry) for entry in document.track),
         local_addresses=local_addresses(document.local_addresses),

@@ -64,6 +64,7 @@ class VipGroupDocument(Document):
     checksum: Literal["auto", "rfc9568", "pseudo-header"] = "auto"
     unicast_peers: Annotated[tuple[str, ...], Field(strict=False)] = ()
     authentication: Literal["auto", "off", "receive-only", "permissive", "enforce"] = "auto"
+    virtual_mac: bool = False
     policy: Literal["availability", "consistency"] = "availability"
     track: Annotated[tuple[TrackDocument, ...], Field(strict=False)] = ()
     local_addresses: tuple[str, ...] = ()  # of `addresses`, without prefix: full NAT's sources

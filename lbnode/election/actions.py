@@ -15,6 +15,7 @@ from lbnode.election.messages import Setup
 from lbnode.election.packet import Advert
 from lbnode.election.sockets import VrrpSocket
 from lbnode.election.vip import Vips
+from lbnode.election.virtual_mac import frame
 from lbnode.model import VrrpState
 
 
@@ -67,7 +68,10 @@ class Actions:
             if vrrp is None:
                 continue
             try:
-                vrrp.send(outgoing)
+                if member.group.virtual_mac and outgoing.destination.is_multicast:
+                    self.vips.send(frame(outgoing, member.group.vrid), link.name)
+                else:
+                    vrrp.send(outgoing)
                 sent = True
             except OSError as error:
                 problem = f"cannot send advertisements to {outgoing.destination} on {link.name}: {error.strerror}"

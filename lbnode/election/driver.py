@@ -107,6 +107,7 @@ class Driver:
         self._vips.pump(now)
         for member in self._members.values():
             self._serve_timers(member, now)
+        self._vips.macvlans.remove_one()
         self._report()
 
     def _serve_timers(self, member: Member, now: int) -> None:
@@ -189,15 +190,11 @@ class Driver:
         for member in self._members.values():
             self._fit(member)
         if self._configured:
-            self._vips.keep_only(
-                {
-                    (place.link.index, place.address)
-                    for member in self._members.values()
-                    if member.active
-                    for place in member.placement.places
-                }
-            )
+            self._keep_held()
         self._actions.close_sockets(self._members.values())
+
+    def _keep_held(self) -> None:
+        self._vips.keep_only([p for member in self._members.values() if member.active for p in member.placement.places])
 
     def _fit(self, member: Member) -> None:
         was_running = member.placement.running
@@ -301,6 +298,10 @@ class Driver:
         for member in self._members.values():
             if member.peers:
                 self._stop(member, reason)
+        if self._configured:
+            self._keep_held()
+        while self._vips.macvlans.removing:
+            self._vips.macvlans.remove_one()
         self._report()
 
     # --- the parent -----------------------------------------------------------------------------------------

@@ -74,6 +74,7 @@ def _group_document(group: VipGroup) -> dict[str, Any]:
         "checksum": group.checksum,
         "unicast_peers": [str(address) for address in group.unicast_peers],
         "authentication": group.authentication,
+        "virtual_mac": group.virtual_mac,
         "policy": group.policy,
         "track": [[track.kind, track.what, track.weight] for track in group.track],
     }

@@ -24,10 +24,14 @@ _IFADDR = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
 _RTATTR = struct.Struct("=HH")  # length, type
 
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
-_RTM_NEWLINK, _RTM_GETLINK = 16, 18
+_RTM_NEWLINK, _RTM_DELLINK, _RTM_GETLINK = 16, 17, 18
 _RTM_NEWADDR, _RTM_DELADDR, _RTM_GETADDR = 20, 21, 22
 _REQUEST, _ACK, _DUMP, _EXCL, _CREATE = 0x1, 0x4, 0x300, 0x200, 0x400
-_IFLA_ADDRESS, _IFLA_IFNAME = 1, 3
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_LINK, _IFLA_LINKINFO = 1, 3, 5, 18
+_IFLA_INFO_KIND, _IFLA_INFO_DATA, _IFLA_MACVLAN_MODE = 1, 2, 1
+# Not private: frames from this MAC address, those of another Active, would not reach the interface below, where the
+# election listens.
+_MACVLAN_MODE_BRIDGE = 4
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_CACHEINFO, _IFA_PROTO = 1, 2, 6, 11
 _IFA_F_NODAD, _IFA_F_DADFAILED, _IFA_F_TENTATIVE = 0x02, 0x08, 0x40
 # Valid for ever, preferred never: the kernel chooses it as source of no connection of its own.
@@ -79,14 +83,41 @@ class Rtnetlink:
     def links(self) -> dict[int, Link]:
         """Interfaces by index."""
         links: dict[int, Link] = {}
-        for kind, payload in self._dump(_RTM_GETLINK, _IFINFO.pack(0, 0, 0, 0, 0)):
-            if kind == _RTM_NEWLINK:
+        for answer, payload in self._dump(_RTM_GETLINK, _IFINFO.pack(0, 0, 0, 0, 0)):
+            if answer == _RTM_NEWLINK:
                 _, _, index, flags, _ = _IFINFO.unpack_from(payload)
                 attributes = _attributes(payload[_IFINFO.size :])
                 name = attributes[_IFLA_IFNAME].rstrip(b"\0").decode()
                 running = flags & _IFF_UP != 0 and flags & _IFF_RUNNING != 0
-                links[index] = Link(index, name, attributes.get(_IFLA_ADDRESS, bytes(6)), running)
+                mac = attributes.get(_IFLA_ADDRESS, bytes(6))
+                info = _attributes(attributes.get(_IFLA_LINKINFO, b""))
+                kind = info.get(_IFLA_INFO_KIND, b"").rstrip(b"\0").decode()
+                links[index] = Link(index, name, mac, running, kind)
         return links
+
+    def add_macvlan(self, below: int, name: str, mac: bytes) -> int:
+        """Make an interface, down as yet, with another MAC address above the one with index `below`; one of that name
+        that is there already is success. Returns its index."""
+        data = _attribute(_IFLA_MACVLAN_MODE, struct.pack("=I", _MACVLAN_MODE_BRIDGE))
+        info = _attribute(_IFLA_INFO_KIND, b"macvlan") + _attribute(_IFLA_INFO_DATA, data)
+        body = _IFINFO.pack(0, 0, 0, 0, 0) + _attribute(_IFLA_LINK, struct.pack("=I", below))
+        body += _attribute(_IFLA_IFNAME, name.encode() + b"\0") + _attribute(_IFLA_ADDRESS, mac)
+        body += _attribute(_IFLA_LINKINFO, info)
+        self._do(_RTM_NEWLINK, _CREATE | _EXCL, body, errno.EEXIST)
+        return socket.if_nametoindex(name)
+
+    def set_up(self, index: int) -> None:
+        self._do(_RTM_NEWLINK, 0, _IFINFO.pack(0, 0, index, _IFF_UP, _IFF_UP))
+
+    def delete_link(self, index: int) -> None:
+        """One that is gone already is success."""
+        self._do(_RTM_DELLINK, 0, _IFINFO.pack(0, 0, index, 0, 0), errno.ENODEV)
+
+    def _do(self, kind: int, flags: int, body: bytes, tolerated: int = 0) -> None:
+        self._sequence += 1
+        (code,) = self._acknowledgements(_message(kind, flags | _ACK, self._sequence, body), self._sequence, 1)
+        if code not in (0, tolerated):
+            raise DataPlaneError(os.strerror(code), code)
 
     def addresses(self) -> list[InterfaceAddress]:
         """Addresses of all interfaces, in the kernel's order (an interface's primary address first).

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from lbnode.election.packet import MAX_LISTED
+from lbnode.election.virtual_mac import mac_of, name_of
 from lbnode.model import Address, VipAddress, VipGroup
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A network interface. `running`: administratively up and with carrier."""
+    """A network interface. `running`: administratively up and with carrier. `kind`: "macvlan", "veth", ...; empty for
+    hardware."""
 
     index: int
     name: str
     mac: bytes
     running: bool
+    kind: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +39,18 @@ class InterfaceAddress:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One floating address and the interface it belongs on."""
+    """One floating address and the interface it belongs on. `mac`: that of the virtual router, if the address belongs
+    on an interface of its own above `link` (see virtual_mac), else empty."""
 
     link: Link
     address: Address
     prefix_len: int
+    mac: bytes = b""
+
+    @property
+    def interface(self) -> str:
+        """Its name."""
+        return name_of(self.mac, self.link.index) if self.mac else self.link.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +120,14 @@ def place(
             problems.append(_no_place(vip))
             continue
         covered = any(one.entry.index == link.index and vip.address in one.network for one in own)
-        places.append(Place(link, vip.address, vip.address.max_prefixlen if covered else vip.prefix_len))
+        place = Place(link, vip.address, vip.address.max_prefixlen if covered else vip.prefix_len)
+        places.append(_with_virtual_mac(place, vip, group.vrid) if group.virtual_mac else place)
         if (link.index, vip.address) in occupied:
             problems.append(
                 f"{vip.address} was put on {link.name} by someone else and answers in every state: "
                 f"ip addr del {vip.address}/{vip.prefix_len} dev {link.name}"
             )
+    problems += _without_virtual_mac(places) if group.virtual_mac else []
     vrrp = by_name.get(group.interface) if group.interface else (places[0].link if places else None)
     if vrrp is None or not places:
         wanted = f"no interface {group.interface}" if group.interface else "no interface for VRRP"
@@ -135,6 +147,25 @@ def place(
     stopped = sorted({link.name for link in (vrrp, *(place.link for place in places)) if not link.running})
     problems += [f"interface {name} is down or has no carrier" for name in stopped]
     return Placement(vrrp, speakers, tuple(places), not stopped, tuple(problems))
+
+
+def _with_virtual_mac(place: Place, vip: VipAddress, vrid: int) -> Place:
+    """The route to its network stays with the interface below. But link-local addresses need one on each interface."""
+    if not any(place.link.mac):  # as `lo`
+        return place
+    if vip.address.is_link_local and vip.address.version == 6:
+        place = replace(place, prefix_len=64)
+    elif place.prefix_len < vip.address.max_prefixlen:
+        return place
+    return replace(place, mac=mac_of(vrid, vip.address.version))
+
+
+def _without_virtual_mac(places: Iterable[Place]) -> list[str]:
+    return [
+        f"{place.address} has no virtual MAC address: give {place.link.name} an address of its own in that network"
+        for place in places
+        if any(place.link.mac) and not place.mac
+    ]
 
 
 def _by_family(addresses: list[Address]) -> list[list[Address]]:

@@ -6,6 +6,7 @@ import socket
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 
+from lbnode.election.macvlans import Macvlans
 from lbnode.election.neighbour import announcement
 from lbnode.election.netlink import Rtnetlink
 from lbnode.election.placement import InterfaceAddress, Link, Place
@@ -24,7 +25,9 @@ class Vips:
 
     def __init__(self) -> None:
         self._netlink = Rtnetlink()
+        self.macvlans = Macvlans(self._netlink)
         self._packet = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, 0)
+        self._packet.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, 7)
         self.links: dict[int, Link] = {}
         self.present: list[InterfaceAddress] = []
         self._problems: dict[Address, str] = {}
@@ -39,6 +42,7 @@ class Vips:
     def scan(self) -> None:
         self.links = self._netlink.links()
         self.present = self._netlink.addresses()
+        self.macvlans.scan(self.links.values())
 
     def problems_of(self, addresses: Collection[Address]) -> list[str]:
         """What could not be added or taken off."""
@@ -47,9 +51,15 @@ class Vips:
     def claim(self, places: Iterable[Place], now: int) -> bool:
         """Add the addresses that are missing, the first few at once. True if any was missing."""
         there = {(entry.index, entry.address) for entry in self.present}
-        there |= {(place.link.index, place.address) for place in self._claiming}
-        missing = [place for place in places if (place.link.index, place.address) not in there]
-        self._claiming.extend(missing)
+        there |= {(self.macvlans.index_of(place), place.address) for place in self._claiming}
+        missing = [place for place in places if (self.macvlans.index_of(place), place.address) not in there]
+        above = {place.interface: place for place in missing if place.mac}
+        refused = {name: problem for name, place in above.items() if (problem := self.macvlans.make_ready(place))}
+        for place in missing:
+            if place.interface in refused:
+                self._note(place.address, refused[place.interface])
+            else:
+                self._claiming.append(place)
         self.pump(now)
         return bool(missing)
 
@@ -59,9 +69,11 @@ class Vips:
         self._announcing = deque(place for place in self._announcing if place.address not in addresses)
         return self._delete([entry for entry in self.present if entry.ours and entry.address in addresses])
 
-    def keep_only(self, wanted: Collection[tuple[int, Address]]) -> None:
-        """Take off every address of ours that is not among the wanted (interface index, address)."""
+    def keep_only(self, places: Collection[Place]) -> None:
+        """Take off every address of ours, and remove every interface, that is not where one of these belongs."""
+        wanted = {(self.macvlans.index_of(place), place.address) for place in places}
         self._delete([e for e in self.present if e.ours and (e.index, e.address) not in wanted])
+        self.macvlans.keep_only(places)
 
     def _delete(self, entries: Sequence[InterfaceAddress]) -> list[str]:
         problems = self._netlink.delete_addresses(entries)
@@ -97,8 +109,8 @@ class Vips:
 
     @property
     def pump_at(self) -> int | None:
-        """When to call `pump` next; None: there is nothing to do."""
-        if self._claiming:
+        """When to call `pump` and `macvlans.remove_one` next; None: there is nothing to do."""
+        if self._claiming or self.macvlans.removing:
             return 0
         return self._burst_at if self._announcing else None
 
@@ -112,19 +124,27 @@ class Vips:
 
     def _claim_some(self) -> None:
         places = [self._claiming.popleft() for _ in range(min(CLAIMS, len(self._claiming)))]
-        wanted = [InterfaceAddress(place.link.index, place.address, place.prefix_len, ours=True) for place in places]
+        wanted = [
+            InterfaceAddress(self.macvlans.index_of(place), place.address, place.prefix_len, ours=True)
+            for place in places
+        ]
         problems = self._netlink.add_addresses(wanted)
         for entry, place, problem in zip(wanted, places, problems, strict=True):
-            self._note(place.address, f"{place.link.name}: {problem}" if problem else "")
+            lesser = self.macvlans.problems.get(place.interface, "")
+            self._note(place.address, f"{place.interface}: {problem}" if problem else lesser)
             if not problem:
                 self.present.append(entry)
         if self._claiming:
             self._send(places)  # the rest takes a while, these are usable now
 
+    def send(self, frame: bytes, interface: str) -> None:
+        """A whole Ethernet frame. OSError."""
+        self._packet.sendto(frame, (interface, 0))
+
     def _send(self, places: Iterable[Place]) -> None:
         for place in places:
             try:
-                self._packet.sendto(announcement(place.link.mac, place.address), (place.link.name, 0))
+                self.send(announcement(place.mac or place.link.mac, place.address), place.interface)
             except OSError:  # the interface is going, has no neighbours, or its queue is full
                 continue
 

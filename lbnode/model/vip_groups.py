@@ -55,6 +55,7 @@ class VipGroup:
     checksum: str = "auto"  # of version 3 over IPv4: auto (as the peer) | rfc9568 | pseudo-header (keepalived, FRR)
     unicast_peers: tuple[Address, ...] = ()  # VRRP addresses of the members; (): multicast
     authentication: str = "auto"  # auto (enforce between nodes with a common key) | off | receive-only | ...
+    virtual_mac: bool = False  # the addresses have the virtual router's MAC address (RFC 9568 section 7.3)
     policy: str = "availability"  # when it cannot be known whether another node serves: availability | consistency
     track: tuple[Track, ...] = ()
     local_addresses: tuple[Address, ...] = ()  # those of `addresses` that full NAT of its services uses as sources

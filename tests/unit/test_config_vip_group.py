@@ -44,6 +44,7 @@ def test_everything_arrives_in_the_election_process() -> None:
         checksum="rfc9568",
         unicast_peers=["192.0.2.2", "fe80::2"],
         authentication="permissive",
+        virtual_mac=True,
         policy="consistency",
         track=[
             {"gateway": "192.0.2.254"},
@@ -61,7 +62,7 @@ def test_everything_arrives_in_the_election_process() -> None:
     (document,) = groups_message([made])["groups"]
     arrived = group_from(document)
     assert [str(track) for track in arrived.track] == [str(track) for track in made.track]
-    for name in ("unicast_peers", "authentication", "policy", "checksum", "version", "preempt_delay_s"):
+    for name in ("unicast_peers", "authentication", "virtual_mac", "policy", "checksum", "version", "preempt_delay_s"):
         assert getattr(arrived, name) == getattr(made, name)
 
 
@@ -81,6 +82,7 @@ def test_everything_arrives_in_the_election_process() -> None:
         ({"track": [{"file": "serve"}]}, "'serve' does not begin with /"),
         ({"track": [{"script": "/bin/sh"}]}, "'/bin/sh' is not the name of a file"),
         ({"priorities": {"gw1": 255}}, "less than or equal to 254"),
+        ({"virtual_mac": "yes"}, "virtual_mac"),
         ({"advert_interval": 0.005}, "greater than or equal to 0.01"),
     ],
 )

@@ -130,6 +130,21 @@ def test_a_link_local_vip_follows_the_interface_of_the_group() -> None:
     assert placement.places[0].link == BACK
 
 
+def test_virtual_macs() -> None:
+    """RFC 9568 section 7.3, for each family, on an interface above the one that has the network's route."""
+    group = replace(BOTH, addresses=(*BOTH.addresses, vip("203.0.113.10", 24, "back")), virtual_mac=True)
+    placement = where(group, [LINK_LOCAL, GLOBAL6, *PRESENT])
+    assert {(p.address.version, p.mac.hex(), p.interface) for p in placement.places if p.link == FRONT} == {
+        (4, "00005e000133", "vrrp4-51-2"),
+        (6, "00005e000233", "vrrp6-51-2"),
+    }
+    lengths = {p.address.is_link_local: p.prefix_len for p in placement.places if p.address.version == 6}
+    assert lengths == {True: 64, False: 128}
+    assert [(p.mac, p.interface) for p in placement.places if p.prefix_len == 24] == [(b"", "back")]
+    assert "203.0.113.10 has no virtual MAC address: give back an address of its own" in placement.problems[0]
+    assert placement.sources == where(replace(group, virtual_mac=False), [LINK_LOCAL, GLOBAL6, *PRESENT]).sources
+
+
 def test_an_address_that_another_router_advertises_from_is_not_claimed() -> None:
     placement = place(GROUP, LINKS, PRESENT, sole=False, taken={ip_address("192.0.2.10")})
     assert [str(p.address) for p in placement.places] == ["198.51.100.1"]

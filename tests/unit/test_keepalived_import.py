@@ -282,6 +282,16 @@ def test_addresses_of_a_group() -> None:
     assert "they do not hear each other" in lines and "version" not in group
 
 
+def test_use_vmac() -> None:
+    text = "vrrp_instance V {\nvirtual_router_id 5\nuse_vmac%s\nvirtual_ipaddress {\n192.0.2.1\n}\n}\n"
+    for arguments, virtual_mac in (("", True), (" vrrp.5", True), (" vrrp.5 02:00:00:00:00:05", None)):
+        imported = load(text % arguments)
+        assert imported.document["vip-groups"]["V"].get("virtual_mac") is virtual_mac
+    assert any("use_vmac vrrp.5: without vrrp.5" in line for line in told(text % " vrrp.5"))
+    assert any("another MAC address than RFC 9568's" in line for line in told(text % " vrrp.5 02:00:00:00:00:05"))
+    assert any("vmac_xmit_base: no equal yet" in line for line in told(text % "\nvmac_xmit_base"))
+
+
 def test_version_2_is_keepaliveds_default() -> None:
     text = "vrrp_instance V {\nvirtual_router_id 5\nadvert_int 1.4\nvirtual_ipaddress {\n192.0.2.1\n}\n}\n"
     group = load(text).document["vip-groups"]["V"]

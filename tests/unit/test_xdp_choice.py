@@ -45,6 +45,8 @@ def test_all_ethernet_interfaces_that_are_up_or_just_the_named_ones() -> None:
     assert not wanted(interface(up=False), ())
     assert not wanted(interface(ether=False), ())
     assert not wanted(interface(master=7), ()), "the bridge carries the program, not its port"
+    for mac, expected in (("00005e000133", False), ("00005e000233", False), ("020000000001", True)):
+        assert wanted(interface(kind="macvlan", mac=bytes.fromhex(mac)), ()) is expected, "served on the one below"
     assert wanted(interface("front", up=False), ("front",))
     assert not wanted(interface(), ("front",))
 

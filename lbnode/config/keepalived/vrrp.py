@@ -34,6 +34,7 @@ class Instance:
     priority: int = DEFAULT_PRIORITY
     interval_s: float = DEFAULT_INTERVAL_S
     preempt: bool = True
+    virtual_mac: bool = False  # use_vmac
     version: int | None = None
     source: str | None = None  # unicast_src_ip
     peers: list[str] = field(default_factory=list)  # unicast_peer
@@ -115,6 +116,8 @@ class Instances:
             "preempt": first.preempt,
         }
         ledger = first.ledger
+        if first.virtual_mac:
+            document["virtual_mac"] = True
         if (first.version or self.default_version) == 2:
             _speak_version_2(document, addresses, directive, ledger)
         if first.peers:
@@ -146,7 +149,7 @@ class Instances:
         facts: Mapping[str, Callable[[Instance], Any]] = {
             "virtual_router_id": lambda member: member.vrid, "interface": lambda member: member.interface,
             "priority": lambda member: member.priority, "advert_int": lambda member: tidy(member.interval_s),
-            "preempt": lambda member: member.preempt,
+            "preempt": lambda member: member.preempt, "use_vmac": lambda member: member.virtual_mac,
         }  # fmt: skip
         for what, fact in facts.items():
             values = [fact(member) for member in members]
@@ -202,6 +205,16 @@ def _advert_int(instance: Instance, directive: Directive) -> None:
 def _nopreempt(instance: Instance, directive: Directive) -> None:
     only(directive, 0)
     instance.preempt = directive.name == "preempt"
+
+
+def _use_vmac(instance: Instance, directive: Directive) -> None:
+    """[NAME] [MAC]"""
+    words = only(directive, 0, 2)
+    if any(":" in word for word in words):
+        raise NoEqual("another MAC address than RFC 9568's", "without one lbnode sets virtual_mac")
+    if words:
+        instance.ledger.note(directive, f"without {' '.join(words)}", "lbnode names the interface by itself")
+    instance.virtual_mac = True
 
 
 def _version(instance: Instance, directive: Directive) -> None:
@@ -269,7 +282,7 @@ def _sync_daemon(instance: Instance, directive: Directive) -> None:
 
 _INSTANCE: Readers[Instance] = {
     "interface": _interface, "virtual_router_id": _vrid, "priority": _priority, "advert_int": _advert_int,
-    "nopreempt": _nopreempt, "preempt": _nopreempt, "version": _version,
+    "nopreempt": _nopreempt, "preempt": _nopreempt, "use_vmac": _use_vmac, "version": _version,
     "virtual_ipaddress": _addresses, "virtual_ipaddress_excluded": _addresses,
     "unicast_src_ip": _unicast_source, "unicast_peer": _unicast_peers, "lvs_sync_daemon_interface": _sync_daemon,
 }  # fmt: skip

@@ -50,7 +50,7 @@ _AUTHENTICATION = (
     "take it out of keepalived before it and lbnode run side by side; between lbnode's nodes, and with auth_hmac of "
     "keepalived 2.4, set [election] keys_file in node.toml"
 )
-_VMAC = "addresses have their interface's MAC address, and gratuitous ARP tells it; allow that on the switch"
+_VMAC = "lbnode knows use_vmac: one MAC address for all of an instance's addresses of a family, RFC 9568's"
 _SNMP = "use /metrics, or the JSON API"
 
 _LACKS: Mapping[Context, Mapping[str, Lack]] = MappingProxyType({
@@ -174,7 +174,8 @@ _LACKS: Mapping[Context, Mapping[str, Lack]] = MappingProxyType({
         *_lost("dont_track_primary", "a node whose VRRP interface is down always gives up"),
         *_needless("track_src_ip", "lbnode advertises from the interface's address and reports when there is none"),
         *_lost("vrf", "lbnode runs in one routing domain"),
-        *_lost("use_vmac use_vmac_addr vmac_xmit_base use_ipvlan", _VMAC),
+        *_lost("use_vmac_addr use_ipvlan", _VMAC),
+        *_lost("vmac_xmit_base", "with use_vmac, advertisements by multicast leave with the virtual MAC address"),
         *_lost("mcast_src_ip mcast_dst_ip", "lbnode advertises from the interface's address to RFC 9568's group"),
         *_lost("unicast_ttl", "lbnode sends with a TTL of 255, as RFC 9568 says"),
         *_needless("unicast_fault_no_peer check_unicast_src old_unicast_checksum", "only unicast_peers are heard"),

@@ -20,6 +20,7 @@ ETH_P_8021Q = 0x8100
 _ARPHRD_ETHER = 1
 _IFF_UP = 1
 _SIOCETHTOOL = 0x8946
+_VIRTUAL_ROUTERS = bytes.fromhex("00005e0001"), bytes.fromhex("00005e0002")  # RFC 9568 section 7.3, without the VRID
 _ETHTOOL_GDRVINFO = 3
 # Drivers whose packets come as socket buffers, though an XDP program may attach.
 _SKB_DRIVERS = {
@@ -86,10 +87,13 @@ def _vlan(message: Any) -> tuple[int, int] | None:
 def wanted(interface: Interface, names: Sequence[str]) -> bool:
     """Whether the data plane belongs on this interface: the named ones, or all Ethernet ones that are up.
 
-    A bridge's or bond's port hands its packets to its master, which carries the program.
+    A bridge's or bond's port hands its packets to its master, which carries the program. What comes for a virtual
+    router's MAC address is served on the interface below (bpf/lease.h).
     """
     if names:
         return interface.name in names
+    if interface.kind == "macvlan" and interface.mac[:5] in _VIRTUAL_ROUTERS:
+        return False
     return interface.ether and interface.up and interface.name != "lo" and not interface.master
 
 

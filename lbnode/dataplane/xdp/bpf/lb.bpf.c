@@ -143,6 +143,13 @@ int xdp_lb_frags(struct xdp_md *ctx)
 /* Headers must lie in the linear part of the buffer: Ethernet, IP with options, ICMP, a quoted IP header, its L4. */
 #define LINEAR (ETH_HLEN + 60 + 8 + 60 + 20)
 
+/* Not to this host's own MAC address: whether to that of a virtual router. */
+INLINE bool is_routers(struct __sk_buff *skb)
+{
+	struct ethhdr *eth = frame(skb, HOOK_TC);
+	return (void *)(eth + 1) <= frame_end(skb, HOOK_TC) && to_virtual_router(eth);
+}
+
 /* To everybody, so nothing to balance; but it may ask for a VIP. */
 INLINE int asked_for(struct __sk_buff *skb)
 {
@@ -164,7 +171,9 @@ int tc_lb(struct __sk_buff *skb)
 		if (data + want > end && bpf_skb_pull_data(skb, want))
 			return TC_NEXT;
 	}
-	return skb->pkt_type == PACKET_HOST ? process(skb, HOOK_TC) : asked_for(skb);
+	if (unlikely(skb->pkt_type != PACKET_HOST) && !is_routers(skb))
+		return asked_for(skb);
+	return process(skb, HOOK_TC);
 }
 
 SEC("tc")

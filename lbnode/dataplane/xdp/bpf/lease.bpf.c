@@ -25,7 +25,7 @@ int tc_lease(struct __sk_buff *skb)
 	__u32 event;
 	if (asks_for_dark(eth, end, now))
 		event = EVENT_DROP_SOLICITATION;
-	else if (skb->pkt_type == 0 /* PACKET_HOST */ && goes_to_dark(eth, end, now))
+	else if ((skb->pkt_type == 0 /* PACKET_HOST */ || to_virtual_router(eth)) && goes_to_dark(eth, end, now))
 		event = EVENT_DROP_NO_LEASE;
 	else
 		return NEXT;

@@ -81,6 +81,16 @@ static __always_inline bool is_dark_v6(const void *v6, __u64 now)
 	return is_dark(&address, now);
 }
 
+/*
+ * A frame to the MAC address of a virtual router (RFC 9568 7.3). If this node has it, then on an interface above (macvlan):
+ * for the kernel the frame is another host's until it gets there.
+ */
+static __always_inline bool to_virtual_router(const struct ethhdr *eth)
+{
+	const __u8 *mac = eth->h_dest;
+	return !mac[0] && !mac[1] && mac[2] == 0x5e && !mac[3] && (mac[4] == 1 || mac[4] == 2);
+}
+
 /* RFC 826, on Ethernet for IPv4. */
 struct arp {
 	__be16 hardware, protocol;
