@@ -16,7 +16,7 @@ BENCH_PACKAGES := $(LAB_PACKAGES) haproxy keepalived nftables wrk user-mode-linu
 OLDEST_PACKAGES := qemu-system-x86 gcc libc6-dev libbpf-dev libelf-dev zlib1g-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help check bpf test test-reference test-oldest-kernel sim soak soak-packets demo lab bench bench-failover clean packages-lab packages-test packages-bench
+.PHONY: help check bpf test test-reference test-oldest-kernel sim soak soak-parsers soak-packets demo lab bench bench-failover clean packages-lab packages-test packages-bench
 
 help:
 	@echo "make demo         the two-gateway lab, a failover under load, then the web UI (root); ONCE=1 exits afterwards"
@@ -26,7 +26,8 @@ help:
 	@echo "make check        lint, format, types, import direction, unit and simulation tests (seconds, no root)"
 	@echo "make bpf          compile the BPF programs, and what the kernel's verifier makes of each: states, stack, time (root)"
 	@echo "make sim          elections under random faults, as figures: CLUSTER_SECONDS=200000 SEED=1; PROFILE= NUMBER= tell one"
-	@echo "make soak         the same for 50 million cluster-seconds (hours on all cores), and soak-packets"
+	@echo "make soak         the same for 50 million cluster-seconds (hours on all cores), soak-parsers and soak-packets"
+	@echo "make soak-parsers 10^9 mutated VRRP, ARP and ND packets against the election's parsers (hours on all cores)"
 	@echo "make soak-packets 10^8 mutated packets, each judged; 10^8 on two CPUs at once (root; about an hour)"
 	@echo "make lab          the lab, until Ctrl-C (root)"
 	@echo "make bench        performance beside a floor and peers, as ratios (root)"
@@ -118,7 +119,11 @@ sim: built
 	  $(if $(PROFILE),--profile $(PROFILE)) $(if $(NUMBER),--number $(NUMBER))
 
 soak: CLUSTER_SECONDS = 50000000
-soak: sim soak-packets
+soak: sim soak-parsers soak-packets
+
+# Those of make test are the first million.
+soak-parsers: built
+	LBNODE_PARSER_FUZZ=1000000000 $(BIN)/pytest -q -s --timeout 0 tests/unit/test_election_fuzz.py
 
 # Root. Seeds are those of make test, so that what it finds is found again.
 soak-packets: built

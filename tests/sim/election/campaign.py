@@ -7,10 +7,10 @@ on the seed and the number of cluster-seconds alone, not on the machine.
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from tests.cores import cores
 from tests.sim.election.episode import PROFILES, Episode
 from tests.sim.election.figures import Figures
 
@@ -33,9 +33,7 @@ def run_campaign(
     """Figures by profile; the cluster-seconds are those of all profiles together."""
     results = {name: Figures() for name in profiles}
     done, first = 0.0, 0
-    shared = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))  # other tests run meanwhile
-    cores = max(1, (os.cpu_count() or 1) // shared)
-    with multiprocessing.get_context("fork").Pool(cores) as pool:
+    with multiprocessing.get_context("fork").Pool(cores()) as pool:
         while done < cluster_seconds and sum(len(f.violations) for f in results.values()) < MAX_VIOLATIONS:
             jobs = [(name, first + n) for n in range(BATCH) for name in profiles if not (PROFILES[name].dual and n % 2)]
             for (name, _), figures in zip(jobs, pool.imap(partial(run_number, seed), jobs, 5), strict=True):
