@@ -31,11 +31,19 @@ CHROMIUM_ARGS = [
 ]
 
 
+FIRST_FRAME_S = 60  # a browser just installed reads hundreds of megabytes before it draws anything
+
+
 @contextlib.asynccontextmanager
 async def chromium() -> AsyncIterator[Browser]:
+    """A browser that draws: launching returns before its GPU process does, and the page renders frame by frame."""
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path="/usr/bin/chromium", args=CHROMIUM_ARGS)
         try:
+            page = await browser.new_page()
+            async with asyncio.timeout(FIRST_FRAME_S):
+                await page.evaluate("new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
+            await page.close()
             yield browser
         finally:
             await browser.close()

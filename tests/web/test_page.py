@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Locator, Page, expect
+from playwright.async_api import Error as PlaywrightError
 
 from lbnode.journal import Kind
 from lbnode.model import Problem, VrrpState
@@ -23,7 +24,7 @@ from web.app import WebServer, make_app, serve
 
 pytestmark = [pytest.mark.chromium, pytest.mark.asyncio(loop_scope="module")]
 SECOND_WEB = "198.51.100.32:80"
-WAIT_MS = 15_000
+WAIT_MS = 30_000
 expect.set_options(timeout=WAIT_MS)
 
 
@@ -73,12 +74,27 @@ async def site_of(browser: Browser, control: FakeControl, width: int = 1440, hei
         "console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None
     )
     page.on("pageerror", lambda error: complaints.append(str(error)))
+    unanswered: set[str] = set()
+    page.on("request", lambda request: unanswered.add(request.url))
+    page.on("requestfinished", lambda request: unanswered.discard(request.url))
+    page.on("requestfailed", lambda request: unanswered.discard(request.url))
     try:
         yield Site(control, running, page, complaints, ticks)
+    except AssertionError as error:
+        error.add_note(f"the page complained of {complaints}, waits for {unanswered}, body: {await _body(page)}")
+        raise
     finally:
         ticks.cancel()
         await context.close()
         await running.close()
+
+
+async def _body(page: Page) -> str:
+    """What the page says of itself, for the report of a failure."""
+    try:
+        return str(await page.evaluate("[location.href, document.hidden, {...document.body.dataset}]"))
+    except PlaywrightError as error:
+        return f"no answer: {error}"
 
 
 @pytest_asyncio.fixture(loop_scope="module")
