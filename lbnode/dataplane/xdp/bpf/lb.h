@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * Everything that the BPF programs and user space share: maps, their values (lb_config.h, lb_conns.h, lb_capture.h), counters,
- * arguments of the programs that user space runs. layout.py mirrors this file (tests/unit/test_xdp_layout.py compares
+ * arguments of the programs that user space runs. layout/ mirrors this file (tests/unit/test_xdp_layout.py compares
  * sizes and offsets with the BTF).
  *
  * Numbers are in host byte order except where "network order" stands. Reserved fields are zero.

@@ -36,7 +36,7 @@ enum conn_state {
 
 /* map `config` ARRAY[1]. Write it before the first packet: time-outs of 0 expire at once. */
 struct config {
-	__u32 timeout_ms[16]; /* by enum conn_state; IPVS's defaults are in layout.py */
+	__u32 timeout_ms[16]; /* by enum conn_state; IPVS's defaults are in settings.py */
 	__u64 seed;	      /* of the connection table's hash; random, chosen once for the life of the maps */
 	__u32 flags;	      /* CONFIG_* */
 	__u32 icmp_rate;      /* ICMP errors that the data plane may send, per second; 0 = none */

@@ -79,7 +79,7 @@ struct clock {
 
 /*
  * One connection on the wire: addresses instead of indexes, age instead of a time stamp. In network order where the
- * table is, otherwise little endian (both ends check the layout id of layout.py).
+ * table is, otherwise little endian (both ends check the layout id of sync/wire.py).
  *
  * map `changed` ARRAY, a ring (a power of two): __u64 way generation << 32 | (bucket * 4 + way + 1); 0 = nothing there (yet).
  * Filled on a change of state (TCP from ESTABLISHED on, UDP from the second packet on), and by the sweeper for
