@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from ipaddress import ip_address
 from itertools import product
 
 import pytest
 
+from lbnode.dataplane.xdp.explain.table import tuple_hash
 from lbnode.dataplane.xdp.layout import BUCKET_WAYS, Event, State
+from lbnode.dataplane.xdp.records import Tuple
+from lbnode.model import L4Protocol
 from tests.packets.bench import BUCKETS, DIRECT, MASQUERADE, VIP, Bench, Machine, Wire, segment, tcp
 
 pytestmark = pytest.mark.root
@@ -58,6 +62,37 @@ def test_full_of_established_connections(bench: Bench) -> None:
     assert bench.advance(901) == len(before) or bench.records() == []
     assert bench.records() == [] and bench.gauges() == (0, 0)
     assert set(flood(bench, 100)) == {"send"}
+
+
+def refused(count: int, seed: int, *, keep_last: bool) -> int:
+    """How many of the first so many connections of `flood` find no room, whose buckets' last ways are kept, or not."""
+    free, missed = [BUCKET_WAYS] * BUCKETS, 0
+    for number in range(count):
+        client = ip_address(f"203.0.113.{100 + number // 1000}")
+        packed = Tuple(client, 1000 + number % 1000, ip_address(VIP), 80, L4Protocol.TCP).pack()
+        value = tuple_hash(packed, seed)
+        first, second = value & BUCKETS - 1, value >> 32 & BUCKETS - 1
+        most = max(free[first], free[second]) if keep_last else 1
+        if not max(free[first], free[second]):
+            missed += 1
+        elif free[first] >= min(most, 2):
+            free[first] -= 1
+        else:
+            free[second] -= 1
+    return missed
+
+
+@pytest.mark.parametrize("forward", [MASQUERADE, DIRECT])
+def test_a_buckets_last_way_is_left_to_those_that_have_no_other(bench: Bench, forward: str) -> None:
+    bench.server(bench.service(), "198.51.100.11:80", forward)
+    count = CAPACITY * 7 // 10
+    for number in range(count):
+        for flags in ("S", "A"):
+            flood(bench, 1, flags, number)
+    missed = bench.event(Event.DROP_TABLE_FULL)
+    assert missed == refused(count, bench.config.seed, keep_last=True)
+    assert 2 * missed < refused(count, bench.config.seed, keep_last=False)
+    assert len(bench.records()) == count - missed
 
 
 @pytest.mark.parametrize("scheduler", ["sh", "mh"])
