@@ -14,6 +14,7 @@ from tests.netns.xdp_lab import HTTP, Lab, ask, download, programmed, server, un
 
 pytestmark = pytest.mark.root
 SMALL = 1300
+IP_MTU_DISCOVER, IP_PMTUDISC_DONT = 10, 0  # <linux/in.h>
 
 
 @pytest.fixture(params=["auto", "xdp"])
@@ -51,3 +52,18 @@ async def test_clamping_leads_through_a_link_that_tells_nobody_what_it_loses(lab
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG) == SMALL - 40 - 12
             assert upload(sock, 100_000) == "rs1"
             assert download(sock, 100_000) == 100_000
+
+
+async def test_the_stack_fragments_datagrams_for_a_server_behind_a_smaller_mtu(lab: Lab, tmp_path: Path) -> None:
+    for name, device in (("gw", "back"), ("rs1", "eth0")):
+        lab.net.run(name, "ip", "link", "set", device, "mtu", str(SMALL))
+    async with lab.plane(tmp_path) as plane:
+        real = server(1)
+        await programmed(plane, "rr", real)
+        await until(lambda: plane.next_hop(real.id.address) is not None, "the next hop is known")
+        with lab.udp() as sock:
+            sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DONT)
+            for size in (SMALL - 28, SMALL - 27, 1400):
+                sock.send(b"x" * size)
+                assert sock.recv(4096) == b"rs1 " + b"x" * size
+        assert not any((await plane.status()).drops.values())

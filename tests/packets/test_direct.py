@@ -97,7 +97,7 @@ def test_too_big_that_may_be_fragmented_is_dropped(bench: Bench) -> None:
     service = bench.service()
     bench.server(service, "198.51.100.11:80", TUNNEL)
     assert bench.send(_sized(1481, df=False, flags="S")).verdict == "drop"
-    assert bench.events() == {Event.DROP_TOO_BIG: 1}
+    assert bench.events() == {Event.DROP_UNFRAGMENTED: 1}
 
 
 def test_icmp_errors_are_limited(bench: Bench) -> None:

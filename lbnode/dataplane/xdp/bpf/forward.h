@@ -77,6 +77,33 @@ INLINE int emit(void *ctx, const int hook, struct scratch *memory, bool routable
 }
 
 /*
+ * What is larger than the next hop's MTU and may be fragmented (IPv4). No program can make two packets of one, but the network
+ * stack fragments what it forwards: the packet goes there with its server's address, as by masquerade it has. It would not
+ * route one to the VIP (direct routing), which is this node's own, nor one from an address of this node (full NAT,
+ * tunnels, what goes to the client), which it takes for a forgery (RFC 1812 5.3.7).
+ */
+INLINE int fragment_by_stack(void *ctx, const int hook, struct scratch *memory)
+{
+	const struct packet *p = &memory->packet;
+	const struct decision *d = &memory->decision;
+	struct rewrite *to = &memory->rewrite;
+	struct server *server = get_server(d->server, d->generation);
+	bool error = p->kind == KIND_ICMP_ERROR;
+	if (!server || memory->action != ACTION_TO_SERVER || d->full || !is_translated(server->forward))
+		return drop(hook, EVENT_DROP_UNFRAGMENTED);
+	to->address = server->address;
+	to->port = server_port(server, error ? p->quoted.source_port : p->tuple.target_port);
+	to->source = error; /* a packet that is quoted ran against the error */
+	to->delta = error ? d->delta : 0;
+	if (call_translate_one4(ctx, hook, memory)) /* the stack decrements the TTL */
+		return drop(hook, EVENT_DROP_ERROR);
+	count(EVENT_STACK);
+	return pass(hook);
+}
+
+RARE(fragment_by_stack)
+
+/*
  * Send a packet where the decision says: to a server, or what a server said by masquerade or full NAT (or an error about
  * what it got) to the client, where its source becomes the VIP again.
  */
@@ -109,8 +136,10 @@ INLINE int forward(void *ctx, const int hook, struct scratch *memory, const int 
 		find_hop(ctx, hook, &memory->route, hop, &d->vip, d->full ? &d->other : &p->tuple.target, p->tos,
 			 length, family);
 	if (unlikely(hop->result == HOP_TOO_BIG)) {
+		if (!p->dont_fragment)
+			return call_fragment_by_stack(ctx, hook, memory);
 		count(EVENT_DROP_TOO_BIG);
-		if (!p->dont_fragment || hop->mtu <= overhead)
+		if (hop->mtu <= overhead)
 			return dropped(hook);
 		return refuse(hook, memory, known, REASON_TOO_BIG, hop->mtu - overhead);
 	}

@@ -90,7 +90,8 @@ enum event {
 	EVENT_NO_CONNECTION,   /* TCP without SYN and without entry, given to the network stack (it answers RST) */
 	EVENT_FRAGMENT,	       /* fragment to a VIP whose first one did not pass here, given to the network stack */
 	EVENT_NO_NEIGHBOUR,    /* next hop unresolved: handed to the network stack to resolve */
-	EVENT_STACK,	       /* no route that the data plane can use: rewritten packet given to the network stack */
+	EVENT_STACK,	       /* rewritten packet given to the network stack: no route that the data plane can use, or
+				  larger than the next hop's MTU, and it may be fragmented */
 	EVENT_ECHO,	       /* ICMP echo answered */
 	EVENT_ICMP_TRANSLATED, /* ICMP error about a balanced connection, passed on */
 	EVENT_ICMP_SENT,       /* ICMP error sent by the data plane */
@@ -117,13 +118,14 @@ enum event {
 	EVENT_DROP_NOT_OPEN,	  /* of a connection that began with a cookie, before its server has answered */
 	/* To a VIP, as EVENT_DROP_IP_HEADER. */
 	EVENT_DROP_IP_CHECKSUM,
-	EVENT_DROP_L4_HEADER,	/* TCP, UDP or SCTP header cut off, or its lengths are wrong */
-	EVENT_DROP_L4_CHECKSUM, /* CONFIG_DROP_BAD_CHECKSUMS */
-	EVENT_DROP_TCP_FLAGS,	/* a combination that no TCP sends: SYN with FIN or RST, none at all, ... */
-	EVENT_DROP_LAND,	/* from the VIP itself */
-	EVENT_DROP_IP_OPTIONS,	/* CONFIG_DROP_IP_OPTIONS */
-	EVENT_DROP_DENIED,	/* new connection of a client that the service's lists keep out */
-	EVENT_DROP_RATE,	/* new connection beyond the service's rate for its source */
+	EVENT_DROP_L4_HEADER,	 /* TCP, UDP or SCTP header cut off, or its lengths are wrong */
+	EVENT_DROP_L4_CHECKSUM,	 /* CONFIG_DROP_BAD_CHECKSUMS */
+	EVENT_DROP_TCP_FLAGS,	 /* a combination that no TCP sends: SYN with FIN or RST, none at all, ... */
+	EVENT_DROP_LAND,	 /* from the VIP itself */
+	EVENT_DROP_IP_OPTIONS,	 /* CONFIG_DROP_IP_OPTIONS */
+	EVENT_DROP_DENIED,	 /* new connection of a client that the service's lists keep out */
+	EVENT_DROP_RATE,	 /* new connection beyond the service's rate for its source */
+	EVENT_DROP_UNFRAGMENTED, /* larger than the next hop's MTU, without DF, and the stack cannot fragment it */
 	EVENT_MAX = 64,
 };
 

@@ -27,6 +27,7 @@ _DROPS: Mapping[Event, str] = {
     Event.DROP_NO_LOCAL_PORT: "no port of the local addresses is free towards {server}: full NAT cannot translate it",
     Event.DROP_SERVER_GONE: "its connection's server was deleted; the next packet that opens a connection gets another",
     Event.DROP_TOO_BIG: "it does not fit: the next hop takes {mtu} bytes, of which {overhead} are the tunnel's header",
+    Event.DROP_UNFRAGMENTED: "it does not fit; the stack could only fragment what it routes: masqueraded, to a server",
     Event.DROP_NO_ROUTE: "this node has no route to {server} by which the packet could be sent as it is",
     Event.DROP_TTL: "its time to live ran out",
     Event.DROP_IP_HEADER: "its IP header is malformed: version or lengths contradict each other, or the frame",
@@ -246,7 +247,9 @@ def _forwarded(
         text = f"{base.server} is this node's own address: the packet goes up its network stack as it is"
         return replace(base, verdict="local", reason=_reason(known, outward), text=text)
     if traces.events.keys() & {Event.STACK}:
-        text = "no route that the data plane can use: the rewritten packet goes up the network stack"
+        text = (
+            "no route that the data plane can use, or to be fragmented: the rewritten packet goes up the network stack"
+        )
         return replace(base, verdict="passed", reason="stack", text=text, after=_after(traces, server))
     hop = _next_hop(traces, server, scene, outward=outward)
     base = replace(base, verdict="to-client" if outward else "to-server", reason=_reason(known, outward))

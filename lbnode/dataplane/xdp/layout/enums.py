@@ -117,6 +117,7 @@ class Event(IntEnum):
     DROP_IP_OPTIONS = 35
     DROP_DENIED = 36
     DROP_RATE = 37
+    DROP_UNFRAGMENTED = 38
 
     @property
     def label(self) -> str:
