@@ -66,6 +66,12 @@ def test_a_service_with_servers_and_defaults() -> None:
     assert [str(server.id) for server in web(result).servers] == ["198.51.100.21:80", "198.51.100.22:80"]
 
 
+def test_what_a_service_lets_ends_announce() -> None:
+    cluster = Cluster()
+    assert web(cluster.change({WEB: {}})).mss is None
+    assert web(cluster.change({WEB: {"mss": 1360}})).mss == 1360
+
+
 def test_bad_values_keep_the_last_good_ones() -> None:
     cluster = Cluster()
     cluster.change({WEB: {"scheduler": "rr"}, ONE: {"weight": 5}})
