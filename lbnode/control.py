@@ -17,7 +17,7 @@ from lbnode.dataplane.base import PlaneStatus
 from lbnode.election.figures import AdvertFigures, DroppedPackets
 from lbnode.explanation import Explanation, Question
 from lbnode.journal import Event, Journal
-from lbnode.model import IPIP, Connection, Counters, Netmask, Problem, Rates, Role, Tunnel
+from lbnode.model import IPIP, Counters, Netmask, Problem, Rates, Role, Tunnel
 from lbnode.store.base import StoreHealth
 from lbnode.sync.status import SyncPeerInfo
 from lbnode.tuning.kernel import SysctlFinding
@@ -162,7 +162,7 @@ class Control(Protocol):
 
     async def zero(self, service_id: str | None) -> None: ...
 
-    def connections(self, wanted: ConnectionFilter = EVERY) -> AsyncIterator[Sequence[Connection]]: ...
+    def connections(self, wanted: ConnectionFilter = EVERY) -> AsyncIterator[Sequence[str]]: ...
 
     async def explain(self, question: Question) -> Explanation:
         """See lbnode.dataplane.base.DataPlane."""

@@ -23,7 +23,7 @@ from lbnode.errors import StoreConflict
 from lbnode.explanation import Explanation, Question
 from lbnode.feed import ConfigFeed
 from lbnode.journal import Event, Journal, Kind
-from lbnode.model import Connection, ServiceId
+from lbnode.model import ServiceId
 from lbnode.store.base import Entry, Store
 from lbnode.tuning import kernel
 from lbnode.tuning.kernel import SysctlFinding
@@ -133,7 +133,7 @@ class NodeControl:
             raise KeyError(f"there is no service {service_id}")
         await self._plane.zero(ServiceId.parse(service_id))
 
-    def connections(self, wanted: ConnectionFilter = EVERY) -> AsyncIterator[Sequence[Connection]]:
+    def connections(self, wanted: ConnectionFilter = EVERY) -> AsyncIterator[Sequence[str]]:
         return self._plane.connections(wanted)
 
     async def explain(self, question: Question) -> Explanation:

@@ -16,7 +16,6 @@ from lbnode.errors import DataPlaneError
 from lbnode.explanation import Explanation, Question
 from lbnode.model import (
     Address,
-    Connection,
     DropRules,
     Programmed,
     ProgrammedServer,
@@ -180,8 +179,9 @@ class DataPlane(Protocol):
         """Zero the counters of one service or of all."""
         ...
 
-    def connections(self, wanted: ConnectionFilter = EVERY) -> AsyncIterator[Sequence[Connection]]:
-        """The wanted ones of all tracked connections, in chunks (an entry has both directions of NAT)."""
+    def connections(self, wanted: ConnectionFilter = EVERY) -> AsyncIterator[Sequence[str]]:
+        """The wanted ones of all tracked connections (an entry has both directions of NAT), each a `Connection` as a
+        line of JSON, in chunks."""
         ...
 
     async def explain(self, question: Question) -> Explanation:

@@ -12,6 +12,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 from lbnode.capture import Captured, CaptureRequest
 from lbnode.connection_filter import EVERY, ConnectionFilter
+from lbnode.connection_line import line_of
 from lbnode.dataplane.base import (
     Capabilities,
     DeleteServer,
@@ -235,8 +236,8 @@ class FakePlane:
         self.kernel.connections[key] = connection
         self.kernel.changed[key] = None
 
-    async def connections(self, wanted: ConnectionFilter = EVERY) -> AsyncIterator[Sequence[Connection]]:
-        if found := tuple(filter(wanted.matches, self.kernel.connections.values())):
+    async def connections(self, wanted: ConnectionFilter = EVERY) -> AsyncIterator[Sequence[str]]:
+        if found := [line_of(one) for one in self.kernel.connections.values() if wanted.matches(one)]:
             yield found
 
     async def explain(self, question: Question) -> Explanation:  # noqa: ARG002

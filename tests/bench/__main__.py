@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 from lbnode.planes import missing_ip_vs
-from tests.bench import ns_per_packet, schedulers, syn_flood, throughput
+from tests.bench import listing, ns_per_packet, schedulers, syn_flood, throughput
 from tests.bench.failover.__main__ import FAULTS, PAIRS, measure
 
 
@@ -20,6 +20,8 @@ def main() -> int:
     syn_flood.main()
     print("\nTCP through the gateway: HTTP requests by wrk, beside HAProxy and nftables DNAT\n", flush=True)
     asyncio.run(throughput.main())
+    print("\nA million connections listed\n", flush=True)
+    asyncio.run(listing.main())
     print("\nFailover as a client sees it, beside keepalived\n", flush=True)
     measure(5, [100], list(PAIRS)[:2], FAULTS)
     print("\nIPVS: operations, and beside keepalived on the same ip_vs\n", flush=True)

@@ -45,6 +45,7 @@ from lbnode.model import (
     TunnelChecksum,
     TunnelType,
 )
+from tests.listed import listed
 from tests.netns.xdp_lab import thread_in_netns
 from tests.uml.own_netns import own_netns
 
@@ -492,7 +493,7 @@ def connection(client_port: int, state: str = "ESTABLISHED") -> Connection:
 
 
 async def tracked(plane: DataPlane) -> set[Connection]:
-    return {item async for chunk in plane.connections() for item in chunk}
+    return set(await listed(plane))
 
 
 async def test_connections_are_listed_and_counted(case: PlaneCase, plane: DataPlane) -> None:

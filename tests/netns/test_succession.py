@@ -22,6 +22,7 @@ from lbnode.dataplane.xdp.maps import Map
 from lbnode.dataplane.xdp.plane import OBJECT, XdpPlane
 from lbnode.dataplane.xdp.succession.loading import Loading
 from lbnode.model import Access, Connection, ConnectionRate, OwnTimeouts, ProgrammedService, ServiceId
+from tests.listed import listed
 from tests.netns.traffic import Traffic
 from tests.netns.xdp_lab import CLIENT, HTTP, PORT, VIP, Lab, ask, programmed, server, until
 
@@ -204,7 +205,7 @@ async def test_who_may_connect_and_for_how_long_goes_on_in_a_later_version(
 
 
 async def _established(plane: XdpPlane) -> list[Connection]:
-    return [one async for chunk in plane.connections() for one in chunk if one.state == "ESTABLISHED"]
+    return [one for one in await listed(plane) if one.state == "ESTABLISHED"]
 
 
 def _denied(plane: XdpPlane) -> int:

@@ -13,6 +13,7 @@ import pytest
 
 from lbnode.dataplane.base import DeleteServer, DeleteService, PutServer, PutService
 from lbnode.model import ProgrammedService, ServerId, ServiceId
+from tests.listed import listed
 from tests.netns.xdp_lab import (
     AT_TC,
     CLIENT,
@@ -233,7 +234,7 @@ async def test_connections_are_listed_with_both_ends_and_state(tcx_lab: Lab, tmp
             ask(sock)
             datagrams.send(b"x")
             datagrams.recv(10)
-            found = {one.protocol: one for chunk in [c async for c in plane.connections()] for one in chunk}
+            found = {one.protocol: one for one in await listed(plane)}
             tcp, udp = found["tcp"], found["udp"]  # type: ignore[index]
             assert len(found) == 2
             assert (str(tcp.client[0]), tcp.client[1]) == sock.getsockname()

@@ -11,6 +11,7 @@ from lbnode.dataplane.xdp.links import AttachType
 from lbnode.dataplane.xdp.plane import XdpPlane
 from lbnode.errors import Unsupported
 from lbnode.model import ProgrammedService, ServiceId
+from tests.listed import listed
 from tests.netns.xdp_lab import AT_TC, Lab, ask, compile_bpf, server
 
 pytestmark = pytest.mark.root
@@ -30,7 +31,7 @@ async def served_together(lab: Lab, plane: XdpPlane) -> None:
     with lab.udp() as udp:
         udp.send(b"hello\n")
         assert udp.recv(100).decode().split()[0] == name
-    found = [one async for chunk in plane.connections() for one in chunk if one.protocol is None]
+    found = [one for one in await listed(plane) if one.protocol is None]
     assert [(one.state, one.client[1], str(one.virtual[0])) for one in found] == [("ASSURED", 0, "0.0.0.7")]
     counters = (await plane.counters())[MARKED]
     assert (counters.total.connections, counters.total.persistent) == (2, 1)

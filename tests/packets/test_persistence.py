@@ -10,9 +10,10 @@ import pytest
 from scapy.layers.inet6 import IPv6
 
 from lbnode.dataplane.xdp.layout import Event, State
-from lbnode.dataplane.xdp.listing import connection
+from lbnode.dataplane.xdp.listing import line
 from lbnode.dataplane.xdp.records import Record
 from lbnode.model import Connection, ServerId, ServiceId
+from tests.listed import connection
 from tests.packets.bench import CLIENT, DIRECT, VIP, VIP6, Bench, answer, tcp, udp
 
 pytestmark = pytest.mark.root
@@ -35,7 +36,7 @@ def templates(bench: Bench) -> list[Record]:
 
 
 def listed(bench: Bench) -> list[Connection]:
-    return [connection(record.pack(), 0) for record in templates(bench)]
+    return [connection(line(record.pack(), 0)) for record in templates(bench)]
 
 
 def servers(bench: Bench, clients: Iterable[str], first_port: int = 40000, **fields: Any) -> list[str]:

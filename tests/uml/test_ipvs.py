@@ -59,6 +59,7 @@ from lbnode.model import (
     TunnelChecksum,
     flags_of,
 )
+from tests.listed import listed
 from tests.uml.own_netns import own_netns
 
 pytestmark = [pytest.mark.root, pytest.mark.ipvs]
@@ -144,7 +145,7 @@ async def test_traffic_connections_and_counters(plane: IpvsPlane, listeners: lis
         for client, accepted, _ in ends:
             echo(client, accepted)
 
-        found = [item async for chunk in plane.connections() for item in chunk]
+        found = await listed(plane)
         expected = {(client.getsockname()[1], (REAL[number].address, REAL[number].port)) for client, _, number in ends}
         assert {(item.client[1], item.server) for item in found} == expected
         assert all(_is_live(item) for item in found)
@@ -187,7 +188,7 @@ async def test_a_persistent_client_has_a_template(plane: IpvsPlane, listeners: l
     await apply(plane, PutService(service), server(REAL[0]), server(REAL[1]))
     with contextlib.ExitStack() as stack:
         (taken,) = {talk(listeners, stack)[2] for _ in range(3)}
-        found = [item async for chunk in plane.connections() for item in chunk]
+        found = await listed(plane)
         (template,) = [item for item in found if item.client[1] == 0]
         assert (template.client[0].packed[3], template.virtual) == (0, (WEB.address, 80)), "the network of the client"
         assert template.server == (REAL[taken].address, 8080)

@@ -30,6 +30,7 @@ from lbnode.model import (
     TunnelChecksum,
     TunnelType,
 )
+from tests.listed import connection
 
 HEADER = "".join(OBJECT.with_name(name).read_text() for name in ("lb.h", "lb_config.h", "lb_conns.h", "lb_capture.h"))
 
@@ -327,7 +328,7 @@ def test_records_survive(given_records: list[records.Record]) -> None:
 
 @given(some_record)
 def test_a_listed_connection_expires_after_its_time(record: records.Record) -> None:
-    listed = listing.connection(record.pack(), 0)
+    listed = connection(listing.line(record.pack(), 0))
     assert listed.expires_s == max(0, record.timeout_ms - record.idle_ms) / 1000
     assert listed.client == (record.inward.source, record.inward.source_port)
     assert listed.server == (record.outward.source, record.outward.source_port)

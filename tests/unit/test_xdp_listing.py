@@ -15,6 +15,7 @@ from lbnode.dataplane.xdp.layout import State
 from lbnode.dataplane.xdp.records import RECORD_SIZE, Record, Tuple
 from lbnode.errors import ConfigError
 from lbnode.model import ForwardingMethod, L4Protocol, ServerId, ServiceId
+from tests.listed import connection
 
 CLIENTS = [ip_address(one) for one in ("203.0.113.5", "203.0.113.200", "198.51.100.7", "2001:db8::5", "2001:db9::5")]
 VIPS = {4: ip_address("192.0.2.10"), 6: ip_address("2001:db8::10")}
@@ -51,8 +52,8 @@ def test_bytes_select_what_the_filter_selects(records: list[Record], wanted: Con
     if wanted.service is not None:
         records = [one for one in records if not one.mark]
     data = b"".join(one.pack() for one in records)
-    found = [listing.connection(data, at) for at in listing.Selection(wanted).offsets(data)]
-    every = [listing.connection(data, at) for at in range(0, len(data), RECORD_SIZE)]
+    found = [connection(listing.line(data, at)) for at in listing.Selection(wanted).offsets(data)]
+    every = [connection(listing.line(data, at)) for at in range(0, len(data), RECORD_SIZE)]
     assert found == [one for one in every if wanted.matches(one)]
     assert [*listing.Selection(EVERY).offsets(data)] == [*range(0, len(data), RECORD_SIZE)]
 
@@ -66,7 +67,7 @@ def test_connections_of_a_firewall_mark(records: list[Record], service: str) -> 
     marked = [n for n, one in enumerate(records) if one.mark == 7 and one.inward.source.version == family]
     assert [at // RECORD_SIZE for at in listing.Selection(wanted).offsets(data)] == marked
     templates = [n for n in marked if records[n].state is State.TEMPLATE]
-    every = [listing.connection(data, at) for at in range(0, len(data), RECORD_SIZE)]
+    every = [connection(listing.line(data, at)) for at in range(0, len(data), RECORD_SIZE)]
     assert [n for n, one in enumerate(every) if wanted.matches(one)] == templates
 
 
@@ -77,8 +78,8 @@ def test_only_connections_of_full_nat_have_a_local_end(family: int) -> None:
     outward = Tuple(SERVERS[family], 8080, local, 1500, L4Protocol.TCP)
     full = Record(inward, outward, 1000, State.ESTABLISHED, 0, ForwardingMethod.FULLNAT)
     template = replace(full, inward=replace(inward, template=True), state=State.TEMPLATE)
-    listed = [listing.connection(one.pack(), 0) for one in (full, template)]
-    listed.append(listing.connection(replace(full, forward=ForwardingMethod.MASQUERADE).pack(), 0))
+    listed = [connection(listing.line(one.pack(), 0)) for one in (full, template)]
+    listed.append(connection(listing.line(replace(full, forward=ForwardingMethod.MASQUERADE).pack(), 0)))
     assert [one.local for one in listed] == [(local, 1500), None, None]
     assert {one.server for one in listed} == {(SERVERS[family], 8080)}
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from lbnode.capture import Captured, CapturedPacket, CaptureRequest
 from lbnode.connection_filter import EVERY, ConnectionFilter
+from lbnode.connection_line import line_of
 from lbnode.control import (
     Change,
     ChangeRequest,
@@ -288,7 +289,7 @@ class FakeControl(Control):
             raise KeyError(f"no service {service_id}")
         self.requests.append(("zero", service_id))
 
-    async def connections(self, wanted: ConnectionFilter = EVERY) -> AsyncIterator[Sequence[Connection]]:
+    async def connections(self, wanted: ConnectionFilter = EVERY) -> AsyncIterator[Sequence[str]]:
         virtual, real = (IPv4Address("192.0.2.10"), 80), (IPv4Address("198.51.100.31"), 80)
         for chunk in range(2):
             found = [
@@ -297,7 +298,7 @@ class FakeControl(Control):
                 )
                 for port in range(chunk * 3, chunk * 3 + 3)
             ]
-            yield list(filter(wanted.matches, found))
+            yield [line_of(one) for one in found if wanted.matches(one)]
 
     async def explain(self, question: Question) -> Explanation:
         if question.interface not in ("", "eth0"):

@@ -11,7 +11,6 @@ from lbnode.control import ServiceInfo
 from lbnode.explanation import Explanation, Question
 from lbnode.model import Connection
 from web.api.request import CONTROL, FEED, V1, Routes, body_of, query_of, reply
-from web.encode import encode
 from web.openapi import Operation
 from web.schemas import ConnectionsQuery, Done, ExplainQuery, ServiceList, ZeroBody
 
@@ -45,7 +44,7 @@ async def connections(request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
     await response.prepare(request)
     while chunk is not None and left > 0:
-        await response.write(b"".join(encode(entry) + b"\n" for entry in chunk[:left]))
+        await response.write("".join(chunk[:left]).encode())
         left -= len(chunk)
         chunk = await anext(chunks, None)
     return response

@@ -54,6 +54,11 @@ def address_text(address: Address) -> str:
     return str(address)
 
 
+def _written(text: str) -> str:
+    """The same of a canonical address; IPv4 is so already."""
+    return address_text(ip_address(text)) if ":" in text else text
+
+
 def numeric(address: str, port: int, protocol: str) -> str:
     del protocol
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
@@ -294,8 +299,7 @@ def connections(items: Iterable[Json], namer: Namer, *, persistence: bool = Fals
     for item in items:
         seconds, protocol = int(item["expires_s"]), item["protocol"] or ""
         source, virtual, destination = (
-            namer(address_text(ip_address(item[end][0])), item[end][1], protocol)
-            for end in ("client", "virtual", "server")
+            namer(_written(item[end][0]), item[end][1], protocol) for end in ("client", "virtual", "server")
         )
         expires = f"{seconds // 60:02}:{seconds % 60:02}"
         # Without a protocol: what a firewall mark's service remembers of a client.

@@ -19,6 +19,7 @@ from typing import TypeVar
 
 from lbnode.capture import Captured, CaptureRequest
 from lbnode.connection_filter import EVERY, ConnectionFilter
+from lbnode.connection_line import line_of
 from lbnode.dataplane.base import (
     Capabilities,
     DeleteService,
@@ -53,7 +54,6 @@ from lbnode.errors import DataPlaneError, Unsupported
 from lbnode.explanation import Explanation, Question
 from lbnode.model import (
     Address,
-    Connection,
     L4Protocol,
     Programmed,
     ServiceCounters,
@@ -307,12 +307,12 @@ class IpvsPlane:
         what = "zeroing all counters" if service_id is None else f"{service_id}: zeroing its counters"
         self._call(what, Command.ZERO, body, errno.ESRCH)
 
-    async def connections(self, wanted: ConnectionFilter = EVERY) -> AsyncIterator[Sequence[Connection]]:
+    async def connections(self, wanted: ConnectionFilter = EVERY) -> AsyncIterator[Sequence[str]]:
         with open_connections() as file:
             rest = ""
             while data := await asyncio.to_thread(file.read, 1 << 16):
                 whole, newline, rest = (rest + data.decode("ascii")).rpartition("\n")
-                if newline and (found := list(filter(wanted.matches, parse_lines(whole)))):
+                if newline and (found := [line_of(one) for one in parse_lines(whole) if wanted.matches(one)]):
                     yield found
 
     # --- the kernel's connection synchronisation ------------------------------------------------------------

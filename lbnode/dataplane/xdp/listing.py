@@ -8,18 +8,18 @@ from collections.abc import Sequence
 from functools import lru_cache
 from ipaddress import IPv4Network
 
+from lbnode import connection_line
 from lbnode.connection_filter import ConnectionFilter
 from lbnode.dataplane.xdp.layout import (
     FORWARD_NUMBER,
     MAPPED,
     PROTOCOL_NUMBER,
-    PROTOCOL_OF,
     State,
     pack_address,
     unpack_address,
 )
 from lbnode.dataplane.xdp.records import RECORD_SIZE
-from lbnode.model import Connection, ForwardingMethod
+from lbnode.model import ForwardingMethod
 
 # struct record of lb_conns.h: addresses, ports and protocol of `in`, addresses and ports of `out`, idle_ms, state,
 # flags, forward, timeout_ms
@@ -30,7 +30,17 @@ _MARK, _STATE, _FLAGS = 84, 88, 89
 _ASSURED = 2  # CONN_ASSURED
 _FULLNAT = FORWARD_NUMBER[ForwardingMethod.FULLNAT]
 _TEMPLATE_STATES = {"NONE": 0, "ASSURED": _ASSURED}  # IPVS's names
-_address = lru_cache(4096)(unpack_address)  # a few VIPs and servers, and clients that come again
+_STATE_NAMES = [state.name for state in State]
+_PROTOCOL_NAMES = {number: f'"{protocol}"' for protocol, number in PROTOCOL_NUMBER.items()}  # JSON
+_number = int.from_bytes
+_TEMPLATE = int(State.TEMPLATE)  # comparing with an IntEnum's member takes longer
+
+
+@lru_cache(4096)  # a few VIPs and servers, and clients that come again
+def _text(packed: bytes) -> str:
+    if packed[:12] == MAPPED:
+        return f"{packed[12]}.{packed[13]}.{packed[14]}.{packed[15]}"
+    return str(unpack_address(packed))
 
 
 class Selection:
@@ -92,22 +102,21 @@ class Selection:
         return found
 
 
-def connection(data: bytes, at: int) -> Connection:
-    """The record at this offset. Templates have IPVS's states."""
+def line(data: bytes, at: int) -> str:
+    """The connection of the record at this offset, as JSON. Templates have IPVS's states."""
     client, virtual, client_port, port, protocol, *rest = _RECORD.unpack_from(data, at)
     server, target, server_port, target_port, idle_ms, number, flags, forward, timeout_ms = rest
-    known, local = State(number), None
-    state = known.name
-    if known is State.TEMPLATE:
+    state, local = _STATE_NAMES[number], "null"
+    if number == _TEMPLATE:
         state = "ASSURED" if flags & _ASSURED else "NONE"
     elif forward == _FULLNAT:
-        local = (_address(target), int.from_bytes(target_port, "big"))
-    return Connection(
-        PROTOCOL_OF.get(protocol),
-        (_address(client), int.from_bytes(client_port, "big")),
-        (_address(virtual), int.from_bytes(port, "big")),
-        (_address(server), int.from_bytes(server_port, "big")),
+        local = f'["{_text(target)}",{_number(target_port, "big")}]'
+    return connection_line.line(
+        _PROTOCOL_NAMES.get(protocol, "null"),
+        f'["{_text(client)}",{_number(client_port, "big")}]',
+        f'["{_text(virtual)}",{_number(port, "big")}]',
+        f'["{_text(server)}",{_number(server_port, "big")}]',
         state,
         max(0, timeout_ms - idle_ms) / 1000,
-        local=local,
+        local,
     )

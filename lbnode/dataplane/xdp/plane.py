@@ -43,7 +43,7 @@ from lbnode.dataplane.xdp.tables import Tables
 from lbnode.dataplane.xdp.vlans import Vlans
 from lbnode.errors import DataPlaneError, Unsupported
 from lbnode.explanation import Explanation, Question
-from lbnode.model import Address, Connection, Programmed, ProgrammedServer, ServiceCounters, ServiceId
+from lbnode.model import Address, Programmed, ProgrammedServer, ServiceCounters, ServiceId
 
 OBJECT = Path(__file__).parent / "bpf" / "lb.bpf.o"
 PROGRAMS = {
@@ -53,7 +53,7 @@ PROGRAMS = {
     "xdp+tcx": "tc_behind_xdp",
     "out": "tc_lease_out",
 }
-_LISTED = 512  # connections made between two turns of the event loop
+_LISTED = 512  # connections written between two turns of the event loop: about 2 ms
 _CHUNK = 2048  # elements read between two turns of the event loop
 _KEEP_UNKNOWN_S = 30.0  # records from a peer wait this long for their service to be programmed here
 
@@ -315,13 +315,13 @@ class XdpPlane:
                 self._tables.zero(service)
                 await asyncio.sleep(0)
 
-    async def connections(self, wanted: ConnectionFilter = EVERY) -> AsyncIterator[Sequence[Connection]]:
+    async def connections(self, wanted: ConnectionFilter = EVERY) -> AsyncIterator[Sequence[str]]:
         self._opened()
         selection = listing.Selection(wanted)
         async for chunk in self._exchange.walk(sync_only=False):
             found = selection.offsets(chunk)
             for start in range(0, len(found), _LISTED):
-                yield [listing.connection(chunk, at) for at in found[start : start + _LISTED]]
+                yield [listing.line(chunk, at) for at in found[start : start + _LISTED]]
                 await asyncio.sleep(0)
 
     async def explain(self, question: Question) -> Explanation:
