@@ -61,6 +61,7 @@ class ServiceInfo:
     foreign: bool = False  # in the data plane, but in no configuration
     effective_scheduler: str | None = None  # what the data plane uses; None: the service is not in the data plane
     persistence_engine: str = ""
+    access: str = ""  # one line, who may open connections: "deny 203.0.113.0/24, 10 new/s per /32, burst 20"
     history: tuple[float, ...] = ()  # connections/s of the last 60 s, oldest first, for the sparkline
 
 

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from healthcheck.spec import CheckSpec, Health, Verdict
 from lbnode.control import ServerInfo, ServiceInfo
 from lbnode.model import (
+    Access,
     Config,
     Counters,
+    Network,
     ObjectStatus,
     Programmed,
     ProgrammedService,
@@ -24,6 +26,7 @@ from lbnode.model import (
 
 NO_RATES = Rates()
 NO_COUNTERS = Counters()
+SHOWN_PREFIXES = 3  # of each list, in the line about a service
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,23 @@ def describe_check(check: CheckSpec | None) -> str:
     return f"{what}{port} every {check.interval_s:g}s, rise {check.rise}, fall {check.fall}"
 
 
+def describe_access(access: Access, syn_proxy: int | None) -> str:
+    """One line for people: `deny 203.0.113.0/24, 10 new/s per /32, burst 20, SYN cookies from 1000 half-open on`."""
+    parts = [f"{word} {_some(found)}" for word, found in (("allow", access.allow), ("deny", access.deny)) if found]
+    if access.rate is not None:
+        parts.append(f"{access.rate.rate} new/s per /{access.rate.prefix_len}, burst {access.rate.burst}")
+    if syn_proxy is not None:
+        parts.append(f"SYN cookies from {syn_proxy} half-open on" if syn_proxy else "SYN cookies always")
+    return ", ".join(parts)
+
+
+def _some(networks: Iterable[Network]) -> str:
+    """The first ones, and how many more."""
+    texts = [str(network) for network in sorted(networks, key=lambda one: (one.version, one.network_address, one))]
+    more = f" and {len(texts) - SHOWN_PREFIXES} more" if len(texts) > SHOWN_PREFIXES else ""
+    return " ".join(texts[:SHOWN_PREFIXES]) + more
+
+
 def service_state(servers: Iterable[ServerInfo], *, refused: bool = False) -> str:
     """ok: every server takes connections or was taken out on purpose; down: none takes any; else degraded.
 
@@ -104,6 +124,7 @@ def _configured(service: VirtualService, facts: Facts) -> ServiceInfo:
         servers=servers,
         history=tuple(facts.history.get(service.id, ())),
         effective_scheduler=actual.scheduler if actual else None,
+        access=describe_access(service.access, service.syn_proxy),
     )
 
 
@@ -188,5 +209,6 @@ def _foreign(service: ProgrammedService, facts: Facts) -> ServiceInfo:
         servers=servers,
         foreign=True,
         effective_scheduler=service.scheduler,
+        access=describe_access(service.access, service.syn_proxy),
         history=tuple(facts.history.get(service.id, ())),
     )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 import pytest
 
 from healthcheck.spec import CheckSpec, CheckType, DnsSpec, Health, HttpSpec, ScriptSpec, UdpSpec, Verdict
 from lbnode.model import (
+    Access,
     Config,
+    ConnectionRate,
     ForwardingMethod,
     ObjectStatus,
     Programmed,
@@ -21,7 +23,7 @@ from lbnode.model import (
     VirtualService,
     WhenDown,
 )
-from lbnode.overview import Facts, describe_check, overview
+from lbnode.overview import Facts, describe_access, describe_check, overview
 
 WEB = ServiceId.of("tcp", "192.0.2.10", 80)
 SERVER = ServerId(ip_address("198.51.100.1"), 80)
@@ -76,3 +78,34 @@ def test_a_server_that_is_not_programmed_says_why() -> None:
 )
 def test_a_check_in_one_line(check: CheckSpec | None, text: str) -> None:
     assert describe_check(check) == text
+
+
+@pytest.mark.parametrize(
+    ("access", "syn_proxy", "text"),
+    [
+        (Access(), None, ""),
+        (Access(rate=ConnectionRate(10, 20, 32)), 0, "10 new/s per /32, burst 20, SYN cookies always"),
+        (
+            Access(frozenset({ip_network("192.0.2.0/24")}), frozenset({ip_network("203.0.113.5/32")})),
+            1000,
+            "allow 192.0.2.0/24, deny 203.0.113.5/32, SYN cookies from 1000 half-open on",
+        ),
+        (
+            Access(deny=frozenset(ip_network(f"203.0.113.{last}/32") for last in range(5))),
+            None,
+            "deny 203.0.113.0/32 203.0.113.1/32 203.0.113.2/32 and 2 more",
+        ),
+    ],
+)
+def test_who_may_connect_in_one_line(access: Access, syn_proxy: int | None, text: str) -> None:
+    assert describe_access(access, syn_proxy) == text
+
+
+def test_who_may_connect_is_told_of_configured_and_foreign_services() -> None:
+    found = facts(in_data_plane=True)
+    denied = Access(deny=frozenset({ip_network("203.0.113.0/24")}))
+    config = Config(9, {WEB: replace(found.config.services[WEB], access=denied, syn_proxy=7)})
+    line = "deny 203.0.113.0/24, SYN cookies from 7 half-open on"
+    assert overview(replace(found, config=config))[0].access == line
+    actual = Programmed({WEB: replace(found.actual.services[WEB], access=denied, syn_proxy=7)})
+    assert overview(Facts(actual=actual))[0].access == line

@@ -98,6 +98,7 @@ def sample_services() -> tuple[ServiceInfo, ...]:
             ],
             scheduler="wrr",
             persistent_s=300,
+            access="deny 203.0.113.0/24, 10 new/s per /32, burst 20",
         ),
         service(
             DNS,

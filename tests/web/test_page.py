@@ -120,6 +120,7 @@ async def test_login_then_the_page(browser: Browser) -> None:
         await expect(page.locator("#age")).to_contain_text("live")
         for service_id in (WEB, DNS, SSH):
             await expect(site.row(service_id)).to_be_visible()
+        await expect(site.row(WEB)).to_contain_text("deny 203.0.113.0/24, 10 new/s per /32, burst 20")
         await expect(page.locator("#topology .node.gateway")).to_have_count(2)
         await expect(page.locator("#topology .node.server")).to_have_count(6)
         # Only the 401 of the wrong token.

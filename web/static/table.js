@@ -138,7 +138,7 @@ function serviceFacts(service) {
   return [
     `${service.scheduler}${flags}`, service.vip_group && `VIP group ${service.vip_group}`,
     service.persistent_s && `persistent ${duration(service.persistent_s)}`, service.one_packet && "one packet",
-    service.check || "not checked",
+    service.check || "not checked", service.access,
   ].filter(Boolean).join(" · ");
 }
 
