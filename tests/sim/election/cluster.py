@@ -142,6 +142,17 @@ class Cluster:
             self.processes[node.number].hand_over()
             self.processes[node.number].serve()
 
+    def upgrade(self, node: Node) -> None:
+        """The next daemon's process takes over; meanwhile none speaks, for up to an interval."""
+        if node.awake:
+            self.pause(node)
+            self.at(self.random.randrange(self.interval), self._succeed, node)
+
+    def _succeed(self, node: Node) -> None:
+        if node.process is Process.PAUSED and node.powered and not node.stunned:
+            self.processes[node.number].upgrade()
+            self.resume(node)
+
     def _end_process(self, node: Node, why: str) -> None:
         if node.process is not Process.DEAD:
             self.note(node, why)

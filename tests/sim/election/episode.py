@@ -33,6 +33,7 @@ class Profile:
     dual: bool = False  # with the second path and a gateway to ask
     store: bool = False  # with a shared store that names the owner
     policy: str = "availability"
+    signed: bool = False  # with authentication trailers
     rounds: int = 12
 
     @property
@@ -51,7 +52,9 @@ class Episode:
         self._priorities = chance.choice((SPACED[:count], SPACED[-count:], *close))
         dual, preempt = profile.dual, profile.preempt
         interval_cs = chance.choice(INTERVALS_CS)
-        settings = Settings(self._priorities, interval_cs, preempt, dual, dual, profile.store, profile.policy)
+        settings = Settings(
+            self._priorities, interval_cs, preempt, dual, dual, profile.store, profile.policy, profile.signed
+        )
         self.cluster = Cluster(chance.getrandbits(63), settings)
         self.figures = Figures()
 
@@ -223,4 +226,13 @@ WITH_STORE = (
     Profile("3-storm", ANYTHING, STORM, storm=True, dual=True, store=True),
     Profile("3-consistency", ANYTHING, STORM, storm=True, dual=True, store=True, policy="consistency"),
 )
-PROFILES = {profile.name: profile for profile in (*VRRP_ALONE, *SECOND_PATH, *WITH_STORE)}
+UPGRADE = {"upgrade": faults.upgrade}
+UPGRADES = (
+    Profile("upgrade", UPGRADE, UNNOTICED),
+    Profile("2-upgrade", UPGRADE, UNNOTICED, dual=True, signed=True),
+    Profile("2-signed", faults.LOCAL, HARMLESS, dual=True, signed=True),
+    Profile("2-signed-reordering", {"reordering": faults.reordering}, UNNOTICED, dual=True, signed=True),
+    Profile("3-upgrade", UPGRADE, UNNOTICED, dual=True, store=True),
+    Profile("3-upgrade-storm", {**ANYTHING, **UPGRADE}, STORM, storm=True, dual=True, store=True, signed=True),
+)
+PROFILES = {profile.name: profile for profile in (*VRRP_ALONE, *SECOND_PATH, *WITH_STORE, *UPGRADES)}

@@ -49,6 +49,12 @@ def hand_over(cluster: Cluster, node: Node, _: random.Random) -> End:
     return lambda: None
 
 
+def upgrade(cluster: Cluster, node: Node, _: random.Random) -> End:
+    """No fault either: another process takes over on the node, without an election."""
+    cluster.upgrade(node)
+    return lambda: None
+
+
 def isolation(cluster: Cluster, node: Node, chance: random.Random) -> End:
     """Nothing passes between the node and anybody; perhaps it reaches the store."""
     paths = chance.choice((tuple(Path), (Path.LAN, Path.SYNC)))

@@ -70,6 +70,10 @@ def does_not_care_who_hears_it(patch: Patch) -> None:
     patch.setattr(Conversation, "is_deaf", lambda _conversation, _now, _within: False)
 
 
+def heir_starts_anew(patch: Patch) -> None:
+    patch.setattr(Machine, "resume", lambda machine, now, reason, _sent_at: machine.start(now, reason))
+
+
 # Each with the profile that is to catch it.
 MUTANTS: Mapping[str, tuple[Callable[[Patch], None], str]] = {
     "lease of 4 intervals": (lease_of_four_intervals, "local"),
@@ -80,4 +84,5 @@ MUTANTS: Mapping[str, tuple[Callable[[Patch], None], str]] = {
     "two intervals of patience": (two_intervals_of_patience, "local"),
     "holds on without the gateway": (holds_on_without_gateway, "2-lan"),
     "does not care who hears it": (does_not_care_who_hears_it, "2-one-way-both"),
+    "heir starts anew": (heir_starts_anew, "2-upgrade"),
 }

@@ -1,23 +1,25 @@
 """The election process of one node: what the production driver does around the production Member and Machine.
 
-Sockets are replaced by the simulated network, authentication by the order it keeps: of an advertisement that comes by
-two ways, or again, the first copy counts. Everything is decided by the production code.
+Sockets are replaced by the simulated network, authentication (unless `signed`) by the order it keeps: of an
+advertisement that comes by two ways, or again, the first copy counts. Everything is decided by the production code.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, ip_address
 from typing import TYPE_CHECKING, Any
 
+from lbnode.election.authentication import Authentication, Mode
+from lbnode.election.endpoint import Style
 from lbnode.election.events import Announce, Changed, Claim, Lease, Send, Withdraw
 from lbnode.election.heartbeat import Beat, Conversation
 from lbnode.election.machine import Machine
 from lbnode.election.member import Member
 from lbnode.election.messages import Setup
-from lbnode.election.packet import RELEASE_PRIORITY, Advert, Rejected
-from lbnode.election.router import VirtualRouter
+from lbnode.election.packet import GROUP_IPV4, RELEASE_PRIORITY, TTL, Advert, Datagram, Rejected
+from lbnode.election.router import SECOND, VirtualRouter
 from lbnode.model import Track, VipAddress, VipGroup, VrrpState
 from tests.sim.election.network import Path
 from tests.sim.election.node import Node, Process
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 VIP = ip_address("192.0.2.10")
 GATEWAY_ADDRESS, GATEWAY_MAC = ip_address("192.0.2.254"), bytes(6)
 FIRST_ADDRESS = IPv4Address("192.0.2.1")
+ENFORCE = Authentication(Mode.ENFORCE, {1: bytes(32)}, 1)
+MAX_UTC_ERROR = 3600 * SECOND
 SOCKET_QUEUE = 256  # datagrams that wait for a process
 
 
@@ -43,6 +47,7 @@ class Settings:
     gateway: bool = False  # the LAN's gateway is asked
     store: bool = False  # a shared store that names the owner
     policy: str = "availability"
+    signed: bool = False  # advertisements are bytes with a trailer, made and checked by the production code
 
     def group(self) -> VipGroup:
         priorities = {name_of(number): priority for number, priority in enumerate(self.priorities)}
@@ -76,6 +81,8 @@ class ElectionProcess:
         self._sequence = 0  # of advertisements: grows over restarts, as the trailer's time does
         self._daemon = cluster.store.connect(self) if settings.store else None
         self._hears_after = cluster.network.delay()  # ns from the wire to the process
+        # Of its UTC, which need not be right and has nothing to do with the others'.
+        self._utc_at_0 = cluster.random.randrange(MAX_UTC_ERROR) + 1_800_000_000 * SECOND if settings.signed else 0
         self._begin()
 
     def _begin(self) -> None:
@@ -84,6 +91,8 @@ class ElectionProcess:
         self.member = Member(settings.group(), name_of(number), Setup())
         self.machine = self.member.machine = Machine(self.router)
         self.machine.name_of = self.member.name_of
+        style = Style(authentication=ENFORCE) if settings.signed else Style()
+        self.member.endpoint.configure(51, settings.interval_cs, {self.router.source: (VIP,)}, style)
         others = [n for n in range(len(settings.priorities)) if n != number] if settings.dual else []
         incarnation = self.cluster.random.getrandbits(64) | 1
         self.member.conversations = {name_of(other): Conversation(incarnation, self._now) for other in others}
@@ -102,15 +111,25 @@ class ElectionProcess:
 
     # --- from outside -----------------------------------------------------------------------------------------
 
-    def start(self) -> None:
+    def start(self, held: Mapping[str, Any] | None = None) -> None:
+        """`held`: of the Active process in whose place this one comes, see succession."""
         self._begin()
         now = self._now
         if self._settings.gateway:
             self.member.gateways.configure([GATEWAY_ADDRESS], self.router.interval, now)
         if self._daemon is not None:
             self._daemon.ready()
-        self.machine.start(now)
+        if held is not None:
+            self.machine.resume(now, held["reason"], held["sent_at"])
+        else:
+            self.machine.start(now)
         self._perform()
+
+    def upgrade(self) -> None:
+        """Another process takes over on this node. Its sockets were open already, so that it has the same queue."""
+        held, inbox = self.member.held() if self.active else None, self.inbox
+        self.start(held)
+        self.inbox = inbox
 
     def stop(self) -> None:
         self.machine.stop(self._now, "lbnoded has died")
@@ -167,9 +186,18 @@ class ElectionProcess:
         hear, *arguments = message
         hear(self, *arguments)
 
-    def hear_advert(self, sender: int, sequence: int, advert: Advert) -> None:
+    def hear_advert(self, sender: int, sequence: int, advert: Advert, payload: bytes) -> None:
         member, machine, now = self.member, self.machine, self._now
-        if self._settings.dual:  # and so there are keys
+        if self._settings.signed:
+            datagram = Datagram(address_of(sender), GROUP_IPV4, TTL, payload)
+            try:
+                told = member.endpoint.receive(datagram, now, now + self._utc_at_0)
+            except Rejected:
+                return
+            if told is None:
+                return
+            advert = told
+        elif self._settings.dual:  # and so there are keys
             if sequence <= self._newest.get(sender, 0):
                 return
             self._newest[sender] = sequence
@@ -191,7 +219,7 @@ class ElectionProcess:
         except Rejected:
             return
         if advert is not None:
-            self.hear_advert(sender, sequence, advert)
+            self.hear_advert(sender, sequence, advert, beat.message)
             if not beat.active:
                 self.machine.yielded(beat.source, self._now)
 
@@ -265,20 +293,22 @@ class ElectionProcess:
 
     def _send(self, advert: Advert) -> None:
         self._sequence += 1
-        cluster, own = self.cluster, self.node.number
+        cluster, own, payload = self.cluster, self.node.number, b"copy"
+        if self._settings.signed:
+            (outgoing,) = self.member.endpoint.datagrams(advert, self._now + self._utc_at_0)
+            payload = outgoing.payload
         for other in cluster.processes:
             if other is not self:
-                message = (ElectionProcess.hear_advert, own, self._sequence, advert)
+                message = (ElectionProcess.hear_advert, own, self._sequence, advert, payload)
                 cluster.send(Path.LAN, own, other, other._hears_after, message)
         if self.member.conversations:
-            self._beat(advert)
+            self._beat(advert, payload)
 
-    def _beat(self, advert: Advert | None) -> None:
+    def _beat(self, advert: Advert | None, copy: bytes = b"") -> None:
         """A heartbeat to each peer, with a copy of the advertisement if there is one."""
         member, now, own = self.member, self._now, self.node.number
         member.beat_at = now + member.interval
         epoch = self.machine.epoch if self.active else 0
-        copy = b"copy" if advert else b""
         for other in self.cluster.processes:
             if other is not self:
                 peer = name_of(other.node.number)

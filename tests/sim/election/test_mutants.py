@@ -16,6 +16,7 @@ CAUGHT_BY = {
     "two intervals of patience": "two nodes served for",
     "holds on without the gateway": "dark for",
     "does not care who hears it": "two nodes served for",
+    "heir starts anew": "dark for",
 }
 EPISODES = 60
 
