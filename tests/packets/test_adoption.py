@@ -142,7 +142,7 @@ def test_a_deletion_that_finds_no_room_changes_nothing(bench: Bench, monkeypatch
     server = bench.server(service, "198.51.100.11:80")
     bench.server(service, "198.51.100.12:80", weight=0)
     with monkeypatch.context() as patch:
-        patch.setattr(bench.tables._ranges, "take", lambda length, now: None)
+        patch.setattr(bench.tables._scheduling._ranges, "take", lambda length, now: None)
         with pytest.raises(DataPlaneError, match="no room for 1 scheduler slots"):
             bench.remove(service, server)
     assert bench.connect().ip.dst == "198.51.100.11"

@@ -10,21 +10,21 @@ from __future__ import annotations
 import asyncio
 import errno
 import struct
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from operator import attrgetter
 
 from lbnode.dataplane.base import SynProxyStatus
-from lbnode.dataplane.xdp import counts, layout, slots
-from lbnode.dataplane.xdp.allocate import IndexPool, RangePool
-from lbnode.dataplane.xdp.groups import Groups
+from lbnode.dataplane.xdp import counts, layout
+from lbnode.dataplane.xdp.allocate import IndexPool
 from lbnode.dataplane.xdp.leases import Leases
 from lbnode.dataplane.xdp.maps import Map
-from lbnode.dataplane.xdp.mirror import Server, Service, configured, has_lists, members, server_of, service_of
+from lbnode.dataplane.xdp.mirror import Server, Service, configured, has_lists, server_of, service_of
 from lbnode.dataplane.xdp.neighbours import Neighbours
 from lbnode.dataplane.xdp.own_timeouts import ServiceTimeouts
 from lbnode.dataplane.xdp.pools import Pools
 from lbnode.dataplane.xdp.prefixes import Prefixes
+from lbnode.dataplane.xdp.scheduling import GRACE_S, Scheduling
 from lbnode.dataplane.xdp.trash import Trash
 from lbnode.dataplane.xdp.vips import Vips
 from lbnode.errors import DataPlaneError
@@ -41,11 +41,9 @@ from lbnode.model import (
     Timeouts,
 )
 
-_GRACE_S = 0.1  # packets that began with the old value of a service are long through when its slots are used again
 _FLOOD_OVER_MS = 5000  # without a cookie
 _CHUNK = 1024  # elements read between two turns of the event loop
 _NO_SERVICE = 0xFFFFFFFF
-_CACHED = (layout.Scheduler.LBLC, layout.Scheduler.LBLCR)  # with entries in map `affinity`
 
 
 class Tables:
@@ -53,7 +51,6 @@ class Tables:
 
     def __init__(self, maps: Mapping[str, Map], clock: Callable[[], float], neighbours: Neighbours) -> None:
         self._maps = maps
-        self._clock = clock
         self._neighbours = neighbours
         self.services: dict[ServiceId, Service] = {}
         self._behind: dict[Address, dict[int, tuple[Service, Server]]] = {}  # server address -> index -> server
@@ -63,9 +60,8 @@ class Tables:
         self._server_indexes = IndexPool(
             min(maps[name].info.max_entries for name in ("servers", "server_stats", "gauges"))
         )
-        self._ranges = RangePool(maps["slots"].info.max_entries)
-        self._groups = Groups(maps["groups"], clock, _GRACE_S)
-        self._pools = Pools(maps["pools"], clock, _GRACE_S)
+        self._scheduling = Scheduling(maps, clock, neighbours, self._write_server)
+        self._pools = Pools(maps["pools"], clock, GRACE_S)
         self._generation = 0
         self.leases = Leases(maps)
         self._vips = Vips(maps["vips"])
@@ -104,12 +100,9 @@ class Tables:
         for key, value in self._maps["services"].items(_CHUNK):
             service_id, entry = layout.unpack_service_key(key), layout.Service.unpack(value)
             self._service_indexes.reserve(entry.index)
-            self._ranges.reserve(entry.list_at, entry.list_len)
-            self._ranges.reserve(entry.table_at, entry.table_len)
-            self._groups.load(entry.group)
             service = Service(entry, service_of(service_id, entry))
             self.services[service_id] = service
-            service.listed = self._read_slots(entry.list_at, entry.list_len)
+            service.listed = self._scheduling.load(entry)
             for server in sorted(
                 (self._load_server(service, index) for index in service.listed), key=attrgetter("rank")
             ):
@@ -132,10 +125,6 @@ class Tables:
         by_index = {service.entry.index: service for service in self.services.values()}
         for index, own in self.own_timeouts.load(by_index).items():
             by_index[index].programmed = replace(by_index[index].programmed, timeouts=own)
-
-    def _read_slots(self, start: int, length: int) -> tuple[int, ...]:
-        array = self._maps["slots"]
-        return tuple(struct.unpack("=I", array.get_index(start + n))[0] for n in range(length))
 
     def _load_server(self, service: Service, index: int) -> Server:
         entry = layout.Server.unpack(self._maps["servers"].get_index(index))
@@ -179,7 +168,7 @@ class Tables:
                 self._prefixes.put(service.entry.index, wanted.access, wanted.id.family)
             before, service.programmed = service.programmed, wanted
             try:
-                self._write_lists(service, service.servers.values())
+                self._scheduling.write(service, service.servers.values())
             except DataPlaneError:
                 service.programmed = before
                 raise
@@ -197,9 +186,8 @@ class Tables:
             raise DataPlaneError(f"no room: the data plane holds at most {len(self._service_indexes)} services")
         self._zero("service_stats", index)
         self._maps["half_open"].put_index(index, bytes(layout.HALF_OPEN_SIZE))
-        # The epoch goes on from what an earlier service with this index left in its cursor.
-        cursor = struct.unpack("=Q", self._maps["cursors"].get_index(index))[0]
-        entry = configured(layout.Service(index, layout.Scheduler.RR, (cursor >> 48) + 1, 0, 0), wanted)
+        epoch = self._scheduling.epoch_of_new(index)
+        entry = configured(layout.Service(index, layout.Scheduler.RR, epoch, 0, 0), wanted)
         try:
             self._prefixes.put(index, wanted.access, wanted.id.family)
         except DataPlaneError:
@@ -220,14 +208,11 @@ class Tables:
         for server in list(service.servers.values()):
             server.group = 0
             self._forget(service, server)
-        self._groups.drop(service.entry.group)
-        self._forget_targets(service.entry)
+        self._scheduling.drop(service.entry)
         self._prefixes.put(service.entry.index, Access(), service_id.family)
         self.own_timeouts.put(service.entry.index, OwnTimeouts())
         if service.entry.flags & layout.ServiceFlag.RATE:
             self._prefixes.forget_sources(service.entry.index)
-        self._retire(service.entry.list_at, service.entry.list_len)
-        self._retire(service.entry.table_at, service.entry.table_len)
         self._service_indexes.give(service.entry.index)
 
     def put_server(self, service_id: ServiceId, wanted: ProgrammedServer) -> None:
@@ -246,7 +231,7 @@ class Tables:
         try:
             self._write_server(service, server)
             if before.weight != wanted.weight or service.entry.group:
-                self._write_lists(service, service.servers.values())
+                self._scheduling.write(service, service.servers.values())
         except DataPlaneError:
             server.programmed, server.last_weight = before, last_weight
             raise
@@ -269,7 +254,7 @@ class Tables:
         server = Server(index, generation, self._generation, wanted, wanted.weight)
         self._write_server(service, server)
         try:
-            self._write_lists(service, [*service.servers.values(), server])
+            self._scheduling.write(service, [*service.servers.values(), server])
         except DataPlaneError:
             self._free(server)
             raise
@@ -281,12 +266,12 @@ class Tables:
         if service is None or server is None:
             return
         if server.group:
-            self._groups.remove(server.group, server.index)
+            self._scheduling.groups.remove(server.group, server.index)
         try:
-            self._write_lists(service, [one for one in service.servers.values() if one is not server])
+            self._scheduling.write(service, [one for one in service.servers.values() if one is not server])
         except DataPlaneError:
             if server.group:
-                self._groups.put_back(server.group, server.index)
+                self._scheduling.groups.put_back(server.group, server.index)
             raise
         server.group = 0
         self._forget(service, server)
@@ -372,108 +357,6 @@ class Tables:
         self._maps["servers"].put_index(server.index, entry.pack())
         self._pools.give(server.pool)
         server.pool = pool
-
-    def _write_lists(self, service: Service, servers: Iterable[Server]) -> None:
-        """Build the service's list, table and groups for these servers and flip the service to them."""
-        old = service.entry
-        newest_first = list(servers)[::-1]  # as IPVS lists them
-        new, found = configured(old, service.programmed), members(newest_first)
-        addresses = [one.programmed.id.address for one in newest_first]
-        if any(self._neighbours.source(address) == address for address in addresses):
-            # What this node itself answers does not pass the programs: it answers by the kernel's own cookies.
-            new = replace(new, flags=new.flags & ~layout.ServiceFlag.SYN_PROXY)
-        listed, key = slots.order(new.scheduler, found), slots.table_key(new.scheduler, found)
-        wrr, by_load = new.scheduler is layout.Scheduler.WRR, new.scheduler in slots.BY_LOAD
-        same_list = listed == list(service.listed) and new.scheduler is old.scheduler
-        if not same_list or wrr or by_load:
-            new = replace(new, epoch=old.epoch % 0xFFFFFFFF + 1)
-        if wrr:
-            max_weight, gcd = slots.wrr_parameters([one.weight for one in found])
-            current = self._cursor(old)[1] if old.scheduler is new.scheduler else 0
-            new = replace(new, max_weight=max_weight, weight_gcd=gcd, start=slots.wrr_start(current, max_weight, gcd))
-        elif not same_list:
-            position = self._cursor(old)[0] if old.scheduler is new.scheduler else len(service.listed)
-            new = replace(new, start=slots.carry_position(service.listed, listed, position))
-        new = self._write_ranges(service, new, listed, key, found)
-        new = replace(new, group=self._join(service, newest_first) if by_load else 0)
-        if new != old:
-            self._maps["services"].put(layout.pack_service_key(service.programmed.id), new.pack())
-        service.entry, service.listed, service.table_key = new, listed, key
-        self._leave_behind(service, old, newest_first)
-
-    def _write_ranges(
-        self,
-        service: Service,
-        new: layout.Service,
-        listed: Sequence[int],
-        key: Sequence[object],
-        found: Sequence[slots.Member],
-    ) -> layout.Service:
-        """The service with its list and table where they are now: written anew if they are not the same any more."""
-        if listed != list(service.listed):
-            new = replace(new, list_at=self._write_range(listed), list_len=len(listed))
-        if key != service.table_key:
-            table = slots.table(new.scheduler, found)
-            try:
-                new = replace(new, table_at=self._write_range(table), table_len=len(table))
-            except DataPlaneError:
-                if new.list_at != service.entry.list_at:
-                    self._retire(new.list_at, new.list_len)
-                raise
-        return new
-
-    def _join(self, service: Service, servers: Iterable[Server]) -> int:
-        """Put the servers that are in no group into one. Returns the service's first group."""
-        first = service.entry.group
-        for server in servers:
-            if not server.group:
-                first, server.group = self._groups.add(first, server.index)
-                self._write_server(service, server)
-        return first
-
-    def _leave_behind(self, service: Service, old: layout.Service, servers: Iterable[Server]) -> None:
-        """Give back what the service used before and uses no more."""
-        new = service.entry
-        if (new.list_at, new.list_len) != (old.list_at, old.list_len):
-            self._retire(old.list_at, old.list_len)
-        if (new.table_at, new.table_len) != (old.table_at, old.table_len):
-            self._retire(old.table_at, old.table_len)
-        if old.scheduler in _CACHED and new.scheduler is not old.scheduler:
-            self._forget_targets(old)
-        if old.group and not new.group:
-            for server in servers:
-                server.group = 0
-                self._write_server(service, server)
-            self._groups.drop(old.group)
-
-    def _forget_targets(self, entry: layout.Service) -> None:
-        """Entries of lblc and lblcr: another service may get this one's index."""
-        if entry.scheduler in _CACHED:
-            targets = self._maps["affinity"]
-            for key in [key for key, _ in targets.items(_CHUNK) if layout.unpack_affinity_key(key) == entry.index]:
-                targets.delete(key)
-
-    def _cursor(self, entry: layout.Service) -> tuple[int, int]:
-        """(position in the list chosen last, the list's length if none was; wrr: current weight, 0 if none was)"""
-        word = struct.unpack("=Q", self._maps["cursors"].get_index(entry.index))[0]
-        if word >> 48 == entry.epoch & 0xFFFF:
-            return int(word & 0xFFFF), int(word >> 16 & 0xFFFFFFFF)
-        return (0xFFFF, entry.start) if entry.scheduler is layout.Scheduler.WRR else (entry.start, 0)
-
-    def _write_range(self, content: Sequence[int]) -> int:
-        """Write slots nobody refers to yet; returns where they begin."""
-        if not content:
-            return 0
-        start = self._ranges.take(len(content), self._clock())
-        if start is None:
-            raise DataPlaneError(
-                f"no room for {len(content)} scheduler slots: the data plane has {self._maps['slots'].info.max_entries}"
-            )
-        self._maps["slots"].put_range(start, struct.pack(f"={len(content)}I", *content))
-        return start
-
-    def _retire(self, start: int, length: int) -> None:
-        self._ranges.retire(start, length, self._clock() + _GRACE_S)
 
     def _zero(self, name: str, index: int) -> None:
         self._maps[name].put_index(index, bytes(self._maps[name].value_size))
