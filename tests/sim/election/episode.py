@@ -127,7 +127,9 @@ class Episode:
         healed, interval = cluster.now, cluster.interval
         cluster.trace.append((cluster.now, -1, "healed"))
         cluster.run(self.profile.settled)
-        if self.profile.dual and interval < GATEWAY_PERIOD * MS:  # what a node tells of the gateway is that old
+        # What a node knows of the gateway may be older than 5 intervals (it asks each GATEWAY_PERIOD). Not
+        # more often: while the gateway is away, each question is a broadcast, and every node would send 100 a second.
+        if self.profile.dual and interval < GATEWAY_PERIOD * MS:
             cluster.run(GATEWAY_HEARD * MS / interval)
         settled, astray = judge.unsettled.since is None, judge.astray.since is not None
         judge.close()
