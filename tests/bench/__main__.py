@@ -7,13 +7,15 @@ import subprocess
 import sys
 
 from lbnode.planes import missing_ip_vs
-from tests.bench import listing, ns_per_packet, schedulers, syn_flood, throughput
+from tests.bench import flood, listing, ns_per_packet, schedulers, syn_flood, throughput
 from tests.bench.failover.__main__ import FAULTS, PAIRS, measure
 
 
 def main() -> int:
     print("Program cost: ns per packet by BPF_PROG_TEST_RUN, beside a parse+TX floor program\n", flush=True)
     ns_per_packet.main()
+    print("\nA flood of live frames through one CPU, beside the kernel's forwarding and nftables DNAT\n", flush=True)
+    flood.main()
     print("\nNew flows by scheduler and number of servers\n", flush=True)
     schedulers.main()
     print("\nA SYN flood, with and without SYN cookies\n", flush=True)

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
  * Around the program under test: puts the packet back as it was (a repeated BPF_PROG_TEST_RUN does not), makes it one of
- * many flows, and tail-calls. And two programs to compare with: `nothing` sends the packet as it is, `floor` reads
- * headers, swaps MAC addresses and sends.
+ * many flows, and tail-calls. And programs to compare with: `nothing` sends the packet as it is, `floor` reads headers,
+ * swaps MAC addresses and sends, `kernel` leaves it to the kernel's stack.
  */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
@@ -89,6 +89,31 @@ SEC("xdp")
 int nothing(struct xdp_md *ctx)
 {
 	return XDP_TX;
+}
+
+/* The kernel's own way: its stack forwards the packet. */
+SEC("xdp")
+int kernel(struct xdp_md *ctx)
+{
+	return XDP_PASS;
+}
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} absorbed SEC(".maps");
+
+/* The other end of the cable: counts what arrives. */
+SEC("xdp")
+int absorb(struct xdp_md *ctx)
+{
+	__u32 zero = 0;
+	__u64 *count = bpf_map_lookup_elem(&absorbed, &zero);
+	if (count)
+		__sync_fetch_and_add(count, 1);
+	return XDP_DROP;
 }
 
 SEC("xdp")
