@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 import pytest
 
 from lbnode.store.embedded import EmbeddedStore
-from tests.node.daemon import Daemon, free_port, until
+from tests.node.daemon import OWN_NETWORK, Daemon, free_port, until
 
 WEB = "tcp:192.0.2.10:80"
 
@@ -153,7 +153,7 @@ def test_a_policy_that_needs_etcd_is_doubted_without(daemon: Daemon) -> None:
 
 def test_an_election_process_that_may_not_be_realtime_is_a_problem_of_the_node(tmp_path: Path) -> None:
     prefix = ("setpriv", "--bounding-set", "-sys_nice,-ipc_lock") if os.geteuid() == 0 else ()
-    daemon = Daemon(tmp_path / "gw1", prefix=(*prefix, "prlimit", "--memlock=0"))
+    daemon = Daemon(tmp_path / "gw1", prefix=(*OWN_NETWORK, *prefix, "prlimit", "--memlock=0"))
     daemon.start()
     try:
         put(

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from tests.cli.test_import import SAVED
-from tests.node.daemon import Daemon
+from tests.node.daemon import OWN_NETWORK, Daemon
 from tests.unit.test_keepalived_import import GATEWAY
 
 
 @pytest.fixture
 def daemon(tmp_path: Path) -> Iterator[Daemon]:
-    daemon = Daemon(tmp_path)
+    daemon = Daemon(tmp_path, prefix=OWN_NETWORK)
     daemon.start()
     yield daemon
     daemon.close()
