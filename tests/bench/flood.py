@@ -24,7 +24,9 @@ from lbnode.dataplane.xdp.links import XDP_FLAGS_DRV_MODE, AttachType
 from lbnode.dataplane.xdp.maps import Map
 from lbnode.model import ForwardingMethod
 from tests.bench.ns_per_packet import CLIENTS, PORTS, SERVER, TEMPLATE, load_wrapper
-from tests.packets.bench import VIP, Bench, Machine, Wire, ether, ip
+from tests.packets.bench import Bench, Machine
+from tests.packets.traffic import ether, ip
+from tests.packets.wire import VIP, Wire
 
 ROUNDS = 7
 PACKETS = 300_000

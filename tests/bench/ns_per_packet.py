@@ -23,7 +23,9 @@ from lbnode.dataplane.xdp.libbpf import LoadedObject
 from lbnode.dataplane.xdp.maps import Map
 from lbnode.election.events import FOREVER
 from lbnode.model import ForwardingMethod
-from tests.packets.bench import SERVER6, VIP, VIP6, Bench, Machine, Wire, ether, ip
+from tests.packets.bench import Bench, Machine
+from tests.packets.traffic import ether, ip
+from tests.packets.wire import SERVER6, VIP, VIP6, Wire
 
 SOURCE = Path(__file__).with_name("ns_per_packet.bpf.c")
 CLIENTS = "203.0.113.0"  # its last byte is free for a part of the flow's number

@@ -12,7 +12,8 @@ import sys
 from lbnode.dataplane.xdp.layout import SCHEDULERS
 from lbnode.model import ForwardingMethod
 from tests.bench.ns_per_packet import NEW_FLOWS, SMALL, Variant, load_wrapper, mean_ns
-from tests.packets.bench import VIP, Bench, Machine, Wire
+from tests.packets.bench import Bench, Machine
+from tests.packets.wire import VIP, Wire
 
 SERVERS = (2, 16, 64, 256)
 ROUNDS = 5

@@ -25,8 +25,10 @@ from lbnode.dataplane.xdp.plane import XdpPlane
 from lbnode.model import ForwardingMethod, ProgrammedService
 from tests.bench.ns_per_packet import CLIENTS, NEW_FLOWS, PORTS, SERVER, SMALL, Variant, load_wrapper, mean_ns
 from tests.netns.xdp_lab import HTTP, PORT, VIP, Lab, ask, server
-from tests.packets.bench import VIP as BENCH_VIP
-from tests.packets.bench import Bench, Machine, Wire, ip
+from tests.packets.bench import Bench, Machine
+from tests.packets.traffic import ip
+from tests.packets.wire import VIP as BENCH_VIP
+from tests.packets.wire import Wire
 
 ROUNDS = 7
 PACKETS = 50_000

@@ -7,7 +7,8 @@ import pytest
 
 from lbnode.dataplane.xdp.libbpf import LoadedObject
 from tests.bench.ns_per_packet import load_wrapper
-from tests.packets.bench import Bench, Machine, Wire
+from tests.packets.bench import Bench, Machine
+from tests.packets.wire import Wire
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,8 @@ import pytest
 from scapy.packet import Packet
 
 from lbnode.model import ServiceId
-from tests.packets.bench import FULLNAT, LOCAL, LOCAL6, SERVER6, VIP, VIP6, Bench
+from tests.packets.bench import FULLNAT, Bench
+from tests.packets.wire import LOCAL, LOCAL6, SERVER6, VIP, VIP6
 
 SERVER = "198.51.100.11"
 FIRST_PORT, PORTS = 1024, 31744  # local_port.h

@@ -31,23 +31,10 @@ from lbnode.dataplane.xdp.layout import State
 from lbnode.dataplane.xdp.records import Record, Tuple
 from lbnode.dataplane.xdp.vlans import Vlans
 from lbnode.model import ForwardingMethod, L4Protocol, Tunnel, TunnelChecksum, TunnelType
-from tests.packets.bench import (
-    DIRECT,
-    FULLNAT,
-    LOCAL,
-    LOCAL6,
-    MASQUERADE,
-    TUNNEL,
-    VIP,
-    VIP6,
-    Bench,
-    Wire,
-    client_of,
-    ether,
-    fragment6,
-    ip,
-)
+from tests.packets.bench import DIRECT, FULLNAT, MASQUERADE, TUNNEL, Bench
 from tests.packets.checksums import GUE_PORT
+from tests.packets.traffic import client_of, ether, fragment6, ip
+from tests.packets.wire import LOCAL, LOCAL6, VIP, VIP6, Wire
 
 VLAN = 5
 PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}

@@ -12,7 +12,9 @@ from scapy.packet import Packet, Raw
 from lbnode.dataplane.xdp.counts import HalfOpen
 from lbnode.dataplane.xdp.layout import State
 from lbnode.model import ForwardingMethod, ServiceId
-from tests.packets.bench import FULLNAT, MASQUERADE, SERVER6, VIP, VIP6, Bench, client_of, ip
+from tests.packets.bench import FULLNAT, MASQUERADE, Bench
+from tests.packets.traffic import client_of, ip
+from tests.packets.wire import SERVER6, VIP, VIP6
 
 ISN, SERVER_ISN = 0xFFFFFFF0, 0x80000001  # both wrap or change their sign on the way
 MSS = {4: (536, 1300, 1400, 1460), 6: (1220, 1300, 1380, 1440)}

@@ -9,7 +9,9 @@ import pytest
 
 from lbnode.dataplane.xdp.layout import Event
 from lbnode.model import Access, ConnectionRate, Network, ProgrammedService, ServiceId
-from tests.packets.bench import CLIENT, VIP, VIP6, Bench, client_of, ip, tcp, udp
+from tests.packets.bench import Bench
+from tests.packets.traffic import client_of, ip, tcp, udp
+from tests.packets.wire import CLIENT, VIP, VIP6
 
 pytestmark = pytest.mark.root
 both_families = pytest.mark.parametrize("vip", [VIP, VIP6])

@@ -14,7 +14,9 @@ from lbnode.dataplane.xdp.neighbours import Neighbours
 from lbnode.dataplane.xdp.tables import Tables
 from lbnode.errors import DataPlaneError
 from lbnode.model import ServerId, ServiceId, Timeouts
-from tests.packets.bench import CLIENT, FULLNAT, VIP, Bench, segment, tcp
+from tests.packets.bench import FULLNAT, Bench
+from tests.packets.traffic import segment, tcp
+from tests.packets.wire import CLIENT, VIP
 
 pytestmark = pytest.mark.root
 

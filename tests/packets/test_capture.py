@@ -22,7 +22,9 @@ from lbnode.dataplane.xdp.layout import Event
 from lbnode.dataplane.xdp.libbpf import RingBuffer
 from lbnode.dataplane.xdp.vlans import Vlans
 from lbnode.model import ServiceId
-from tests.packets.bench import CLIENT, VIP, VIP6, Bench, Machine, Wire, answer, ether, ip, tcp, udp
+from tests.packets.bench import Bench, Machine
+from tests.packets.traffic import answer, ether, ip, tcp, udp
+from tests.packets.wire import CLIENT, VIP, VIP6, Wire
 
 pytestmark = pytest.mark.root
 WEB = ServiceId.parse(f"tcp:{VIP}:80")

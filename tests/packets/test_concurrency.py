@@ -24,7 +24,9 @@ from lbnode.dataplane.xdp.maps import Map
 from lbnode.dataplane.xdp.records import Record, unpack_records
 from lbnode.lab.netns import call_in_netns
 from lbnode.model import Address
-from tests.packets.bench import BUCKETS, MASQUERADE, TUNNEL, VIP, Bench, Machine, Wire, ether, tcp
+from tests.packets.bench import BUCKETS, MASQUERADE, TUNNEL, Bench, Machine
+from tests.packets.traffic import ether, tcp
+from tests.packets.wire import VIP, Wire
 
 pytestmark = pytest.mark.root
 

@@ -6,7 +6,9 @@ import pytest
 from scapy.layers.inet import ICMP, IP, TCP
 
 from lbnode.dataplane.xdp.layout import Event
-from tests.packets.bench import CLIENT, DIRECT, SERVER_MAC, TUNNEL, VIP, Bench, tcp, udp
+from tests.packets.bench import DIRECT, TUNNEL, Bench
+from tests.packets.traffic import tcp, udp
+from tests.packets.wire import CLIENT, SERVER_MAC, VIP
 
 pytestmark = pytest.mark.root
 

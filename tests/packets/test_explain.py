@@ -17,23 +17,10 @@ from lbnode.dataplane.xdp.plane import OBJECT
 from lbnode.dataplane.xdp.vlans import Vlans
 from lbnode.explanation import MAX_LENGTH, Explanation, NextHop, Question
 from lbnode.model import Access, ConnectionRate, OwnTimeouts, Timeouts, Tunnel, TunnelType
-from tests.packets.bench import (
-    CLIENT,
-    CLIENT6,
-    CLIENT_ROUTER_MAC,
-    DIRECT,
-    FULLNAT,
-    LOCAL,
-    SERVER6,
-    SERVER_MAC,
-    TUNNEL,
-    VIP,
-    VIP6,
-    Bench,
-    tcp,
-    udp,
-)
+from tests.packets.bench import DIRECT, FULLNAT, TUNNEL, Bench
 from tests.packets.checksums import wrong_checksums
+from tests.packets.traffic import tcp, udp
+from tests.packets.wire import CLIENT, CLIENT6, CLIENT_ROUTER_MAC, LOCAL, SERVER6, SERVER_MAC, VIP, VIP6
 
 pytestmark = pytest.mark.root
 

@@ -11,23 +11,10 @@ from scapy.packet import Packet, Raw
 
 from lbnode.dataplane.xdp.layout import Event
 from lbnode.model import ServerId, ServiceId, Tunnel, TunnelChecksum, TunnelType
-from tests.packets.bench import (
-    CLIENT,
-    CLIENT6,
-    DIRECT,
-    MASQUERADE,
-    SERVER6,
-    TUNNEL,
-    VIP,
-    VIP6,
-    Bench,
-    Out,
-    answer,
-    fragment6,
-    tcp,
-    udp,
-)
+from tests.packets.bench import DIRECT, MASQUERADE, TUNNEL, Bench, Out
 from tests.packets.checksums import transport, transport_sum
+from tests.packets.traffic import answer, fragment6, tcp, udp
+from tests.packets.wire import CLIENT, CLIENT6, SERVER6, VIP, VIP6
 
 pytestmark = pytest.mark.root
 VIPS = {4: VIP, 6: VIP6}

@@ -12,7 +12,9 @@ from lbnode.dataplane.xdp.explain.table import tuple_hash
 from lbnode.dataplane.xdp.layout import BUCKET_WAYS, Event, State
 from lbnode.dataplane.xdp.records import Tuple
 from lbnode.model import L4Protocol
-from tests.packets.bench import BUCKETS, DIRECT, MASQUERADE, VIP, Bench, Machine, Wire, segment, tcp
+from tests.packets.bench import BUCKETS, DIRECT, MASQUERADE, Bench, Machine
+from tests.packets.traffic import segment, tcp
+from tests.packets.wire import VIP, Wire
 
 pytestmark = pytest.mark.root
 CAPACITY = BUCKETS * BUCKET_WAYS

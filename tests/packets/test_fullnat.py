@@ -12,26 +12,10 @@ from scapy.packet import Packet, Raw
 
 from lbnode.dataplane.xdp.layout import Event, State
 from lbnode.dataplane.xdp.records import MergeResult, unpack_records
-from tests.packets.bench import (
-    CLIENT_ROUTER_MAC,
-    FULLNAT,
-    LOCAL,
-    LOCAL6,
-    MASQUERADE,
-    SERVER6,
-    SERVER_MAC,
-    VIP,
-    VIP6,
-    Bench,
-    answer,
-    client_of,
-    fragment6,
-    ip,
-    segment,
-    tcp,
-    udp,
-)
+from tests.packets.bench import FULLNAT, MASQUERADE, Bench
 from tests.packets.fullnat import FAMILIES, FIRST_PORT, PORTS, SERVER, ends, full, sides
+from tests.packets.traffic import answer, client_of, fragment6, ip, segment, tcp, udp
+from tests.packets.wire import CLIENT_ROUTER_MAC, LOCAL, LOCAL6, SERVER6, SERVER_MAC, VIP, VIP6
 
 pytestmark = pytest.mark.root
 

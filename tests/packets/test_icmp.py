@@ -8,21 +8,9 @@ from scapy.layers.inet6 import ICMPv6DestUnreach, ICMPv6TimeExceeded
 from scapy.packet import Packet
 
 from lbnode.dataplane.xdp.layout import Event
-from tests.packets.bench import (
-    CLIENT,
-    DIRECT,
-    SERVER6,
-    SERVER_MAC,
-    TUNNEL,
-    VIP,
-    VIP6,
-    Bench,
-    answer,
-    ether,
-    ip,
-    tcp,
-    udp,
-)
+from tests.packets.bench import DIRECT, TUNNEL, Bench
+from tests.packets.traffic import answer, ether, ip, tcp, udp
+from tests.packets.wire import CLIENT, SERVER6, SERVER_MAC, VIP, VIP6
 
 pytestmark = pytest.mark.root
 ROUTER = "198.51.100.200"  # somewhere between

@@ -19,7 +19,9 @@ from scapy.packet import Packet
 
 from lbnode.dataplane.xdp.layout import Event
 from lbnode.model import DropRules
-from tests.packets.bench import CLIENT, DIRECT, VIP, VIP6, Bench, client_of, fragment6, ip, patched, tcp, udp
+from tests.packets.bench import DIRECT, Bench
+from tests.packets.traffic import client_of, fragment6, ip, patched, tcp, udp
+from tests.packets.wire import CLIENT, VIP, VIP6
 
 pytestmark = pytest.mark.root
 both_families = pytest.mark.parametrize("vip", [VIP, VIP6])

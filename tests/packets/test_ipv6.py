@@ -24,21 +24,9 @@ from scapy.packet import Packet, Raw
 from lbnode.dataplane.xdp.layout import Event
 from lbnode.errors import DataPlaneError
 from lbnode.model import ServiceId
-from tests.packets.bench import (
-    CLIENT6,
-    CLIENT_ROUTER_MAC,
-    DIRECT,
-    MASQUERADE,
-    SERVER6,
-    SERVER_MAC,
-    VIP6,
-    Bench,
-    answer,
-    ether,
-    patched,
-    tcp,
-    udp,
-)
+from tests.packets.bench import DIRECT, MASQUERADE, Bench
+from tests.packets.traffic import answer, ether, patched, tcp, udp
+from tests.packets.wire import CLIENT6, CLIENT_ROUTER_MAC, SERVER6, SERVER_MAC, VIP6
 
 pytestmark = pytest.mark.root
 ROUTER = "2001:db8:b::200"  # somewhere between

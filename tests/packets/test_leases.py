@@ -22,7 +22,9 @@ from lbnode.dataplane.xdp.plane import OBJECT
 from lbnode.election.lease import LeaseMap
 from lbnode.errors import DataPlaneError
 from lbnode.model import ForwardingMethod
-from tests.packets.bench import CLIENT, DIRECT, VIP, Bench, Machine, Wire, answer, ether, tcp
+from tests.packets.bench import DIRECT, Bench, Machine
+from tests.packets.traffic import answer, ether, tcp
+from tests.packets.wire import CLIENT, VIP, Wire
 
 pytestmark = pytest.mark.root
 LEASE_DROPS = (Event.DROP_NO_LEASE, Event.DROP_SOLICITATION, Event.DROP_CLAIM)

@@ -7,7 +7,9 @@ from ipaddress import ip_address
 import pytest
 
 from lbnode.dataplane.xdp.layout import Event
-from tests.packets.bench import DIRECT, GATEWAY, MASQUERADE, TUNNEL, VIP, VIP6, Bench, tcp, udp
+from tests.packets.bench import DIRECT, MASQUERADE, TUNNEL, Bench
+from tests.packets.traffic import tcp, udp
+from tests.packets.wire import GATEWAY, VIP, VIP6
 
 pytestmark = pytest.mark.root
 

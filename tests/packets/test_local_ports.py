@@ -16,20 +16,12 @@ from lbnode.dataplane.xdp.layout import Event
 from lbnode.dataplane.xdp.libbpf import LoadedObject
 from lbnode.dataplane.xdp.records import RECORD_SIZE
 from lbnode.lab.netns import call_in_netns
-from tests.packets.bench import (
-    FULLNAT,
-    LOCAL,
-    VIP,
-    Bench,
-    Machine,
-    Wire,
-    answer,
-    segment,
-    tcp,
-)
+from tests.packets.bench import FULLNAT, Bench, Machine
 from tests.packets.fullnat import FIRST_PORT, PORTS, full
 from tests.packets.test_concurrency import Sender
 from tests.packets.test_fuzz import Gun
+from tests.packets.traffic import answer, segment, tcp
+from tests.packets.wire import LOCAL, VIP, Wire
 
 pytestmark = pytest.mark.root
 STRESS = int(os.environ.get("LBNODE_STRESS", "840000")) // 8  # packets on two CPUs

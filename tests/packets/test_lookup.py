@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from lbnode.model import ServiceId
-from tests.packets.bench import CLIENT, DIRECT, VIP, Bench, answer, tcp, udp
+from tests.packets.bench import DIRECT, Bench
+from tests.packets.traffic import answer, tcp, udp
+from tests.packets.wire import CLIENT, VIP
 
 pytestmark = pytest.mark.root
 

@@ -12,19 +12,10 @@ from scapy.packet import Packet
 
 from lbnode.dataplane.xdp.layout import Event
 from lbnode.errors import DataPlaneError
-from tests.packets.bench import (
-    CLIENT,
-    DIRECT,
-    MASQUERADE,
-    TUNNEL,
-    VIP,
-    Bench,
-    ether,
-    patched,
-    tcp,
-    udp,
-)
+from tests.packets.bench import DIRECT, MASQUERADE, TUNNEL, Bench
 from tests.packets.checksums import ones_complement
+from tests.packets.traffic import ether, patched, tcp, udp
+from tests.packets.wire import CLIENT, VIP
 
 pytestmark = pytest.mark.root
 

@@ -6,7 +6,9 @@ import pytest
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.packet import Raw
 
-from tests.packets.bench import CLIENT, CLIENT_ROUTER_MAC, SERVER_MAC, VIP, Bench, answer, tcp, udp
+from tests.packets.bench import Bench
+from tests.packets.traffic import answer, tcp, udp
+from tests.packets.wire import CLIENT, CLIENT_ROUTER_MAC, SERVER_MAC, VIP
 
 pytestmark = pytest.mark.root
 

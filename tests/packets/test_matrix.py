@@ -9,11 +9,13 @@ import pytest
 from scapy.packet import Packet
 
 from tests.packets import seeds
-from tests.packets.bench import DIRECT, FULLNAT, MASQUERADE, VIP6, Bench, ether
+from tests.packets.bench import DIRECT, FULLNAT, MASQUERADE, Bench
 from tests.packets.judge import Judge
 from tests.packets.seeds import MODES, REFUSED, TOA, Case
 from tests.packets.test_fuzz import Gun
+from tests.packets.traffic import ether
 from tests.packets.view import view
+from tests.packets.wire import VIP6
 
 pytestmark = pytest.mark.root
 WAYS = {MASQUERADE: "masquerade", DIRECT: "direct", FULLNAT: "full NAT"}

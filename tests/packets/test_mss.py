@@ -13,19 +13,9 @@ from scapy.packet import Packet, Raw
 
 from lbnode.dataplane.xdp.layout import Event
 from lbnode.model import IPIP, ForwardingMethod, Tunnel, TunnelType
-from tests.packets.bench import (
-    DIRECT,
-    FULLNAT,
-    MASQUERADE,
-    SERVER6,
-    TUNNEL,
-    VIP,
-    VIP6,
-    Bench,
-    answer,
-    client_of,
-    ip,
-)
+from tests.packets.bench import DIRECT, FULLNAT, MASQUERADE, TUNNEL, Bench
+from tests.packets.traffic import answer, client_of, ip
+from tests.packets.wire import SERVER6, VIP, VIP6
 
 pytestmark = pytest.mark.root
 

@@ -14,7 +14,9 @@ from lbnode.dataplane.xdp.listing import line
 from lbnode.dataplane.xdp.records import Record
 from lbnode.model import Connection, ServerId, ServiceId
 from tests.listed import connection
-from tests.packets.bench import CLIENT, DIRECT, VIP, VIP6, Bench, answer, tcp, udp
+from tests.packets.bench import DIRECT, Bench
+from tests.packets.traffic import answer, tcp, udp
+from tests.packets.wire import CLIENT, VIP, VIP6
 
 pytestmark = pytest.mark.root
 at_tc = pytest.mark.parametrize("entry", ["tc"], indirect=True)  # frames have no firewall mark

@@ -12,16 +12,9 @@ from scapy.layers.inet import TCP
 from lbnode.dataplane.xdp.layout import Event, State
 from lbnode.dataplane.xdp.records import RECORD_SIZE, MergeResult, Record, unpack_records
 from lbnode.model import L4Protocol, OwnTimeouts, ServiceId
-from tests.packets.bench import (
-    DIRECT,
-    MASQUERADE,
-    TUNNEL,
-    VIP,
-    Bench,
-    answer,
-    tcp,
-    udp,
-)
+from tests.packets.bench import DIRECT, MASQUERADE, TUNNEL, Bench
+from tests.packets.traffic import answer, tcp, udp
+from tests.packets.wire import VIP
 
 pytestmark = pytest.mark.root
 

@@ -14,7 +14,9 @@ import pytest
 from lbnode.dataplane.xdp.counts import Gauge
 from lbnode.dataplane.xdp.layout import Event
 from lbnode.model import ServerId
-from tests.packets.bench import CLIENT, VIP, Bench, answer, segment, tcp, udp
+from tests.packets.bench import Bench
+from tests.packets.traffic import answer, segment, tcp, udp
+from tests.packets.wire import CLIENT, VIP
 from tests.reference.schedulers import RUNS, Run, load, name_of, needs_mark
 
 pytestmark = pytest.mark.root

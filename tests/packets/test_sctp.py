@@ -22,7 +22,9 @@ from scapy.packet import Packet
 
 from lbnode.dataplane.xdp.layout import Event
 from lbnode.model import ServiceId
-from tests.packets.bench import CLIENT, DIRECT, MASQUERADE, SERVER6, TUNNEL, VIP, VIP6, Bench, client_of, fragment6, ip
+from tests.packets.bench import DIRECT, MASQUERADE, TUNNEL, Bench
+from tests.packets.traffic import client_of, fragment6, ip
+from tests.packets.wire import CLIENT, SERVER6, VIP, VIP6
 
 pytestmark = pytest.mark.root
 SERVERS = {VIP: "198.51.100.11", VIP6: SERVER6}

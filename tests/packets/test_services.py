@@ -10,7 +10,9 @@ from scapy.packet import Packet
 
 from lbnode.dataplane.xdp.layout import Event
 from lbnode.model import Counters
-from tests.packets.bench import CLIENT, DIRECT, VIP, Bench, answer, tcp, udp
+from tests.packets.bench import DIRECT, Bench
+from tests.packets.traffic import answer, tcp, udp
+from tests.packets.wire import CLIENT, VIP
 
 pytestmark = pytest.mark.root
 

@@ -8,7 +8,9 @@ import pytest
 
 from lbnode.dataplane.xdp.layout import Event, State
 from lbnode.model import OwnTimeouts, ServiceId, Timeouts
-from tests.packets.bench import DIRECT, MASQUERADE, TUNNEL, VIP, Bench, answer, tcp, udp
+from tests.packets.bench import DIRECT, MASQUERADE, TUNNEL, Bench
+from tests.packets.traffic import answer, tcp, udp
+from tests.packets.wire import VIP
 
 pytestmark = pytest.mark.root
 

@@ -19,18 +19,7 @@ from lbnode.dataplane.xdp.supported import check_entries
 from lbnode.dataplane.xdp.tables import Tables
 from lbnode.errors import Unsupported
 from lbnode.model import ProgrammedServer, ProgrammedService, ServerId, ServiceId
-from tests.packets.bench import (
-    COOKIE_KEY,
-    DIRECT,
-    FULLNAT,
-    MASQUERADE,
-    TUNNEL,
-    VIP,
-    Bench,
-    ip,
-    segment,
-    with_checksum,
-)
+from tests.packets.bench import COOKIE_KEY, DIRECT, FULLNAT, MASQUERADE, TUNNEL, Bench
 from tests.packets.cookies import SLOT_MS, cookie, info_of
 from tests.packets.syn_proxy import (
     IPV4,
@@ -45,6 +34,8 @@ from tests.packets.syn_proxy import (
     every_kind,
     half_open,
 )
+from tests.packets.traffic import ip, segment, with_checksum
+from tests.packets.wire import VIP
 
 pytestmark = pytest.mark.root
 

@@ -13,13 +13,7 @@ from scapy.layers.inet6 import ICMPv6PacketTooBig, IPv6
 from scapy.packet import Raw
 
 from lbnode.dataplane.xdp.layout import Event, State
-from tests.packets.bench import (
-    FULLNAT,
-    VIP,
-    Bench,
-    ip,
-    with_checksum,
-)
+from tests.packets.bench import FULLNAT, Bench
 from tests.packets.syn_proxy import (
     IPV4,
     ISN,
@@ -30,6 +24,8 @@ from tests.packets.syn_proxy import (
     Opening,
     every_kind,
 )
+from tests.packets.traffic import ip, with_checksum
+from tests.packets.wire import VIP
 
 pytestmark = pytest.mark.root
 

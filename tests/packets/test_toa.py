@@ -12,22 +12,11 @@ from scapy.layers.inet import IP, TCP, fragment
 from scapy.packet import Packet, Raw
 
 from lbnode.dataplane.xdp.layout import Event
-from tests.packets.bench import (
-    LOCAL,
-    MASQUERADE,
-    VIP,
-    VIP6,
-    Bench,
-    Out,
-    answer,
-    client_of,
-    ether,
-    fragment6,
-    ip,
-    with_checksum,
-)
+from tests.packets.bench import MASQUERADE, Bench, Out
 from tests.packets.fullnat import FAMILIES, SERVER, ends, full
 from tests.packets.judge_fullnat import stripped
+from tests.packets.traffic import answer, client_of, ether, fragment6, ip, with_checksum
+from tests.packets.wire import LOCAL, VIP, VIP6
 
 pytestmark = pytest.mark.root
 

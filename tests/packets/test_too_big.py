@@ -11,7 +11,9 @@ from scapy.packet import Packet, Raw
 
 from lbnode.dataplane.xdp.layout import Event
 from lbnode.model import ForwardingMethod
-from tests.packets.bench import CLIENT, DIRECT, FULLNAT, TUNNEL, VIP, Bench, answer, udp
+from tests.packets.bench import DIRECT, FULLNAT, TUNNEL, Bench
+from tests.packets.traffic import answer, udp
+from tests.packets.wire import CLIENT, VIP
 
 pytestmark = pytest.mark.root
 SERVER = "198.51.100.11"

@@ -20,7 +20,9 @@ from lbnode.dataplane.xdp.layout import Event
 from lbnode.dataplane.xdp.libbpf import LoadedObject
 from lbnode.dataplane.xdp.maps import Map
 from tests.bench.ns_per_packet import load_wrapper
-from tests.packets.bench import MASQUERADE, VIP, VIP6, Bench, Machine, Wire, ether, ip
+from tests.packets.bench import MASQUERADE, Bench, Machine
+from tests.packets.traffic import ether, ip
+from tests.packets.wire import VIP, VIP6, Wire
 
 pytestmark = pytest.mark.root
 PACKETS = int(os.environ.get("LBNODE_TRUTH", "1000000"))

@@ -10,20 +10,10 @@ from scapy.packet import Packet
 
 from lbnode.dataplane.xdp.layout import Event
 from lbnode.model import Tunnel, TunnelChecksum, TunnelType
-from tests.packets.bench import (
-    CLIENT,
-    CLIENT6,
-    SERVER6,
-    SERVER_MAC,
-    TUNNEL,
-    VIP,
-    VIP6,
-    Bench,
-    answer,
-    tcp,
-    udp,
-)
+from tests.packets.bench import TUNNEL, Bench
 from tests.packets.checksums import GUE_PORT, ones_complement, transport_sum
+from tests.packets.traffic import answer, tcp, udp
+from tests.packets.wire import CLIENT, CLIENT6, SERVER6, SERVER_MAC, VIP, VIP6
 
 pytestmark = pytest.mark.root
 SERVER = "198.51.100.11"

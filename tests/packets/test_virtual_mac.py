@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.packets.bench import SERVER6, VIP, VIP6, Bench, answer, ether, tcp
+from tests.packets.bench import Bench
+from tests.packets.traffic import answer, ether, tcp
+from tests.packets.wire import SERVER6, VIP, VIP6
 
 pytestmark = pytest.mark.root
 MAC = {4: "00:00:5e:00:01:33", 6: "00:00:5e:00:02:33"}

@@ -11,23 +11,9 @@ from scapy.packet import Packet
 from lbnode.dataplane.xdp.interfaces import Interface
 from lbnode.dataplane.xdp.layout import Event
 from lbnode.dataplane.xdp.vlans import Vlans
-from tests.packets.bench import (
-    CLIENT,
-    CLIENT6,
-    DIRECT,
-    MASQUERADE,
-    SERVER6,
-    SERVER_MAC,
-    TUNNEL,
-    VIP,
-    VIP6,
-    Bench,
-    Machine,
-    Out,
-    Wire,
-    answer,
-    tcp,
-)
+from tests.packets.bench import DIRECT, MASQUERADE, TUNNEL, Bench, Machine, Out
+from tests.packets.traffic import answer, tcp
+from tests.packets.wire import CLIENT, CLIENT6, SERVER6, SERVER_MAC, VIP, VIP6, Wire
 
 pytestmark = pytest.mark.root
 VLAN_INTERFACE = 4000

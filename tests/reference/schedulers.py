@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from lbnode.model import ServerId, ServiceId
-from tests.packets.bench import Bench, Machine, Wire, datagram, segment
+from tests.packets.bench import Bench, Machine
+from tests.packets.traffic import datagram, segment
+from tests.packets.wire import Wire
 
 FOLDER = Path(os.environ.get("LBNODE_REFERENCE") or Path(__file__).parent)
 RUNS = FOLDER / "ipvs-schedulers.json"
