@@ -1,4 +1,4 @@
-"""The contract of a data plane. Every implementation passes tests/contracts/test_dataplane.py.
+"""The contract of a data plane. Every implementation passes tests/contracts/test_dataplane*.py.
 
 `apply` is idempotent: adding what is there as wanted, or deleting what is absent, succeeds. Operations on one
 service never disturb another, and changing a weight never breaks an established connection.

@@ -10,16 +10,12 @@ from typing import Protocol
 
 import pytest
 
-from lbnode.dataplane.base import (
-    DataPlane,
-)
+from lbnode.dataplane.base import DataPlane
 from lbnode.dataplane.fake import FakeKernel, FakePlane
 from lbnode.dataplane.ipvs.plane import IpvsPlane
 from lbnode.dataplane.xdp.plane import XdpPlane
 from lbnode.lab.netns import Net
-from lbnode.model import (
-    Connection,
-)
+from lbnode.model import Connection
 from tests.netns.xdp_lab import thread_in_netns
 from tests.uml.own_netns import own_netns
 
