@@ -12,7 +12,7 @@ import yaml
 from lbnode.cli.lbctl.importing import included
 from lbnode.config.keepalived.importer import Source, import_keepalived
 from lbnode.config.parse import parse_document
-from tests.unit.test_keepalived_import import GATEWAY
+from tests.unit.keepalived_conf import GATEWAY
 from tests.unit.test_keepalived_lines import tree
 
 SAMPLES = Path("/usr/share/doc/keepalived/samples")

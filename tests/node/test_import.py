@@ -12,7 +12,7 @@ import pytest
 
 from tests.cli.test_import import SAVED
 from tests.node.daemon import OWN_NETWORK, Daemon
-from tests.unit.test_keepalived_import import GATEWAY
+from tests.unit.keepalived_conf import GATEWAY
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from lbnode.config.resolve import resolve
 from lbnode.config.value import canonical
 from lbnode.model import Severity
 from lbnode.store.base import Entry
-from tests.unit.test_keepalived_import import load
+from tests.unit.keepalived_conf import load
 
 VOCABULARY = """
 virtual_server virtual_server_group real_server vrrp_instance vrrp_sync_group global_defs group fwmark url TCP_CHECK

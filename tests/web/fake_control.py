@@ -16,16 +16,7 @@ from typing import Any
 from lbnode.capture import Captured, CapturedPacket, CaptureRequest
 from lbnode.connection_filter import EVERY, ConnectionFilter
 from lbnode.connection_line import line_of
-from lbnode.control import (
-    Change,
-    ChangeRequest,
-    ChangeResult,
-    Control,
-    NodeInfo,
-    NodeStatus,
-    ServerInfo,
-    ServiceInfo,
-)
+from lbnode.control import Change, ChangeRequest, ChangeResult, Control, NodeInfo, NodeStatus, ServerInfo, ServiceInfo
 from lbnode.dataplane.base import InterfaceStatus, LeaseStatus, PlaneStatus
 from lbnode.errors import ConfigError, DataPlaneError, StoreConflict, StoreUnavailable
 from lbnode.explanation import Explanation, Question
