@@ -34,6 +34,7 @@ from lbnode.model import DropRules, ObjectStatus, Programmed, ProgrammedService,
 from lbnode.plan import Desired, server_name
 from lbnode.reconcile.diff import diff_service, same_parameters
 from lbnode.reconcile.retry import Backoff
+from lbnode.reconcile.statuses import Statuses
 from lbnode.turns import Turns
 from lbnode.watched import Watched
 
@@ -63,7 +64,8 @@ class Reconciler:
     """
 
     def __init__(self, plane: DataPlane, journal: Journal, rng: random.Random | None = None) -> None:
-        self.status: Watched[Mapping[str, ObjectStatus]] = Watched({})
+        self._statuses = Statuses(journal)
+        self.status: Watched[Mapping[str, ObjectStatus]] = self._statuses.published
         self.programmed_revision: Watched[int] = Watched(0)
         self.settled_revision: Watched[int] = Watched(0)
         self.foreign: Watched[frozenset[ServiceId]] = Watched(frozenset())
@@ -81,8 +83,6 @@ class Reconciler:
         self._dirty: set[ServiceId] = set()
         self._backoff: Backoff[ObjectKey] = Backoff()
         self._failing: dict[ServiceId, set[ServerId | None]] = {}  # the same objects, by service
-        self._statuses: dict[str, ObjectStatus] = {}
-        self._statuses_changed = False
         self._resync_at = 0.0
         self._turns = Turns()
         self._publish_at = 0.0
@@ -155,11 +155,11 @@ class Reconciler:
         except DataPlaneError as error:
             failure = self._backoff.failed(PLANE, None, now)
             self._resync_at = failure.retry_at
-            self._set_error(PLANE, f"cannot be read: {error}")
-            self._publish()
+            self._statuses.failed(PLANE, f"cannot be read: {error}")
+            self._statuses.publish()
             return
         if self._backoff.clear(PLANE):
-            self._drop_status(PLANE)
+            self._statuses.drop(PLANE)
 
     async def _dump(self) -> None:
         before = self._actual
@@ -271,7 +271,7 @@ class Reconciler:
                     have[server_id] = op.server
                 elif done:
                     del have[server_id]
-                    self._drop_status(server_name(service.id, server_id))
+                    self._statuses.drop(server_name(service.id, server_id))
         assert actual is not None
         whole = have == service.servers and same_parameters(service, actual)
         self._actual[service.id] = service if whole else replace(actual, servers=have)
@@ -299,7 +299,7 @@ class Reconciler:
         for server_id in tuple(self._failing.get(service.id, ())):
             if server_id is not None and server_id not in service.servers and server_id not in have:
                 self._clear((service.id, server_id))
-                self._drop_status(server_name(service.id, server_id))
+                self._statuses.drop(server_name(service.id, server_id))
 
     def _remove(self, service_id: ServiceId) -> Work:
         assert self._want is not None
@@ -316,7 +316,7 @@ class Reconciler:
         servers: set[ServerId | None] = {None, *self._failing.get(service_id, ()), *(last.servers if last else ())}
         for server_id in servers:
             self._clear((service_id, server_id))
-            self._drop_status(_name((service_id, server_id)))
+            self._statuses.drop(_name((service_id, server_id)))
 
     def _clear(self, key: ObjectKey) -> bool:
         if isinstance(key, tuple) and (failing := self._failing.get(key[0])) is not None:
@@ -344,32 +344,16 @@ class Reconciler:
             self._resync_at = now
         if isinstance(key, tuple):
             self._failing.setdefault(key[0], set()).add(key[1])
-        self._set_error(_name(key), str(error))
+        self._statuses.failed(_name(key), str(error))
         return False
 
     def _succeeded(self, key: ObjectKey, name: str) -> None:
         assert self._want is not None
-        failed = self._clear(key)
-        before = self._statuses.get(name)
-        if failed and before is not None and before.error:
-            self._journal.record(Kind.DATAPLANE, name, "programmed at last", before.error)
-        self._statuses[name] = ObjectStatus(self._want.revision)
-        self._statuses_changed = True
-
-    def _set_error(self, name: str, message: str) -> None:
-        before = self._statuses.get(name)
-        if before is None or before.error != message:
-            self._journal.record(Kind.DATAPLANE, name, "could not be programmed", message)
-            self._statuses[name] = ObjectStatus(before.revision if before is not None else 0, message)
-            self._statuses_changed = True
-
-    def _drop_status(self, name: str) -> None:
-        if self._statuses.pop(name, None) is not None:
-            self._statuses_changed = True
+        self._statuses.programmed(name, self._want.revision, had_failed=self._clear(key))
 
     async def _breathe(self) -> None:
         if await self._turns.take() and (now := asyncio.get_running_loop().time()) >= self._publish_at:
-            self._publish()
+            self._statuses.publish()
             self._publish_at = now + PUBLISH_S
 
     def _finish(self) -> None:
@@ -378,17 +362,12 @@ class Reconciler:
         self._believed = {}
         wanted = self._want.programmed.services
         self.foreign.set(frozenset(key for key in self._actual if key not in wanted and not self._plane.owns(key)))
-        self._publish()
+        self._statuses.publish()
         self.settled_revision.set(self._want.revision)
         if not self._backoff and self._doubtful:
             self._resync_at = asyncio.get_running_loop().time()
         elif not self._backoff:
             self.programmed_revision.set(self._want.revision)
-
-    def _publish(self) -> None:
-        if self._statuses_changed:
-            self._statuses_changed = False
-            self.status.set(dict(self._statuses))
 
 
 def _server_id(op: PutServer | DeleteServer) -> ServerId:

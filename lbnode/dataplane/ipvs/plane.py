@@ -10,12 +10,10 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from contextlib import closing
-from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import TypeVar
 
 from lbnode.capture import Captured, CaptureRequest
 from lbnode.connection_filter import EVERY, ConnectionFilter
@@ -31,11 +29,12 @@ from lbnode.dataplane.base import (
     SetTimeouts,
 )
 from lbnode.dataplane.ipvs import codec
-from lbnode.dataplane.ipvs.codec import Command, Daemon, Destination, Info, Service
+from lbnode.dataplane.ipvs.codec import Command, Daemon, Info
 from lbnode.dataplane.ipvs.connections import parse_lines
 from lbnode.dataplane.ipvs.ledger import Ledger
 from lbnode.dataplane.ipvs.netlink import BATCH, GenericNetlink
 from lbnode.dataplane.ipvs.proc import module_lists, open_connections, write_sysctls
+from lbnode.dataplane.ipvs.reader import Reader
 from lbnode.dataplane.ipvs.sync import commands, from_daemons, state_name
 from lbnode.dataplane.ipvs.translate import (
     FORWARDING,
@@ -52,23 +51,13 @@ from lbnode.dataplane.ipvs.writer import WRITABLE, Writer
 from lbnode.dataplane.xdp.guard import LeaseGuard
 from lbnode.errors import DataPlaneError, Unsupported
 from lbnode.explanation import Explanation, Question
-from lbnode.model import (
-    Address,
-    L4Protocol,
-    Programmed,
-    ServiceCounters,
-    ServiceId,
-    SyncDaemon,
-    Timeouts,
-)
+from lbnode.model import Address, L4Protocol, Programmed, ServiceCounters, ServiceId, SyncDaemon, Timeouts
 from lbnode.turns import Turns
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 LEDGER = "ipvs"  # in run_dir
 
-_DECODED = 20  # objects between two looks at the clock, about 1 ms
 _TIMEOUTS = "time-outs"  # in the ledger: they are ours
 
 
@@ -87,8 +76,8 @@ class IpvsPlane:
         self._netlink: GenericNetlink | None = None
         self._writer = Writer()
         self._turns = Turns()
+        self._reader = Reader(self._another_socket, self._turns)
         self._adopted = False
-        self._connections = 0
         self._schedulers = available_schedulers(())
         self._used: set[str] = set()  # schedulers and persistence engines, whose modules are loaded then
 
@@ -101,7 +90,7 @@ class IpvsPlane:
             reason = NO_IP_VS if error.errno == errno.ENOENT else f"netlink: {error}"
             raise DataPlaneError(reason, error.errno) from None
         self._schedulers = available_schedulers(await asyncio.to_thread(module_lists))
-        found = await self._table(lambda _, items: [item.id for item in items])
+        found = await self._reader.table(lambda _, items: [item.id for item in items])
         self._adopted = bool(found)
         self._writer.found(found)
         self._ledger.open()
@@ -136,7 +125,11 @@ class IpvsPlane:
         if _TIMEOUTS in self._ledger:
             self._call("setting the time-outs back", Command.SET_CONFIG, codec.encode_timeouts(Timeouts()))
             self._ledger.discard(_TIMEOUTS)
-        ours = [service_id for service_id in await self._table(lambda service, _: service.id) if self.owns(service_id)]
+        ours = [
+            service_id
+            for service_id in await self._reader.table(lambda service, _: service.id)
+            if self.owns(service_id)
+        ]
         log.info("deleting from ip_vs: %s", ", ".join(map(str, ours)) or "nothing")
         for error in await self.apply_many([DeleteService(service_id) for service_id in ours]):
             if error is not None:
@@ -157,9 +150,9 @@ class IpvsPlane:
 
     async def status(self) -> PlaneStatus:
         """connections: when services or counters were last read; connections_max is 0: ip_vs knows no limit."""
-        daemons = from_daemons(await self.daemons())
+        daemons = from_daemons(await self._reader.daemons())
         interfaces, drops, leases = self._guard.status() if self._guard is not None else ((), {}, ())
-        return PlaneStatus("ipvs", interfaces, self._connections, 0, drops, self._adopted, daemons, leases)
+        return PlaneStatus("ipvs", interfaces, self._reader.connections, 0, drops, self._adopted, daemons, leases)
 
     async def info(self) -> Info:
         return codec.decode_info(self._get("reading ip_vs's version", Command.GET_INFO))
@@ -167,7 +160,7 @@ class IpvsPlane:
     # --- services and servers -------------------------------------------------------------------------------
 
     async def dump(self) -> Programmed:
-        services = await self._table(to_programmed)
+        services = await self._reader.table(to_programmed)
         return Programmed(services, codec.decode_timeouts(self._get("reading the time-outs", Command.GET_CONFIG)))
 
     async def apply(self, op: Op) -> None:
@@ -196,7 +189,7 @@ class IpvsPlane:
         try:
             match op:
                 case PutService():  # in a thread, on a socket made in this thread's namespace
-                    sock = GenericNetlink(self._open_socket().family)
+                    sock = self._another_socket()
                     (error,) = await asyncio.to_thread(self._write_and_close, sock, [op])
                     if error is None:
                         self._used |= _modules(op)
@@ -249,41 +242,6 @@ class IpvsPlane:
             return error
         return None
 
-    async def _table(self, convert: Callable[[Service, list[Destination]], T]) -> dict[ServiceId, T]:
-        """All services with their destinations, as `convert` makes them.
-
-        One after the other: the kernel's objects are never all there, for the garbage collector to walk through.
-        """
-        table: dict[ServiceId, T] = {}
-        connections = 0
-        with self._dump_socket() as sock:
-            for service in await self._dump(sock, Command.GET_SERVICE, codec.decode_service):
-                decode = partial(codec.decode_destination, service_family=service.id.family)
-                items = await self._dump(sock, Command.GET_DEST, decode, codec.encode_key(service.id))
-                table[service.id] = convert(service, items)
-                connections += sum(item.active + item.inactive for item in items)
-        self._connections = connections
-        return table
-
-    def _dump_socket(self) -> closing[GenericNetlink]:
-        """The kernel runs one dump per socket (EBUSY): each reader has one of its own, and may stop half way."""
-        return closing(GenericNetlink(self._open_socket().family))
-
-    async def _dump(
-        self, sock: GenericNetlink, command: Command, decode: Callable[[bytes], T], body: bytes = b""
-    ) -> list[T]:
-        found: list[T] = []
-        try:
-            for bodies in sock.dump(command, body):
-                for at in range(0, len(bodies), _DECODED):
-                    found += map(decode, bodies[at : at + _DECODED])
-                    await self._turns.take()
-        except OSError as error:
-            if error.errno == errno.ESRCH:  # the service was deleted meanwhile
-                return []
-            raise explain_request("reading ip_vs", error.errno or 0) from None
-        return found
-
     async def set_leases(self, groups: Mapping[str, Collection[Address]]) -> Mapping[str, int]:
         if self._guard is not None:
             return self._guard.set_groups(groups)
@@ -300,7 +258,7 @@ class IpvsPlane:
     # --- counters and connections ---------------------------------------------------------------------------
 
     async def counters(self) -> Mapping[ServiceId, ServiceCounters]:
-        return await self._table(to_counters)
+        return await self._reader.table(to_counters)
 
     async def zero(self, service_id: ServiceId | None) -> None:
         body = b"" if service_id is None else codec.encode_key(service_id)
@@ -317,13 +275,9 @@ class IpvsPlane:
 
     # --- the kernel's connection synchronisation ------------------------------------------------------------
 
-    async def daemons(self) -> list[Daemon]:
-        with self._dump_socket() as sock:
-            return await self._dump(sock, Command.GET_DAEMON, codec.decode_daemon)
-
     async def _set_daemons(self, wanted: Mapping[str, SyncDaemon]) -> None:
         owned = [state for state in ("master", "backup") if _ledger_name(state) in self._ledger]
-        for command, daemon in commands(wanted, await self.daemons(), owned):
+        for command, daemon in commands(wanted, await self._reader.daemons(), owned):
             state = state_name(daemon)
             verb = "starting" if command is Command.NEW_DAEMON else "stopping"
             log.info("%s the sync daemon %s: interface %s, id %d", verb, state, daemon.interface, daemon.sync_id)
@@ -342,7 +296,7 @@ class IpvsPlane:
 
     async def _daemon(self, command: Command, daemon: Daemon, *tolerated: int) -> int:
         """Returns 0 or the tolerated errno. In a thread: the kernel starts, or waits for, threads of its own."""
-        sock = GenericNetlink(self._open_socket().family)
+        sock = self._another_socket()
         try:
             await asyncio.to_thread(_do_and_close, sock, command, codec.encode_daemon(daemon))
         except OSError as error:
@@ -379,6 +333,10 @@ class IpvsPlane:
         if self._netlink is None:
             raise DataPlaneError("the IPVS data plane is not open")
         return self._netlink
+
+    def _another_socket(self) -> GenericNetlink:
+        """In the namespace of the first; may be used in another thread, or for a dump."""
+        return GenericNetlink(self._open_socket().family)
 
     def _call(self, what: str, command: Command, body: bytes = b"", *tolerated: int) -> None:
         try:
