@@ -22,24 +22,18 @@ from typing import Any, Protocol
 
 from lbnode.election import messages
 from lbnode.election.actions import Actions, now_ns
-from lbnode.election.dual import DualPath
 from lbnode.election.ears import Ears
+from lbnode.election.groups import Groups
 from lbnode.election.lease import Leases
-from lbnode.election.machine import Machine
-from lbnode.election.member import Member, why_unauthenticated
-from lbnode.election.messages import Setup
+from lbnode.election.member import Member
 from lbnode.election.netlink import open_monitor
 from lbnode.election.parent import Parent
-from lbnode.election.placement import Placement, place
 from lbnode.election.realtime import become_realtime
 from lbnode.election.succession import Succession
-from lbnode.errors import DataPlaneError
-from lbnode.model import VipGroup, VrrpState
+from lbnode.model import VrrpState
 
-SCAN_PAUSE = 50_000_000  # ns between two listings of interfaces, however many notifications come
 AWAY = 10_000_000_000  # ns that it serves without a daemon: nobody checks servers or follows the configuration
 FIGURES_EVERY = 5_000_000_000  # ns
-RETRY_SCAN = 1_000_000_000  # ns until the next look when something is amiss that netlink will not tell about
 
 
 class HasFileno(Protocol):
@@ -52,24 +46,17 @@ class Driver:
         self._socket_path = socket_path
         self._node = node
         self._members: dict[str, Member] = {}
-        self._setup = Setup()
-        self._maintenance = False  # nothing is held here that another node could hold
-        self._store: bool | None = None  # whether the shared store answers; None: there is none
         self._leases = leases
         self._actions = Actions(leases)
         self._vips = self._actions.vips
         self._ears = Ears(node, self._members, self._actions)
+        self._groups = Groups(node, self._members, self._actions, self._ears.taken, self.warn)
         self._monitor = open_monitor()
-        self._configured = False
-        self._scan_at: int | None = None
-        self._scanned_at = 0
-        self._notes: dict[str, str] = {}  # by group, what was said about its authentication
         self._figures_at = 0
         self._leave_reason = ""
         self._succession = Succession()
         self._away_until: int | None = None  # when to give up waiting for another daemon
         self._abdicated = False
-        self._held: dict[str, Any] = {}  # of the process before, and not resumed yet
 
     # --- the loop ---------------------------------------------------------------------------------------------
 
@@ -99,10 +86,10 @@ class Driver:
             return
         if self._monitor in ready:
             self._drain_monitor()
-        if self._scan_at is not None and now_ns() >= self._scan_at and not self._vips.claiming:
-            self._scan()
+        if self._groups.is_due():
+            self._groups.scan()
         if self._ears.hear():  # whatever woke us: what was heard counts before any timer
-            self._scan_at = now_ns()
+            self._groups.scan_at = now_ns()
         now = now_ns()
         self._vips.pump(now)
         for member in self._members.values():
@@ -120,7 +107,7 @@ class Driver:
                 within = member.interval * 3 / 4 / 1e9  # before the timer fires
                 self._parent.tell({"ask": {"group": member.name, "within": within}})
         if member.group.track and member.weigh(self._vips.links.values(), now):
-            self._scan_at = now
+            self._groups.scan_at = now
         if member.regains_contact(now):
             machine.announce(now)
             self._actions.perform(member)
@@ -151,8 +138,9 @@ class Driver:
         now = now_ns()
         if self._succession.claimed or self._away_until is None:
             self._away_until = now + AWAY
-        if not self._configured or now >= self._away_until:
-            self._leave_reason = "lbnoded has died" if not self._configured else f"no lbnoded for {AWAY / 1e9:.0f} s"
+        if not self._groups.configured or now >= self._away_until:
+            waited = f"no lbnoded for {AWAY / 1e9:.0f} s"
+            self._leave_reason = waited if self._groups.configured else "lbnoded has died"
         return not self._leave_reason
 
     def _timeout(self) -> float | None:
@@ -162,11 +150,9 @@ class Driver:
         times += [m.machine.ask_at for m in started if m.machine is not None and m.machine.ask_at != m.asked_for]
         times += [member.beat_at for member in started if member.conversations]
         times += [member.gateways.ask_at for member in started if member.gateways.addresses]
-        others = (self._scan_at, self._vips.pump_at, self._away_until)
+        others = (self._groups.scan_at, self._vips.pump_at, self._away_until)
         due = min((at for at in (*times, *others) if at is not None), default=None)
         return None if due is None else max(0, due - now_ns()) / 1e9
-
-    # --- interfaces and configuration -----------------------------------------------------------------------
 
     def _drain_monitor(self) -> None:
         try:
@@ -176,132 +162,10 @@ class Driver:
             pass
         except OSError:  # overflow: all the more reason to look
             pass
-        self._scan_at = min(self._scan_at or 1 << 62, self._scanned_at + SCAN_PAUSE)
-
-    def _scan(self) -> None:
-        """Look at the interfaces and make every group fit to them: start, stop, restore, remove what is left over."""
-        self._scanned_at, self._scan_at = now_ns(), None
-        try:
-            self._vips.scan()
-        except DataPlaneError as error:
-            self.warn(f"cannot list interfaces, trying again: {error}")
-            self._scan_at = self._scanned_at + RETRY_SCAN
-            return
-        for member in self._members.values():
-            self._fit(member)
-        if self._configured:
-            self._keep_held()
-        self._actions.close_sockets(self._members.values())
-
-    def _keep_held(self) -> None:
-        self._vips.keep_only([p for member in self._members.values() if member.active for p in member.placement.places])
-
-    def _fit(self, member: Member) -> None:
-        was_running = member.placement.running
-        placement = place(
-            member.group, self._vips.links, self._vips.present, sole=not member.peers, taken=self._ears.taken
-        )
-        clash = self._clash(member, placement)
-        able = placement.link is not None and (placement.running or not member.peers) and not clash
-        member.weigh(self._vips.links.values(), now_ns())
-        resting = "maintenance" if self._maintenance and member.peers else ""
-        able = able and not member.authentication_problem and not member.fault and not resting
-        moved = (
-            member.started
-            and placement.link != member.placement.link
-            and (
-                placement.link is None
-                or member.placement.link is None
-                or placement.link.index != member.placement.link.index
-            )
-        )
-        if member.machine is not None and member.started and (not able or moved):
-            problems = [resting, *placement.problems, clash, member.authentication_problem, member.fault]
-            member.machine.stop(now_ns(), "; ".join(filter(None, problems)) or "its interface changed")
-            self._actions.perform(member)
-        member.placement = placement
-        member.other_problems = (clash,) if clash else ()
-        if not able:
-            return
-        member.configure_endpoint(now_ns())
-        if not self._actions.open_sockets(member):
-            self._scan_at = self._scanned_at + RETRY_SCAN
-            return
-        now = now_ns()
-        if member.machine is None or not member.started:
-            member.machine = Machine(member.router())
-            member.machine.name_of = member.name_of
-            self._start(member, now)
-        elif member.machine.router != member.router():
-            member.machine.reconfigure(member.router(), now)
-        if member.active and (self._vips.claim(placement.places, now) or (placement.running and not was_running)):
-            member.machine.announce(now)
-        self._actions.perform(member)
-
-    def _start(self, member: Member, now: int) -> None:
-        assert member.machine is not None
-        held = self._held.pop(member.name, None)
-        if held is None or held["vrid"] != member.group.vrid:
-            member.machine.start(now)
-            return
-        member.machine.resume(now, held["reason"], held["sent_at"])
-        self._actions.perform(member)
-        if member.active:
-            member.since = held["since"]
-
-    def _clash(self, member: Member, placement: Placement) -> str:
-        for other in self._members.values():
-            if other.name == member.name:
-                break
-            link = other.placement.link
-            same_link = link is not None and placement.link is not None and link.index == placement.link.index
-            families = {source.version for source in placement.sources}
-            same_family = not families.isdisjoint(source.version for source in other.placement.sources)
-            if same_link and same_family and other.group.vrid == member.group.vrid:
-                return f"VRID {member.group.vrid} is used by VIP group {other.name} on the same interface"
-        return ""
-
-    def _set_groups(self, groups: list[VipGroup]) -> None:
-        if not self._configured:  # not before: the process before this one hears the heartbeats until it abdicates
-            self._actions.dual = DualPath(self._setup, self._node)
-            if self._actions.dual.problem:
-                self.warn(self._actions.dual.problem)
-        self._configured = True
-        self._ears.taken.clear()
-        wanted = {group.name: group for group in groups if self._node in group.priorities}
-        for name in self._members.keys() - wanted.keys():
-            self._stop(self._members.pop(name), "removed from the configuration")
-        for name, group in wanted.items():
-            member = self._members.get(name)
-            if member is None:
-                self._members[name] = member = Member(group, self._node, self._setup)
-                member.ownership.store = self._store
-                continue
-            if member.group.vrid != group.vrid:
-                self._stop(member, f"the VRID changed to {group.vrid}")
-            member.reconfigure(group, self._node, self._setup)
-        for member in self._members.values():
-            self._actions.dual.converse(member, now_ns())
-            why = why_unauthenticated(member.group, self._setup)
-            if why and self._notes.get(member.name) != why:
-                self.warn(f"advertisements of VIP group {member.name} are not authenticated: {why}")
-            self._notes[member.name] = why
-        self._scan_at = now_ns()
-
-    def _stop(self, member: Member, reason: str) -> None:
-        if member.machine is not None:
-            member.machine.stop(now_ns(), reason)
-            self._actions.perform(member)
+        self._groups.scan_soon()
 
     def leave(self, reason: str) -> None:
-        """Release the groups that have other members; what a sole member holds stays."""
-        for member in self._members.values():
-            if member.peers:
-                self._stop(member, reason)
-        if self._configured:
-            self._keep_held()
-        while self._vips.macvlans.removing:
-            self._vips.macvlans.remove_one()
+        self._groups.leave(reason)
         self._report()
 
     # --- the parent -----------------------------------------------------------------------------------------
@@ -309,23 +173,23 @@ class Driver:
     def _read_parent(self) -> None:
         for message in self._parent.read():
             if "setup" in message:
-                self._setup = messages.setup_from(message["setup"])
+                self._groups.setup = messages.setup_from(message["setup"])
             elif self._told_by_store(message):
                 continue
             elif "leave" in message:
                 self._leave_reason = "lbnoded stops"
             elif "groups" in message:
                 self._leases.configure(message["leases"])
-                self._maintenance = message.get("maintenance", False)
-                self._held.update(message.get("held", {}))
+                self._groups.maintenance = message.get("maintenance", False)
+                self._groups.held.update(message.get("held", {}))
                 self._be_found()
-                self._set_groups([messages.group_from(document) for document in message["groups"]])
+                self._groups.configure([messages.group_from(document) for document in message["groups"]])
             elif "handover" in message:
                 self._hand_over(message["handover"], message.get("to", ""))
             elif "failing" in message:
                 for name, member in self._members.items():
                     member.failing = message["failing"].get(name, {})
-                self._scan_at = now_ns()
+                self._groups.scan_at = now_ns()
 
     def _hand_over(self, group: str, to: str) -> None:
         member = self._members.get(group)
@@ -339,7 +203,7 @@ class Driver:
         """False if the message is about something else."""
         match message:
             case {"store": bool(answers)}:
-                self._store = answers
+                self._groups.store = answers
                 for member in self._members.values():
                     member.ownership.store = answers
             case {"owner": {"group": group, "node": node, "epoch": epoch}} if group in self._members:
