@@ -13,6 +13,7 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 from lbnode.dataplane.ipvs.netlink import GenericNetlink
+from tests.machine import Machine, changes, machine
 
 # A machine that is busy is no failure: nothing here asserts how long an example takes.
 hypothesis.settings.register_profile("lbnode", deadline=None)
@@ -71,9 +72,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: ORDER.index(group) if (group := group_of(item.nodeid)) in ORDER else len(ORDER))
 
 
+# The machine's own network before the first test; the process that starts the workers of pytest-xdist looks for all.
+BEFORE = pytest.StashKey[Machine]()
+CHANGED = pytest.StashKey[list[str]]()
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    if not hasattr(session.config, "workerinput"):
+        session.config.stash[BEFORE] = machine()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if BEFORE in session.config.stash:
+        changed = session.config.stash[CHANGED] = list(changes(session.config.stash[BEFORE], machine()))
+        if changed:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """What tests tell by record_property("figures", text)."""
+    """What tests tell by record_property("figures", text), and what they changed of the machine's own network."""
     for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed"):
         for name, text in report.user_properties:
             if name == "figures":
                 terminalreporter.write_line(text)
+    for line in terminalreporter.config.stash.get(CHANGED, []):
+        terminalreporter.write_line(f"FAILED: tests changed this machine's own network: {line}", red=True)
