@@ -10,6 +10,7 @@ from lbnode.model import Problem, Severity
 
 ALARM_AT = 0.8  # of the connection table
 CLEAR_BELOW = 0.7
+TABLE = "data plane", "connections"  # where, field of its problem
 TABLE_FULL = "table-full"  # the drop reason of data planes that refuse new connections for want of room
 HINT = "raise `connections` of [dataplane] in node.toml, or look for a flood in `lbctl get connections`"
 
@@ -40,7 +41,7 @@ class TableAlarm:
         if newly_refused:
             message += f"; {newly_refused} packets of new connections were refused in the last second"
         severity = Severity.ERROR if newly_refused else Severity.WARNING
-        return event, Problem("data plane", "connections", message, HINT, severity)
+        return event, Problem(*TABLE, message, HINT, severity)
 
 
 FLOOD_HINT = "clients get through by SYN cookies; look for where it comes from, or raise syn_proxy if these are clients"

@@ -17,7 +17,7 @@ from lbnode.dataplane.base import PlaneStatus
 from lbnode.election.figures import AdvertFigures, DroppedPackets
 from lbnode.explanation import Explanation, Question
 from lbnode.journal import Event, Journal
-from lbnode.model import IPIP, Counters, Netmask, Problem, Rates, Role, Tunnel
+from lbnode.model import IPIP, Admission, ConnectionRate, Counters, Netmask, Problem, Rates, Role, Tunnel
 from lbnode.store.base import StoreHealth
 from lbnode.sync.status import SyncPeerInfo
 from lbnode.tuning.kernel import SysctlFinding
@@ -44,6 +44,16 @@ class ServerInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class AccessLimits:
+    """ServiceInfo.access in figures."""
+
+    allow: int = 0  # prefixes in the list
+    deny: int = 0
+    new_connections: ConnectionRate | None = None
+    syn_proxy: int | None = None  # half-open connections from which on SYNs are answered with cookies
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceInfo:
     id: str
     scheduler: str
@@ -62,6 +72,8 @@ class ServiceInfo:
     effective_scheduler: str | None = None  # what the data plane uses; None: the service is not in the data plane
     persistence_engine: str = ""
     access: str = ""  # one line, who may open connections: "deny 203.0.113.0/24, 10 new/s per /32, burst 20"
+    limits: AccessLimits = AccessLimits()
+    admission: Admission | None = None  # None: this data plane does not count it by service
     history: tuple[float, ...] = ()  # connections/s of the last 60 s, oldest first, for the sparkline
 
 

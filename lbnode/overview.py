@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from healthcheck.spec import CheckSpec, Health, Verdict
-from lbnode.control import ServerInfo, ServiceInfo
+from lbnode.control import AccessLimits, ServerInfo, ServiceInfo
 from lbnode.model import (
     Access,
     Config,
@@ -83,6 +83,10 @@ def describe_access(access: Access, syn_proxy: int | None) -> str:
     return ", ".join(parts)
 
 
+def limits_of(access: Access, syn_proxy: int | None) -> AccessLimits:
+    return AccessLimits(len(access.allow), len(access.deny), access.rate, syn_proxy)
+
+
 def _some(networks: Iterable[Network]) -> str:
     """The first ones, and how many more."""
     texts = [str(network) for network in sorted(networks, key=lambda one: (one.version, one.network_address, one))]
@@ -125,6 +129,8 @@ def _configured(service: VirtualService, facts: Facts) -> ServiceInfo:
         history=tuple(facts.history.get(service.id, ())),
         effective_scheduler=actual.scheduler if actual else None,
         access=describe_access(service.access, service.syn_proxy),
+        limits=limits_of(service.access, service.syn_proxy),
+        admission=counters.admission if counters else None,
     )
 
 
@@ -210,5 +216,7 @@ def _foreign(service: ProgrammedService, facts: Facts) -> ServiceInfo:
         foreign=True,
         effective_scheduler=service.scheduler,
         access=describe_access(service.access, service.syn_proxy),
+        limits=limits_of(service.access, service.syn_proxy),
+        admission=counters.admission if counters else None,
         history=tuple(facts.history.get(service.id, ())),
     )

@@ -98,7 +98,7 @@ class Capabilities:
     protocols: frozenset[str]
     families: frozenset[int]
     persistence: bool
-    access: bool = False  # lists of prefixes and rates of new connections (ProgrammedService.access)
+    access: bool = False  # ProgrammedService.access: prefixes, rates; and what they do: ServiceCounters.admission
     own_timeouts: bool = False  # of services (ProgrammedService.timeouts)
 
 

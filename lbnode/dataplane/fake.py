@@ -32,6 +32,7 @@ from lbnode.explanation import Explanation, Question
 from lbnode.model import (
     SCHEDULERS,
     Address,
+    Admission,
     Connection,
     Counters,
     DropRules,
@@ -51,6 +52,7 @@ log = logging.getLogger(__name__)
 
 _RECORD = struct.Struct("!BB2x16sH16sH16sHI4x")  # protocol, state, three endpoints, remaining seconds
 _STATES = ("NONE", "ESTABLISHED", "SYN_RECV", "FIN_WAIT", "TIME_WAIT", "CLOSE", "CLOSE_WAIT", "LAST_ACK", "UDP")
+_NOTHING = ServiceCounters(Counters(), {}, admission=Admission())
 ConnectionKey = tuple[L4Protocol | None, tuple[Address, int], tuple[Address, int]]  # protocol, client, virtual
 
 
@@ -158,7 +160,7 @@ class FakePlane:
                 before = services.get(service.id)
                 services[service.id] = replace(service, servers=before.servers if before else {})
                 self.kernel.owned.add(service.id)
-                self.kernel.counters.setdefault(service.id, ServiceCounters(Counters(), {}))
+                self.kernel.counters.setdefault(service.id, _NOTHING)
             case DeleteService(service_id):
                 services.pop(service_id, None)
                 self.kernel.owned.discard(service_id)
@@ -201,6 +203,7 @@ class FakePlane:
                     server_id: self._count(self.kernel.counters[key].servers.get(server_id, Counters()), key, server_id)
                     for server_id in service.servers
                 },
+                admission=self.kernel.counters[key].admission,
             )
             for key, service in self.kernel.services.items()
         }
@@ -219,7 +222,7 @@ class FakePlane:
     async def zero(self, service_id: ServiceId | None) -> None:
         for key in list(self.kernel.counters):
             if service_id is None or key == service_id:
-                self.kernel.counters[key] = ServiceCounters(Counters(), {})
+                self.kernel.counters[key] = _NOTHING
 
     def connect(self, connection: Connection) -> None:
         """For tests: a client's new connection, or a new state of a known one."""
@@ -228,11 +231,11 @@ class FakePlane:
             service_id = ServiceId(
                 connection.protocol, *connection.virtual, inet6=isinstance(connection.virtual[0], IPv6Address)
             )
-            before = self.kernel.counters.get(service_id, ServiceCounters(Counters(), {}))
+            before = self.kernel.counters.get(service_id, _NOTHING)
             server_id = _server(connection)
             servers = dict(before.servers)
             servers[server_id] = _one_more(servers.get(server_id, Counters()))
-            self.kernel.counters[service_id] = ServiceCounters(_one_more(before.total), servers)
+            self.kernel.counters[service_id] = replace(before, total=_one_more(before.total), servers=servers)
         self.kernel.connections[key] = connection
         self.kernel.changed[key] = None
 

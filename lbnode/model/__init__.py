@@ -40,7 +40,7 @@ from lbnode.model.services import (
     flags_of,
 )
 from lbnode.model.settings import DEFAULT_SYNC_GROUP, DropRules, Settings, SyncDaemon, Timeouts
-from lbnode.model.traffic import Connection, Counters, Rates, ServiceCounters
+from lbnode.model.traffic import Admission, Connection, Counters, Rates, ServiceCounters
 from lbnode.model.vip_groups import Role, Track, VipAddress, VipGroup, VrrpState
 
 __all__ = [
@@ -53,6 +53,7 @@ __all__ = [
     "SCHEDULER_FLAGS",
     "Access",
     "Address",
+    "Admission",
     "Config",
     "Connection",
     "ConnectionRate",

@@ -34,12 +34,28 @@ class Rates:
 
 
 @dataclass(frozen=True, slots=True)
+class Admission:
+    """What became of packets that would have opened a connection to a service, beside those that did. Monotonic totals
+    of packets, SYNs that are sent again included, since creation or last zero."""
+
+    refused: Mapping[str, int] = field(default_factory=dict)  # reason, as in PlaneStatus.drops -> packets
+    cookies_sent: int = 0  # SYNs answered with a SYN cookie
+    cookies_accepted: int = 0  # ACKs that brought a valid one back
+    cookies_refused: int = 0  # ACKs without one, while some are out
+    mss_clamped: int = 0  # SYN and SYN-ACK that announced more than the service's `mss`
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceCounters:
-    """rates: of the service (None) and its servers, if the data plane measures them itself; else empty."""
+    """rates: of the service (None) and its servers, if the data plane measures them itself; else empty.
+
+    admission: None if the data plane does not count it by service (IPVS: not at all).
+    """
 
     total: Counters
     servers: Mapping[ServerId, Counters]
     rates: Mapping[ServerId | None, Rates] = field(default_factory=dict)
+    admission: Admission | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from prometheus_client.core import (
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector, CollectorRegistry
 
+from lbnode import alarms
 from lbnode.control import NodeStatus, ServerInfo, ServiceInfo
 from lbnode.election.figures import BUCKETS_S
 from lbnode.model import Counters, Severity, VrrpState
@@ -128,6 +129,11 @@ def _dataplane(status: NodeStatus) -> Iterator[Metric]:
     plane = status.dataplane
     yield GaugeMetricFamily("lbnode_connection_table_entries", "Connections being tracked", plane.connections)
     yield GaugeMetricFamily("lbnode_connection_table_size", "Connections that can be tracked", plane.connections_max)
+    yield GaugeMetricFamily(
+        "lbnode_connection_table_alarm",
+        "1 from 80 % of the table on, or while it refuses connections, until it is below 70 %",
+        int(any((problem.where, problem.field) == alarms.TABLE for problem in status.problems)),
+    )
     drops = CounterMetricFamily("lbnode_dataplane_drops", "Packets dropped by the data plane", labels=["reason"])
     for reason, packets in sorted(plane.drops.items()):
         drops.add_metric([reason], packets)
@@ -194,8 +200,66 @@ def _sync(status: NodeStatus) -> Iterator[Metric]:
     yield from (in_sync, lag, sent, received, bad)
 
 
-def _services(services: Iterable[ServiceInfo]) -> Iterator[Metric]:
+def _services(services: tuple[ServiceInfo, ...]) -> Iterator[Metric]:
     yield from _counters("service", "of the virtual service", ["service"], [([s.id], s.counters) for s in services])
+    yield from _admissions(services)
+    yield from _limits(services)
+
+
+def _admissions(services: Iterable[ServiceInfo]) -> Iterator[Metric]:
+    refused = CounterMetricFamily(
+        "lbnode_service_refused_packets",
+        "Packets that would have opened a connection to the virtual service, but were dropped",
+        labels=["service", "reason"],
+    )
+    cookies = CounterMetricFamily(
+        "lbnode_service_syn_cookies",
+        "SYNs answered with a SYN cookie, ACKs that brought a valid one, and ACKs without, while some are out",
+        labels=["service", "outcome"],
+    )
+    clamped = CounterMetricFamily(
+        "lbnode_service_mss_clamped_packets", "SYN and SYN-ACK whose MSS was more than `mss`", labels=["service"]
+    )
+    for service in services:
+        counted = service.admission
+        if counted is None:
+            continue
+        for reason, packets in counted.refused.items():
+            refused.add_metric([service.id, reason], packets)
+        cookies.add_metric([service.id, "sent"], counted.cookies_sent)
+        cookies.add_metric([service.id, "accepted"], counted.cookies_accepted)
+        cookies.add_metric([service.id, "refused"], counted.cookies_refused)
+        clamped.add_metric([service.id], counted.mss_clamped)
+    yield from (refused, cookies, clamped)
+
+
+def _limits(services: Iterable[ServiceInfo]) -> Iterator[Metric]:
+    """Only of services that have them. The prefixes themselves would be labels without end: the document has them."""
+    prefixes = GaugeMetricFamily(
+        "lbnode_service_prefixes", "Prefixes in the virtual service's list", labels=["service", "list"]
+    )
+    rate = GaugeMetricFamily(
+        "lbnode_service_new_connections_limit", "New connections per second from each source", labels=["service"]
+    )
+    burst = GaugeMetricFamily(
+        "lbnode_service_new_connections_burst", "New connections at once from each source", labels=["service"]
+    )
+    half_open = GaugeMetricFamily(
+        "lbnode_service_half_open_limit",
+        "Half-open connections from which on SYNs are answered with cookies",
+        labels=["service"],
+    )
+    for service in services:
+        limits = service.limits
+        for name, length in (("allow", limits.allow), ("deny", limits.deny)):
+            if length:
+                prefixes.add_metric([service.id, name], length)
+        if limits.new_connections is not None:
+            rate.add_metric([service.id], limits.new_connections.rate)
+            burst.add_metric([service.id], limits.new_connections.burst)
+        if limits.syn_proxy is not None:
+            half_open.add_metric([service.id], limits.syn_proxy)
+    yield from (prefixes, rate, burst, half_open)
 
 
 def _servers(servers: list[tuple[str, ServerInfo]]) -> Iterator[Metric]:

@@ -15,7 +15,7 @@ import pytest
 from lbnode.dataplane.base import DataPlane, DeleteServer, DeleteService, PutServer, PutService, SetTimeouts
 from lbnode.errors import DataPlaneError
 from lbnode.explanation import Question
-from lbnode.model import Programmed, ServerId, ServiceId, Timeouts
+from lbnode.model import Admission, Programmed, ServerId, ServiceId, Timeouts
 from tests.contracts.plane_cases import PlaneCase
 from tests.contracts.programmed import BASIC, DNS, DNS_SERVICE, IDS, WEB, WEB_SERVICE, apply, server, services, web
 
@@ -115,6 +115,10 @@ async def test_counters_exist_for_what_is_programmed_and_can_be_zeroed(plane: Da
     counters = await plane.counters()
     assert set(counters[WEB].servers) == set(IDS[:2])
     assert counters[WEB].total.connections == 0
+    admission = counters[WEB].admission
+    assert (admission is not None) == plane.capabilities().access
+    if admission is not None:
+        assert replace(admission, refused={}) == Admission() and set(admission.refused.values()) <= {0}
     await plane.zero(WEB)
     await plane.zero(None)
     await plane.zero(DNS)

@@ -31,6 +31,7 @@ from lbnode.dataplane.xdp.records import MergeResult, Record, merge_results, unp
 from lbnode.dataplane.xdp.tables import Tables
 from lbnode.model import (
     IPIP,
+    Admission,
     Counters,
     ForwardingMethod,
     ProgrammedServer,
@@ -126,6 +127,7 @@ class Machine:
             "timeouts",
             "server_stats",
             "service_stats",
+            "admissions",
         ):
             array = self.maps[name]
             array.put_range(0, bytes(array.value_size * 256))  # tests have fewer servers than this
@@ -291,6 +293,10 @@ class Bench:
             return counts.unpack_counters(self.maps["service_stats"].get_index(service.entry.index))
         index = service.servers[server_id].index
         return counts.unpack_counters(self.maps["server_stats"].get_index(index), self.gauge(service_id, server_id))
+
+    def admission(self, service_id: ServiceId) -> Admission:
+        index = self.tables.services[service_id].entry.index
+        return counts.unpack_admission(self.maps["admissions"].get_index(index))
 
     def gauge(self, service_id: ServiceId, server_id: ServerId) -> Gauge:
         index = self.tables.services[service_id].servers[server_id].index

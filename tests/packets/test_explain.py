@@ -43,6 +43,7 @@ STATE = (
         "events",
         "server_stats",
         "service_stats",
+        "admissions",
         "services",
         "servers",
         "slots",
@@ -176,9 +177,11 @@ def test_no_server_takes_it(bench: Bench) -> None:
     bench.server(service, "198.51.100.12:80", upper=1)
     bench.connect(39999)
     told = ask_tcp(bench)
-    assert (told.verdict, told.reason, told.server) == ("dropped", "no-server", "")
+    assert (told.verdict, told.reason, told.server) == ("dropped", "overloaded", "")
     assert told.answer[-1] == "ICMP port unreachable" and told.after == ()
     assert [one.why_not.split(":")[0] for one in told.candidates] == ["weight 0", "overloaded"]
+    bench.server(service, "198.51.100.12:80", weight=0)
+    assert ask_tcp(bench).reason == "no-server"
     bench.server(service, "198.51.100.12:80", upper=2)
     told = ask_tcp(bench, length=MAX_LENGTH)  # more than its next hop takes
     assert (told.reason, told.server, told.candidates[1].why_not) == ("too-big", "198.51.100.12:80", "")

@@ -8,6 +8,7 @@ from itertools import product
 
 import pytest
 
+from lbnode.dataplane.xdp.counts import NOTHING_REFUSED
 from lbnode.dataplane.xdp.explain.table import tuple_hash
 from lbnode.dataplane.xdp.layout import BUCKET_WAYS, Event, State
 from lbnode.dataplane.xdp.records import Tuple
@@ -58,6 +59,7 @@ def test_full_of_established_connections(bench: Bench) -> None:
     before = {record.inward for record in bench.records()}
     full = bench.event(Event.DROP_TABLE_FULL)
     assert full > CAPACITY and bench.event(Event.EVICTED) == 0
+    assert bench.admission(service).refused == {**NOTHING_REFUSED.refused, "table-full": full}
     assert len(before) > CAPACITY * 0.95
     flood(bench, 1000, "S", 5 * CAPACITY)
     assert before <= {record.inward for record in bench.records()}

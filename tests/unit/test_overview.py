@@ -8,10 +8,13 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from healthcheck.spec import CheckSpec, CheckType, DnsSpec, Health, HttpSpec, ScriptSpec, UdpSpec, Verdict
+from lbnode.control import AccessLimits
 from lbnode.model import (
     Access,
+    Admission,
     Config,
     ConnectionRate,
+    Counters,
     ForwardingMethod,
     ObjectStatus,
     Programmed,
@@ -19,6 +22,7 @@ from lbnode.model import (
     ProgrammedService,
     RealServer,
     ServerId,
+    ServiceCounters,
     ServiceId,
     VirtualService,
     WhenDown,
@@ -106,6 +110,10 @@ def test_who_may_connect_is_told_of_configured_and_foreign_services() -> None:
     denied = Access(deny=frozenset({ip_network("203.0.113.0/24")}))
     config = Config(9, {WEB: replace(found.config.services[WEB], access=denied, syn_proxy=7)})
     line = "deny 203.0.113.0/24, SYN cookies from 7 half-open on"
-    assert overview(replace(found, config=config))[0].access == line
     actual = Programmed({WEB: replace(found.actual.services[WEB], access=denied, syn_proxy=7)})
-    assert overview(Facts(actual=actual))[0].access == line
+    counted = Admission({"denied": 3}, cookies_sent=2)
+    counters = {WEB: ServiceCounters(Counters(), {}, admission=counted)}
+    for one in (replace(found, config=config, counters=counters), Facts(actual=actual, counters=counters)):
+        (service,) = overview(one)
+        assert (service.access, service.limits) == (line, AccessLimits(deny=1, syn_proxy=7))
+        assert service.admission == counted

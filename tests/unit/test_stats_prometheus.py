@@ -8,10 +8,11 @@ from typing import cast
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from lbnode.control import NodeStatus, ServerInfo, ServiceInfo
+from lbnode.alarms import TableAlarm
+from lbnode.control import AccessLimits, NodeStatus, ServerInfo, ServiceInfo
 from lbnode.dataplane.base import LeaseStatus, PlaneStatus
 from lbnode.election.figures import AdvertFigures, DroppedPackets
-from lbnode.model import Counters, Problem, Rates, Role, Severity, VrrpState
+from lbnode.model import Admission, ConnectionRate, Counters, Problem, Rates, Role, Severity, VrrpState
 from lbnode.stats.prometheus import CONTENT_TYPE, Source, render
 from lbnode.store.base import StoreHealth
 from lbnode.sync.status import SyncPeerInfo
@@ -44,6 +45,8 @@ SERVICE = ServiceInfo(
     counters=Counters(2**53 - 1, 20, 21, 200, 201, 5, 6),
     rates=Rates(),
     status="programmed at revision 4",
+    limits=AccessLimits(deny=3, new_connections=ConnectionRate(10, 20, 24), syn_proxy=0),
+    admission=Admission({"denied": 31, "no-server": 0}, 40, 38, 1, 7),
     servers=(
         SERVER,
         replace(SERVER, id="198.51.100.2:80", health="down", effective_weight=None),
@@ -119,6 +122,7 @@ def test_every_figure_comes_back() -> None:
         ("lbnode_vrrp_state", "broken"): 0,
         ("lbnode_connection_table_entries",): 30,
         ("lbnode_connection_table_size",): 1000,
+        ("lbnode_connection_table_alarm",): 0,
         ("lbnode_dataplane_drops_total", "table-full"): 9,
         ("lbnode_dataplane_drops_total", "no-route"): 0,
         ("lbnode_dataplane_events_total", "evicted"): 2,
@@ -139,6 +143,16 @@ def test_every_figure_comes_back() -> None:
         ("lbnode_service_outgoing_bytes_total", service): 201,
         ("lbnode_service_connections_active", service): 5,
         ("lbnode_service_connections_inactive", service): 6,
+        ("lbnode_service_refused_packets_total", "denied", service): 31,
+        ("lbnode_service_refused_packets_total", "no-server", service): 0,
+        ("lbnode_service_syn_cookies_total", "sent", service): 40,
+        ("lbnode_service_syn_cookies_total", "accepted", service): 38,
+        ("lbnode_service_syn_cookies_total", "refused", service): 1,
+        ("lbnode_service_mss_clamped_packets_total", service): 7,
+        ("lbnode_service_prefixes", "deny", service): 3,
+        ("lbnode_service_new_connections_limit", service): 10,
+        ("lbnode_service_new_connections_burst", service): 20,
+        ("lbnode_service_half_open_limit", service): 0,
         ("lbnode_server_connections_total", server, service): 7,
         ("lbnode_server_incoming_packets_total", server, service): 70,
         ("lbnode_server_outgoing_packets_total", server, service): 71,
@@ -153,6 +167,21 @@ def test_every_figure_comes_back() -> None:
     assert {key: found.get(key) for key in expected} == expected
     others = {key for key in found if key not in expected}
     assert all("198.51.100.1:80" not in key and "lbnode_server" in key[0] for key in others), others
+
+
+def test_the_tables_alarm_is_that_of_the_problems() -> None:
+    """Whoever is called by it need not know at which fill it begins and ends."""
+    plane = replace(STATUS.dataplane, connections=800, drops={})
+    _, problem = TableAlarm().look(plane)
+    assert problem is not None
+    full = replace(STATUS, dataplane=plane, problems=(*STATUS.problems, problem))
+    assert samples(full)["lbnode_connection_table_alarm",] == 1
+
+
+def test_what_a_data_plane_does_not_count_or_a_service_does_not_limit_has_no_sample() -> None:
+    found = samples(services=(replace(SERVICE, admission=None, limits=AccessLimits()),))
+    names = {key[0].removeprefix("lbnode_service_") for key in found if key[0].startswith("lbnode_service_")}
+    assert not [name for name in names if name.startswith(("refused", "syn_", "mss", "prefixes", "new_", "half_"))]
 
 
 def test_unknown_values_have_no_sample() -> None:

@@ -72,6 +72,7 @@ SIZES = {
     "config": layout.CONFIG_SIZE,
     "timeouts": layout.TIMEOUTS_SIZE,
     "stats": layout.STATS_SIZE,
+    "admission": layout.ADMISSION_SIZE,
     "gauge": layout.GAUGE_SIZE,
     "half_open": layout.HALF_OPEN_SIZE,
     "group": layout.GROUP_SIZE,
@@ -307,6 +308,19 @@ def test_counters_are_summed_over_cpus() -> None:
     )
     assert (total.active, total.inactive) == (7, 8)
     assert counts.unpack_event(struct.pack("=qq", 5, -3)) == 2  # entered on one CPU, removed on another
+
+
+def test_what_a_service_refused_is_named_as_the_drops_are(structs: Mapping[str, tuple[int, dict[str, int]]]) -> None:
+    """Each field of struct admission in turn, on the second of two CPUs."""
+    size, offsets = structs["admission"]
+    for member, at in offsets.items():
+        element = bytearray(size)
+        element[at] = 7
+        found = counts.unpack_admission(bytes(size) + bytes(element))
+        told = {reason.replace("-", "_"): packets for reason, packets in found.refused.items()}
+        told |= {name: getattr(found, name) for name in found.__dataclass_fields__ if name != "refused"}
+        assert {name for name, packets in told.items() if packets == 7} == {member.replace("clamped", "mss_clamped")}
+    assert counts.unpack_admission(bytes(2 * size)) == counts.NOTHING_REFUSED
 
 
 tuples = st.builds(

@@ -1,4 +1,7 @@
-"""What the programs count, as user space reads it: maps `gauges`, `half_open`, `*_stats`, `events`. Pure."""
+"""What the programs count, as user space reads it: maps `gauges`, `half_open`, `*_stats`, `admissions`, `events`.
+
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
-from lbnode.model import Counters
+from lbnode.dataplane.xdp.layout import Event
+from lbnode.model import Admission, Counters
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,25 @@ def unpack_counters(per_cpu: bytes, gauge: Gauge | None = None) -> Counters:
     return Counters(
         connections, packets_in, packets_out, bytes_in, bytes_out, gauge.active, gauge.inactive, gauge.persistent
     )
+
+
+_REFUSALS = (  # in the order of struct admission
+    Event.DROP_DENIED,
+    Event.DROP_RATE,
+    Event.DROP_NO_SERVER,
+    Event.DROP_OVERLOADED,
+    Event.DROP_TABLE_FULL,
+    Event.DROP_NO_LOCAL_PORT,
+)
+NOTHING_REFUSED = Admission(dict.fromkeys((event.label for event in _REFUSALS), 0))
+
+
+def unpack_admission(per_cpu: bytes) -> Admission:
+    """Of map `admissions`: the values of all CPUs one after the other."""
+    if not any(per_cpu):
+        return NOTHING_REFUSED  # nearly all of thousands
+    totals = [sum(column) for column in zip(*struct.iter_unpack("=10Q", per_cpu), strict=True)]
+    return Admission(dict(zip(NOTHING_REFUSED.refused, totals, strict=False)), *totals[len(_REFUSALS) :])
 
 
 def unpack_event(per_cpu: bytes) -> int:

@@ -271,7 +271,9 @@ class XdpPlane:
             key: {server_id: server.index for server_id, server in one.servers.items()}
             for key, one in self._tables.services.items()
         }
-        service_stats = await self._column("service_stats", max(services.values(), default=-1) + 1)
+        highest = max(services.values(), default=-1) + 1
+        service_stats = await self._column("service_stats", highest)
+        admissions = await self._column("admissions", highest)
         highest = max((index for one in servers.values() for index in one.values()), default=-1) + 1
         server_stats = await self._column("server_stats", highest)
         gauges = await self._column("gauges", highest)
@@ -291,6 +293,7 @@ class XdpPlane:
                     persistent=sum(one.persistent for one in each.values()),
                 ),
                 each,
+                admission=counts.unpack_admission(admissions[index]),
             )
             if turn % 64 == 0:
                 await asyncio.sleep(0)

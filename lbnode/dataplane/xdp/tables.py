@@ -55,7 +55,7 @@ class Tables:
         self.services: dict[ServiceId, Service] = {}
         self._behind: dict[Address, dict[int, tuple[Service, Server]]] = {}  # server address -> index -> server
         self._service_indexes = IndexPool(
-            min(maps[name].info.max_entries for name in ("service_stats", "cursors", "timeouts"))
+            min(maps[name].info.max_entries for name in ("service_stats", "admissions", "cursors", "timeouts"))
         )
         self._server_indexes = IndexPool(
             min(maps[name].info.max_entries for name in ("servers", "server_stats", "gauges"))
@@ -185,6 +185,7 @@ class Tables:
         if index is None:
             raise DataPlaneError(f"no room: the data plane holds at most {len(self._service_indexes)} services")
         self._zero("service_stats", index)
+        self._zero("admissions", index)
         self._maps["half_open"].put_index(index, bytes(layout.HALF_OPEN_SIZE))
         epoch = self._scheduling.epoch_of_new(index)
         entry = configured(layout.Service(index, layout.Scheduler.RR, epoch, 0, 0), wanted)
@@ -364,5 +365,6 @@ class Tables:
     def zero(self, service: Service) -> None:
         """Zero the counters of a service and its servers, not the gauges."""
         self._zero("service_stats", service.entry.index)
+        self._zero("admissions", service.entry.index)
         for server in service.servers.values():
             self._zero("server_stats", server.index)

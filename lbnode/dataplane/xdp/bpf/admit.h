@@ -5,6 +5,7 @@
 
 #include "cookie.h"
 #include "access.h"
+#include "admission.h"
 #include "hook.h"
 #include "local_port.h"
 #include "persist.h"
@@ -137,6 +138,18 @@ INLINE int drop_counted(__u32 event)
 	return ACTION_DROP;
 }
 
+INLINE int drop_for(const struct service *service, __u32 event)
+{
+	count_for(service->index, event);
+	return ACTION_DROP;
+}
+
+INLINE int refuse_for(const struct service *service, __u32 event)
+{
+	count_for(service->index, event);
+	return ACTION_REFUSE;
+}
+
 /*
  * Enter a new connection into the table; one that began with a cookie waits for its server (IPVS's word: SYNACK). Returns
  * enum added.
@@ -231,16 +244,14 @@ INLINE int assign(struct scratch *memory, struct service *service, __u32 now, co
 	__u64 control = 0;
 	__u32 index = choose(memory, service, &control);
 	struct server *server = bpf_map_lookup_elem(&servers, &index);
-	if (!server || !server->generation) {
-		count(EVENT_DROP_NO_SERVER);
-		return ACTION_REFUSE;
-	}
+	if (!server || !server->generation)
+		return refuse_for(service, why_no_server(service, &memory->walk));
 	if (unlikely(p->ttl <= 1 && !(server->flags & SERVER_LOCAL))) {
 		count(EVENT_DROP_TTL);
 		return ACTION_TTL;
 	}
 	if (service->persistent_s && !control)
-		return drop_counted(EVENT_DROP_TABLE_FULL);
+		return drop_for(service, EVENT_DROP_TABLE_FULL);
 	if (proxied && (!is_translated(server->forward) || server->flags & SERVER_LOCAL))
 		return drop_counted(EVENT_DROP_ERROR); /* its answer would not pass here */
 	bool full = server->forward == FORWARD_FULLNAT && !(server->flags & SERVER_LOCAL);
@@ -249,12 +260,10 @@ INLINE int assign(struct scratch *memory, struct service *service, __u32 now, co
 	bool one_packet = service->flags & SERVICE_ONE_PACKET && !is_stateful(p) && !full;
 	int added = one_packet ? ADDED : enter(memory, service, server, index, now, control, proxied);
 	if (unlikely(added != ADDED)) {
-		if (added == ADDED_NO_PORT) {
-			count(EVENT_DROP_NO_LOCAL_PORT);
-			return ACTION_REFUSE;
-		}
+		if (added == ADDED_NO_PORT)
+			return refuse_for(service, EVENT_DROP_NO_LOCAL_PORT);
 		if (!found_again(service) || is_translated(server->forward))
-			return drop_counted(EVENT_DROP_TABLE_FULL);
+			return drop_for(service, EVENT_DROP_TABLE_FULL);
 		count(EVENT_UNTRACKED);
 	}
 	d->full = 0;
@@ -305,7 +314,7 @@ GLOBAL int admit(struct scratch *memory)
 		int why_not = refused(service, &p->tuple.source, clock->now_ms,
 				      !is_stateful(p) || p->tcp_flags & TCP_FLAG_SYN);
 		if (why_not)
-			return drop_counted(why_not);
+			return drop_for(service, why_not);
 	}
 	if (unlikely(service->flags & SERVICE_SYN_PROXY)) {
 		int first = defend(p, service, clock->now_ms);

@@ -30,6 +30,7 @@ INLINE int clamp(void *ctx, const int hook, struct scratch *memory)
 		return 0;
 	if (store_bytes(ctx, hook, tcp + TCP_HEADER + at, &mss, sizeof(mss)))
 		return -1;
+	count_clamped(server->service);
 	if (at & 1) { /* it lies across two words of the checksum */
 		mss = bpf_htons(bpf_ntohs(mss) << 8 | bpf_ntohs(mss) >> 8);
 		old = bpf_htons(bpf_ntohs(old) << 8 | bpf_ntohs(old) >> 8);

@@ -33,7 +33,7 @@
 
 #include <linux/types.h>
 
-#define LAYOUT_VERSION 13
+#define LAYOUT_VERSION 14
 
 /* An address of either family: 16 bytes in network order, IPv4 in its mapped form ::ffff:a.b.c.d (RFC 4291 2.5.5.2). */
 struct addr {
@@ -78,6 +78,23 @@ struct gauge {
 	__u32 overloaded; /* the upper_threshold that was reached, until the connections are fewer than lower_threshold
 			     (or 3/4 of the upper), as IPVS; 0 = not. A larger threshold ends it */
 	__s32 persistent; /* templates of persistent clients */
+};
+
+/*
+ * map `admissions` PERCPU_ARRAY, by service index: what of enum event concerns packets that would have opened a connection
+ * to the service, each field the event of its name; and SYN and SYN-ACK whose MSS was clamped.
+ */
+struct admission {
+	__u64 denied;
+	__u64 rate;
+	__u64 no_server;
+	__u64 overloaded;
+	__u64 table_full;
+	__u64 no_local_port;
+	__u64 cookies_sent;
+	__u64 cookies_accepted;
+	__u64 cookies_refused;
+	__u64 clamped;
 };
 
 /* map `cursors` ARRAY, by service index: __u64 low 16 bits of epoch << 48 | current weight (wrr) << 16 | position */
@@ -126,6 +143,7 @@ enum event {
 	EVENT_DROP_DENIED,	 /* new connection of a client that the service's lists keep out */
 	EVENT_DROP_RATE,	 /* new connection beyond the service's rate for its source */
 	EVENT_DROP_UNFRAGMENTED, /* larger than the next hop's MTU, without DF, and the stack cannot fragment it */
+	EVENT_DROP_OVERLOADED,	 /* as NO_SERVER: servers that have weight have reached their upper thresholds */
 	EVENT_MAX = 64,
 };
 

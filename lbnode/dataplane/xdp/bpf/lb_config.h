@@ -97,7 +97,7 @@ enum scheduler {
  * `start` (slots.carry_position, slots.wrr_start), and groups look at their members again.
  */
 struct service {
-	__u32 index;	 /* of `cursors` and `service_stats`; unique among services */
+	__u32 index;	 /* of `cursors`, `service_stats`, `admissions`; unique among services */
 	__u32 scheduler; /* enum scheduler */
 	__u32 flags;	 /* SERVICE_* */
 	__u32 epoch;

@@ -52,7 +52,7 @@ GLOBAL int cookie_answer(struct scratch *memory)
 	x->tcp.source = p->tuple.target_port;
 	x->tcp.dest = p->tuple.source_port;
 	x->rewrite = REWRITE_ANSWER;
-	count(EVENT_COOKIE_SENT);
+	count_for(service->index, EVENT_COOKIE_SENT);
 	return ACTION_REFLECT;
 }
 
@@ -89,7 +89,7 @@ GLOBAL int cookie_admit(struct scratch *memory)
 		return ACTION_PASS;
 	x->cookie = x->ack - 1;
 	bool valid = is_plain(p) && fits_cookie(x, p, clock->now_ms);
-	count(valid ? EVENT_COOKIE_ACCEPTED : EVENT_COOKIE_REFUSED);
+	count_for(service->index, valid ? EVENT_COOKIE_ACCEPTED : EVENT_COOKIE_REFUSED);
 	if (!valid && !found_again(service))
 		return no_connection();
 	x->options.scale = cookie_scale(x->cookie);

@@ -49,6 +49,7 @@ from lbnode.dataplane.xdp.layout.services import (
     unpack_vip,
 )
 from lbnode.dataplane.xdp.layout.sizes import (
+    ADMISSION_SIZE,
     ALL_BITS,
     BUCKET_SIZE,
     BUCKET_WAYS,
@@ -82,6 +83,7 @@ from lbnode.dataplane.xdp.layout.sizes import (
 )
 
 __all__ = [
+    "ADMISSION_SIZE",
     "ALL_BITS",
     "BUCKET_SIZE",
     "BUCKET_WAYS",

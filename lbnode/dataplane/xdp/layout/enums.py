@@ -118,6 +118,7 @@ class Event(IntEnum):
     DROP_DENIED = 36
     DROP_RATE = 37
     DROP_UNFRAGMENTED = 38
+    DROP_OVERLOADED = 39
 
     @property
     def label(self) -> str:
