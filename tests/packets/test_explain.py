@@ -16,8 +16,8 @@ from lbnode.dataplane.xdp.interfaces import Interface
 from lbnode.dataplane.xdp.plane import OBJECT
 from lbnode.dataplane.xdp.vlans import Vlans
 from lbnode.explanation import MAX_LENGTH, Explanation, NextHop, Question
-from lbnode.model import Access, ConnectionRate, OwnTimeouts, Timeouts, Tunnel, TunnelType
-from tests.packets.bench import DIRECT, FULLNAT, TUNNEL, Bench
+from lbnode.model import Access, ConnectionRate, ForwardingMethod, OwnTimeouts, Timeouts, Tunnel, TunnelType
+from tests.packets.bench import DIRECT, FULLNAT, MASQUERADE, TUNNEL, Bench
 from tests.packets.checksums import wrong_checksums
 from tests.packets.traffic import tcp, udp
 from tests.packets.wire import CLIENT, CLIENT6, CLIENT_ROUTER_MAC, LOCAL, SERVER6, SERVER_MAC, VIP, VIP6
@@ -129,11 +129,29 @@ def test_full_nat_shows_both_ends(bench: Bench) -> None:
     told = ask_tcp(bench)
     assert (told.verdict, told.reason, told.forward) == ("to-server", "new-connection", "fullnat")
     assert told.after[1].startswith(f"IPv4 {LOCAL} -> 198.51.100.11, TTL 63")
-    assert told.after[2].endswith(f"-> 8080, SYN, TOA {CLIENT}:40000")
+    toa, mss = f", TOA {CLIENT}:40000", ", MSS 1460"
+    assert told.after[2].endswith((f"-> 8080, SYN{toa}{mss}", f"-> 8080, SYN{mss}{toa}"))
     port = bench.establish(40000)[TCP].sport
     reply = ask(bench, "tcp", "198.51.100.11:8080", f"{LOCAL}:{port}", interface="back")
     assert (reply.verdict, reply.next_hop) == ("to-client", NextHop("front", "", CLIENT_ROUTER_MAC))
     assert reply.after[1:] == (f"IPv4 {VIP} -> {CLIENT}, TTL 63, 40 bytes", "TCP port 80 -> 40000, ACK")
+
+
+@pytest.mark.parametrize(("vip", "client", "real", "before"), [
+    (VIP, CLIENT, "198.51.100.11:80", 1460), (f"[{VIP6}]", f"[{CLIENT6}]", f"[{SERVER6}]:80", 1440)
+])  # fmt: skip
+@pytest.mark.parametrize("forward", [MASQUERADE, TUNNEL])
+def test_mss_clamping_shows(
+    bench: Bench, vip: str, client: str, real: str, before: int, forward: ForwardingMethod
+) -> None:
+    service = bench.service(f"tcp:{vip}:80", mss=1300)
+    bench.server(service, real, forward)
+    told = ask(bench, "tcp", f"{client}:40000", f"{vip}:80")
+    assert told.before[-1].endswith(f", SYN, MSS {before}") and told.after[-1].endswith(", SYN, MSS 1300")
+    assert told.text.endswith(f"; its MSS of {before} becomes the service's `mss`, 1300")
+    bench.service(f"tcp:{vip}:80", mss=before)
+    told = ask(bench, "tcp", f"{client}:40000", f"{vip}:80")
+    assert told.after[-1].endswith(f", MSS {before}") and "mss" not in told.text
 
 
 @pytest.mark.parametrize("entry", ["xdp"])

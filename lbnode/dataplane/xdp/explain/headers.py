@@ -9,7 +9,7 @@ from lbnode.dataplane.xdp.explain.probe import ETH_P_8021Q, ETH_P_IP, ETH_P_IPV6
 from lbnode.model import format_endpoint
 
 _ICMP, _IPIP, _TCP, _UDP, _IPV6, _GRE, _ICMP6, _SCTP = 1, 4, 6, 17, 41, 47, 58, 132
-_TOA = 254
+_MSS, _TOA = 2, 254  # kinds of TCP options
 _FLAGS = ("FIN", "SYN", "RST", "PSH", "ACK", "URG")
 # (protocol, type, code): those that the data plane sends (RFC 792, RFC 4443)
 _ICMP_NAMES = {
@@ -51,15 +51,21 @@ def _ip(packet: bytes, gue_port: int) -> list[str]:
     return [line, *_payload(protocol, payload, gue_port)]
 
 
-def _toa(options: bytes) -> str:
-    """Whom full NAT names to the server (toa.h); RFC 9293 3.2: two kinds of options are one byte."""
+def _options(options: bytes) -> str:
+    """What the data plane may change: the MSS (clamp.h), and whom full NAT names to the server (toa.h).
+
+    RFC 9293 3.2: two kinds of options are one byte.
+    """
+    text = ""
     while len(options) > 1:
         kind, length = options[0], 1 if options[0] < 2 else options[1]
+        if kind == _MSS and length == 4 and len(options) >= length:
+            text += f", MSS {int.from_bytes(options[2:4], 'big')}"
         if kind == _TOA and length in (8, 20) and len(options) >= length:
             address, port = ip_address(options[4:length]), int.from_bytes(options[2:4], "big")
-            return f", TOA {format_endpoint(address, port)}"
+            text += f", TOA {format_endpoint(address, port)}"
         options = options[max(1, length) :]
-    return ""
+    return text
 
 
 def _payload(protocol: int, data: bytes, gue_port: int) -> list[str]:
@@ -74,7 +80,7 @@ def _payload(protocol: int, data: bytes, gue_port: int) -> list[str]:
     source, target = struct.unpack_from("!HH", data)
     if protocol == _TCP:
         flags = " ".join(flag for bit, flag in enumerate(_FLAGS) if data[13] >> bit & 1)
-        return [f"TCP port {source} -> {target}, {flags}{_toa(data[20 : (data[12] >> 4) * 4])}"]
+        return [f"TCP port {source} -> {target}, {flags}{_options(data[20 : (data[12] >> 4) * 4])}"]
     if protocol == _UDP and gue_port and target == gue_port:
         # GUE variant 0: the low five bits of its first byte count the words that follow its first word.
         return [f"UDP port {source} -> {target}", "GUE", *_ip(data[8 + 4 + (data[8] & 31) * 4 :], 0)]

@@ -13,6 +13,9 @@ ETH_P_IP, ETH_P_IPV6, ETH_P_8021Q = 0x0800, 0x86DD, 0x8100
 _TTL = 64
 _CRC32C = 0x82F63B78
 _DONT_FRAGMENT = 0x4000
+# By address length: what a client on Ethernet announces (RFC 9293 3.7.1), 1500 bytes less the headers.
+_MSS = {4: 1460, 16: 1440}
+_OPTION_MSS = 2
 # The first word says whether the packet begins a connection (RFC 9293 3.1, RFC 9260 3.3.1 and 3.3.2).
 _SYN, _ACK = 0x02, 0x10
 _INIT, _DATA = 1, 0
@@ -58,9 +61,12 @@ def _segment(question: Question, ports: bytes, addresses: bytes, number: int, *,
         data = bytes(max(0, room - 8))
         head, at = ports + struct.pack("!HH", 8 + len(data), 0), 6
     else:
-        data = bytes(max(0, room - 20))
+        options = b"" if known else struct.pack("!BBH", _OPTION_MSS, 4, _MSS[len(addresses) // 2])
+        length = 20 + len(options)
+        data = bytes(max(0, room - length))
+        flags = _ACK if known else _SYN
         head, at = (
-            ports + struct.pack("!IIBBHHH", 1, 1 if known else 0, 5 << 4, _ACK if known else _SYN, 65535, 0, 0),
+            ports + struct.pack("!IIBBHHH", 1, 1 if known else 0, length << 2, flags, 65535, 0, 0) + options,
             16,
         )
     whole = head + data

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from lbnode.dataplane.xdp import layout
@@ -255,9 +256,19 @@ def _forwarded(
     hop = _next_hop(traces, server, scene, outward=outward)
     base = replace(base, verdict="to-client" if outward else "to-server", reason=_reason(known, outward))
     text = _sentence(base, known, traces, service, outward=outward)
+    after = _after(traces, server)
+    announced, left = _mss(base.before), _mss(after)
+    if announced != left:
+        text += f"; its MSS of {announced} becomes the service's `mss`, {left}"
     if Event.NO_NEIGHBOUR in traces.events:
         text += "; the next hop is not resolved now: the kernel asks for it, and sends the packet then"
-    return replace(base, text=text, next_hop=hop, after=_after(traces, server))
+    return replace(base, text=text, next_hop=hop, after=after)
+
+
+def _mss(lines: Sequence[str]) -> str:
+    """That the described packet announces; empty: it does not."""
+    found = re.search(r", MSS (\d+)", lines[-1])
+    return found[1] if found else ""
 
 
 def _reason(known: Entry | None, outward: bool) -> str:
