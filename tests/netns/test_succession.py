@@ -18,6 +18,7 @@ import pytest
 from lbnode.build_hook import compile_object
 from lbnode.dataplane.base import PutService
 from lbnode.dataplane.xdp import counts, layout, settings, syscall
+from lbnode.dataplane.xdp.counts import NOTHING_REFUSED
 from lbnode.dataplane.xdp.maps import Map
 from lbnode.dataplane.xdp.plane import OBJECT, XdpPlane
 from lbnode.dataplane.xdp.succession.loading import Loading
@@ -28,6 +29,7 @@ from tests.netns.xdp_lab import CLIENT, HTTP, PORT, VIP, Lab, ask, programmed, s
 
 pytestmark = pytest.mark.root
 PACE_S = 0.003
+NEXT = ("lb.h", "lb_config.h", "lb_conns.h", "maps.h", "access.h", "admission.h")  # what `next_object` changes
 
 
 class NewConnections:
@@ -82,14 +84,15 @@ def next_object(tmp_path_factory: pytest.TempPathFactory) -> Path:
     by service or source have more elements."""
     sources = tmp_path_factory.mktemp("next") / "bpf"
     shutil.copytree(OBJECT.parent, sources, ignore=shutil.ignore_patterns("*.o"))
-    text = {name: (sources / name).read_text() for name in ("lb.h", "lb_config.h", "lb_conns.h", "maps.h", "access.h")}
+    text = {name: (sources / name).read_text() for name in NEXT}
     text["lb.h"], versions = re.subn(r"(?<=#define LAYOUT_VERSION )\d+", "999", text["lb.h"])
     text["lb_config.h"], servers = re.subn(r"\nstruct server \{\n", r"\g<0>\t__u64 grown;\n", text["lb_config.h"])
     text["lb_conns.h"], conns = re.subn(r"\nstruct (conn|record) \{\n", r"\g<0>\t__u64 grown[2];\n", text["lb_conns.h"])
-    more = r"(?<=max_entries, )[^)]+(?=\);[^}]*} (?:prefixes|sources|timeouts) SEC)"
+    more = r"(?<=max_entries, )[^)]+(?=\);[^}]*} (?:prefixes|sources|timeouts|admissions) SEC)"
     text["maps.h"], by_service = re.subn(more, r"2 * \g<0>", text["maps.h"])
     text["access.h"], by_source = re.subn(more, r"2 * \g<0>", text["access.h"])
-    assert (versions, servers, conns, by_service, by_source) == (1, 1, 2, 1, 2)
+    text["admission.h"], counted = re.subn(more, r"2 * \g<0>", text["admission.h"])
+    assert (versions, servers, conns, by_service, by_source, counted) == (1, 1, 2, 1, 2, 1)
     for name, content in text.items():
         (sources / name).write_text(content)
     compile_object(sources / "lb.bpf.c", sources / "lb.bpf.o")
@@ -176,8 +179,10 @@ async def test_who_may_connect_and_for_how_long_goes_on_in_a_later_version(
         udp = ProgrammedService(denied, "rr", access=Access(deny=clients), timeouts=OwnTimeouts(udp_s=7))
         await plane.apply(PutService(tcp))
         await plane.apply(PutService(udp))
-        with lab.connect() as sock:
+        with lab.connect() as sock, lab.udp() as shut_out:
             ask(sock)
+            shut_out.send(b"hello")
+            await until(lambda: _denied(plane) == 1, "the list keeps it out")
             assert [4990 < one.expires_s <= 5000 for one in await _established(plane)] == [True]
             tcp = replace(tcp, timeouts=OwnTimeouts(tcp_s=50))
             await plane.apply(PutService(tcp))  # less than the cluster's: also the programs must hear of it
@@ -195,10 +200,14 @@ async def test_who_may_connect_and_for_how_long_goes_on_in_a_later_version(
                 assert await new.dump() == held
                 assert dict(new._maps["sources"].items()) == left
                 ask(sock, "goes on")
-                with lab.connect() as another, lab.udp() as shut_out:
+                with lab.connect() as another:
                     ask(another)
                     shut_out.send(b"hello")
-                    await until(lambda: _denied(new) == 1, "the list keeps it out")
+                    await until(lambda: _denied(new) == 2, "the list keeps it out")
+                found = {key: one.admission for key, one in (await new.counters()).items()}
+                before_and_after = {**NOTHING_REFUSED.refused, "denied": 2}
+                assert found[denied] == replace(NOTHING_REFUSED, refused=before_and_after)
+                assert found[HTTP] == NOTHING_REFUSED
                 assert dict(new._maps["sources"].items()) != left
             finally:
                 await new.close()
