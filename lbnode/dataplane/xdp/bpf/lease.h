@@ -36,11 +36,16 @@ struct {
 	__type(value, __u32);
 } leased SEC(".maps");
 
-/* Time of the leases, read once per tick of the kernel (1 to 10 ms) and CPU: reading the clock costs 23 ns, this one. */
+/*
+ * Time of the leases, read once per tick of the kernel and CPU: reading the clock costs 23 ns, this one. It is late by up to
+ * a tick, at most 10 ms (CONFIG_HZ), and by what the tick's interrupt is late.
+ */
 struct lease_clock {
 	__u64 tick;
 	__u64 now; /* ns of CLOCK_BOOTTIME, which goes on while the machine sleeps */
 };
+/* ns. A lease whose next advertisement leaves in time has 15 ms left, or more: the clock itself is not read for it. */
+#define LEASE_CLOCK_LATE 12500000
 
 static __always_inline __u64 lease_now(struct lease_clock *clock)
 {
@@ -52,12 +57,18 @@ static __always_inline __u64 lease_now(struct lease_clock *clock)
 	return clock->now;
 }
 
+/* `now` may be late by LEASE_CLOCK_LATE: a lease that may have ended since then is compared with the clock itself. */
 static __always_inline bool lease_runs(__u32 lease, __u64 now)
 {
 	if (!lease)
 		return true;
-	__u64 *until = bpf_map_lookup_elem(&leases, &lease);
-	return until && *(volatile __u64 *)until > now;
+	__u64 *lookup = bpf_map_lookup_elem(&leases, &lease);
+	if (!lookup)
+		return false;
+	__u64 until = *(volatile __u64 *)lookup;
+	if (until > now + LEASE_CLOCK_LATE)
+		return true;
+	return until > now && until > bpf_ktime_get_boot_ns();
 }
 
 /* Whether an address must not be served now. */
