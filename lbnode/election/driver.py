@@ -117,7 +117,7 @@ class Driver:
             self._parent.tell({"claim": member.name})
         timer = machine.get_timer()
         if timer is not None and timer <= now:
-            if member.active and (reason := member.refuses_to_hold(now)):
+            if member.active and (reason := member.gives_up(now)):
                 machine.fence(now, reason)
             else:
                 machine.handle_timer(now, "" if member.active else member.refuses_takeover(now))

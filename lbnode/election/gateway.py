@@ -28,6 +28,7 @@ class Gateways:
     def __init__(self) -> None:
         self.ask_at = 0
         self._period = MIN_PERIOD
+        self._asked_at = 0  # the last question
         self._since: dict[Address, int] = {}  # the first question
         self._heard: dict[Address, tuple[int, bytes]] = {}  # when, and from which MAC
 
@@ -44,7 +45,7 @@ class Gateways:
         """(gateway, MAC to ask) of those to ask now: all of them, by broadcast if the last answer is missing."""
         if not self._since or now < self.ask_at:
             return []
-        self.ask_at = now + self._period
+        self.ask_at, self._asked_at = now + self._period, now
         fresh = now - self._period * 3 // 2
         known = {address: mac for address, (at, mac) in self._heard.items() if at > fresh}
         return [(address, known.get(address, b"")) for address in self._since]
@@ -69,6 +70,11 @@ class Gateways:
     def asked_long_enough(self, now: int) -> bool:
         """Each of them has had the time to answer."""
         return all(now - since > self.patience for since in self._since.values())
+
+    def asked_in_vain(self, now: int, interval: int) -> bool:
+        """Asked at about the last advertisement but one, and nobody has answered since then."""
+        since = now - self._asked_at
+        return 3 * interval <= 4 * since <= 8 * interval and not self.answers(now, since)
 
     def has_lost(self, address: Address, now: int) -> bool:
         """This one is asked in vain."""

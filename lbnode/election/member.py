@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
 
@@ -153,8 +154,24 @@ class Member:
         return refuses_takeover(Policy(self.group.policy), self.evidence(now))
 
     def refuses_to_hold(self, now: int) -> str:
-        """Why an Active gives the group up; "" = it goes on."""
+        """Why an Active should give the group up, as far as is known; "" = it goes on."""
         return refuses_to_hold(Policy(self.group.policy), self.evidence(now)) if self.peers else ""
+
+    def gives_up(self, now: int) -> str:
+        """Why an Active gives the group up now; "" = it goes on. To be called when it is about to advertise.
+
+        What it knows of the gateway may be some intervals old, and from before a heal. So it asks again before it acts
+        on that, and waits for the answer until the next advertisement.
+        """
+        if not self.peers:
+            return ""
+        evidence, policy = self.evidence(now), Policy(self.group.policy)
+        reason = refuses_to_hold(policy, evidence)
+        for_the_gateway = reason and not refuses_to_hold(policy, replace(evidence, gateway=None))
+        if for_the_gateway and not self.gateways.asked_in_vain(now, self.interval):
+            self.gateways.ask_at = 0
+            return ""
+        return reason
 
     def _owns(self, now: int) -> bool:
         """The owner that the store names has had the time to say that it is not Active, and has not said so."""

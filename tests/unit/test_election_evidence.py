@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from ipaddress import ip_address
 
+import pytest
+
 from lbnode.election.heartbeat import Beat, Conversation
 from lbnode.election.machine import Machine
 from lbnode.election.member import Member
@@ -31,11 +33,11 @@ def active_member() -> Member:
     return member
 
 
-def hear(member: Member, now: int, *, active: bool) -> None:
+def hear(member: Member, now: int, *, active: bool, gateway: bool = False) -> None:
     """A heartbeat of b that answers one of ours."""
     talk = member.conversations["b"]
     echo = talk.next(now)[:2]
-    talk.receive(replace(BEAT, active=active, sequence=now, echo=echo), now, member.patience)
+    talk.receive(replace(BEAT, active=active, gateway=gateway, sequence=now, echo=echo), now, member.patience)
 
 
 def test_an_active_gives_up_when_the_store_names_a_node_that_says_it_is_active_as_well() -> None:
@@ -80,6 +82,20 @@ def test_an_owner_that_hears_members_but_not_the_gateway_does_not_vouch() -> Non
     hear(member, T0 - I // 2, active=False)
     member.questioned_at = T0
     assert member.refuses_to_hold(T0 + 1) == "" and not member.vouches(T0 + 1)
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_an_active_that_would_give_up_for_the_gateway_asks_it_once_more(answers: bool) -> None:
+    """At short intervals what it knows may be ten of them old, and the gateway back."""
+    member = active_member()
+    member.gateways.configure([GATEWAY], I, T0 - 100 * I)
+    member.gateways.questions(T0 - 5 * I)
+    hear(member, T0, active=False, gateway=True)
+    assert "the gateway answers b" in member.refuses_to_hold(T0) and member.gives_up(T0) == ""
+    assert member.gateways.questions(T0) == [(GATEWAY, b"")]
+    if answers:
+        member.gateways.heard(GATEWAY, b"", T0 + 1)
+    assert ("the gateway answers b" in member.gives_up(T0 + I)) is not answers
 
 
 def test_a_backup_vouches_for_nothing() -> None:

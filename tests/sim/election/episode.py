@@ -14,8 +14,6 @@ from tests.sim.election.figures import MS, Figures, Limits
 from tests.sim.election.process import Settings
 
 INTERVALS_CS = (1, 2, 3, 5, 10, 20, 50, 100)
-GATEWAY_PERIOD = 100  # ms: it is not asked more often than that
-GATEWAY_HEARD = 150  # ms after which its answer has come
 SETTLED = 5.0  # intervals after the last fault's end
 LEASE = 2.51  # intervals; clocks may differ by 0.2 %
 SPACED = (250, 200, 150, 100, 50)
@@ -74,8 +72,6 @@ class Episode:
     def _quiet(self) -> None:
         """Nothing is wrong, so nothing may happen."""
         cluster, judge = self.cluster, self.cluster.judge
-        if self.profile.dual:
-            cluster.run(GATEWAY_HEARD * MS / cluster.interval)
         judge.reset()
         before = len(cluster.trace)
         cluster.run(self.chance.uniform(1, 10))
@@ -127,10 +123,6 @@ class Episode:
         healed, interval = cluster.now, cluster.interval
         cluster.trace.append((cluster.now, -1, "healed"))
         cluster.run(self.profile.settled)
-        # What a node knows of the gateway may be older than 5 intervals (it asks each GATEWAY_PERIOD). Not
-        # more often: while the gateway is away, each question is a broadcast, and every node would send 100 a second.
-        if self.profile.dual and interval < GATEWAY_PERIOD * MS:
-            cluster.run(GATEWAY_HEARD * MS / interval)
         settled, astray = judge.unsettled.since is None, judge.astray.since is not None
         judge.close()
         double, dark = judge.double.longest / interval, judge.dark.longest / interval

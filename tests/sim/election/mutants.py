@@ -63,7 +63,7 @@ def two_intervals_of_patience(patch: Patch) -> None:
 
 
 def holds_on_without_gateway(patch: Patch) -> None:
-    patch.setattr(Member, "refuses_to_hold", lambda _member, _now: "")
+    patch.setattr(Member, "gives_up", lambda _member, _now: "")
 
 
 def does_not_care_who_hears_it(patch: Patch) -> None:

@@ -257,7 +257,7 @@ class ElectionProcess:
                 self._daemon.claim()
         timer = machine.get_timer()
         if timer is not None and timer <= now:
-            if self.active and (reason := member.refuses_to_hold(now)):
+            if self.active and (reason := member.gives_up(now)):
                 machine.fence(now, reason)
             else:
                 machine.handle_timer(now, "" if self.active else member.refuses_takeover(now))

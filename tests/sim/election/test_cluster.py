@@ -26,10 +26,15 @@ SEEDS = range(10)
 
 
 def settled(
-    seed: int, priorities: tuple[int, ...] = (250, 200, 150), *, preempt: bool = False, dual: bool = False
+    seed: int,
+    priorities: tuple[int, ...] = (250, 200, 150),
+    interval_cs: int = 10,
+    *,
+    preempt: bool = False,
+    dual: bool = False,
 ) -> tuple[Cluster, Node]:
     """A cluster and its Active node. `dual`: with the second path and a gateway to ask."""
-    cluster = Cluster(seed, Settings(priorities, preempt=preempt, dual=dual, gateway=dual))
+    cluster = Cluster(seed, Settings(priorities, interval_cs, preempt=preempt, dual=dual, gateway=dual))
     cluster.run(SETTLED + 1)
     (active,) = cluster.actives()
     assert cluster.serving() == [active] and cluster.arp == active
@@ -161,6 +166,18 @@ def test_an_active_that_alone_does_not_reach_the_gateway_gives_up(seed: int) -> 
     end()
     cluster.run(20)
     assert cluster.serving() == [new] and cluster.arp == new and cluster.judge.double.longest < 0.1 * cluster.interval
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_an_active_that_reaches_the_gateway_again_does_not_give_up_on_what_it_knew_before(seed: int) -> None:
+    """It gives up 450 ms after the last answer, and asks each 100 ms: in between the heal was ten intervals ago."""
+    cluster, old = settled(seed, interval_cs=1, dual=True)
+    cluster.run(seed)
+    end = lan_isolation(cluster, old, cluster.random)
+    cluster.run(34)
+    end()
+    cluster.run(20)
+    assert cluster.serving() == [old.number] and cluster.judge.unsettled.total == 0
 
 
 @pytest.mark.parametrize("seed", SEEDS)
