@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from playwright.async_api import Browser, expect
+from playwright.async_api import Browser, Route, expect
 
 from tests.web.fake_control import FakeControl
 from tests.web.screenshot import TOKEN, log_in
@@ -35,3 +35,25 @@ async def test_a_stopped_node_is_seen_and_found_again(browser: Browser) -> None:
         await page.wait_for_url("**/login", timeout=WAIT_MS)
         await log_in(page, site.url)
         await expect(page.locator("#age")).to_contain_text("live")
+
+
+@pytest.mark.parametrize("lost", [("topology.js",), ("main.js", "style.css")], ids="+".join)
+async def test_a_page_that_lost_a_part_of_itself_says_so_and_loads_it_again(
+    browser: Browser, lost: tuple[str, ...]
+) -> None:
+    async with site_of(browser, FakeControl()) as site:
+        page, missing = await site.open(), set(lost)
+
+        async def lose(route: Route) -> None:
+            if route.request.url.rpartition("/")[2] in missing:
+                await route.abort("connectionreset")
+            else:
+                await route.continue_()
+
+        await page.route("**/static/*", lose)
+        await page.reload()
+        await expect(page.locator("#outage")).to_contain_text("lost on the way")
+        missing.clear()
+        await expect(page.locator("#outage")).to_have_text("")
+        await expect(page.locator("#age")).to_contain_text("live")
+        await expect(page.locator("#topology .node.server")).to_have_count(6)
