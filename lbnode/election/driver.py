@@ -1,8 +1,9 @@
 """The election process: `python -m lbnode.election.driver --fd N --node NAME`, started by the supervisor.
 
-One thread, one select loop, no asyncio: what it does between hearing an advertisement and acting on a timer must be
-short and in this order. select() takes microseconds, so it is the timer too. It imports no store, no web, no
-pydantic; real-time priority, locked memory and a frozen heap keep an advertisement from being late.
+One select loop, no asyncio: what it does between hearing an advertisement and acting on a timer must be short and in
+this order; a thread waits where the kernel is slow (see macvlans). select() takes microseconds, so it is the timer too.
+It imports no store, no web, no pydantic; real-time priority, locked memory and a frozen heap keep an advertisement from
+being late.
 
 Its parent is a JSON-lines socket (see messages). When told so, or on SIGTERM, it leaves: groups with other members are
 released (addresses off, then priority 0); a sole member's addresses stay, so that the pinned data plane goes on
@@ -94,7 +95,8 @@ class Driver:
         self._vips.pump(now)
         for member in self._members.values():
             self._serve_timers(member, now)
-        self._vips.macvlans.remove_one()
+        if not self._vips.claiming:  # which may have to wait for it
+            self._vips.macvlans.remove()
         self._report()
 
     def _serve_timers(self, member: Member, now: int) -> None:

@@ -170,5 +170,4 @@ class Groups:
                 self.stop(member, reason)
         if self.configured:
             self._keep_held()
-        while self._vips.macvlans.removing:
-            self._vips.macvlans.remove_one()
+        self._vips.macvlans.finish()

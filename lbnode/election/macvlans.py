@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -11,16 +12,25 @@ from lbnode.election.placement import Link, Place
 from lbnode.election.virtual_mac import is_ours
 from lbnode.errors import DataPlaneError
 
+STACK = 256 << 10  # bytes of the thread that removes: all memory is locked, and so is its stack
 PROC_SYS_NET = Path("/proc/sys/net")  # of the network namespace of the process that reads it
 
 
 class Macvlans:
-    """`scan` comes before all else. `problems`: by interface, what does not keep it from its work."""
+    """`scan` comes before all else. `problems`: by interface, what does not keep it from its work.
 
-    def __init__(self, netlink: Rtnetlink) -> None:
-        self._netlink = netlink
+    The kernel takes 20 ms to remove one, at times 60 (measured on Linux 6.18). A lease may last 25 ms, so a thread
+    waits for that. Who changes links or addresses meanwhile seldom has to wait for it, but then for up to 30 ms.
+    """
+
+    def __init__(self, netlink: Rtnetlink, remover: Rtnetlink) -> None:
+        """`remover`: for the thread alone, in the same network namespace."""
+        self._netlink, self._remover = netlink, remover
         self._there: dict[str, Link] = {}
         self._unwanted: set[int] = set()  # indexes of those that are still to be removed
+        self._going = 0  # the index of the one that is being removed
+        self._lock = threading.Lock()  # of both
+        self._thread: threading.Thread | None = None
         self.problems: dict[str, str] = {}
 
     def scan(self, links: Iterable[Link]) -> None:
@@ -42,26 +52,56 @@ class Macvlans:
                 index = self._netlink.add_macvlan(place.link.index, name, place.mac)
                 self._there[name] = Link(index, name, place.mac, running=False, kind="macvlan")
                 self.problems[name] = _speak_alone(place.link.name, name, place.address.version)
-            self._unwanted.discard(self._there[name].index)
-            self._netlink.set_up(self._there[name].index)
+            index = self._there[name].index
+            with self._lock:
+                self._unwanted.discard(index)
+                too_late = index == self._going
+            if too_late:  # the next scan, when it has gone, leads here again
+                del self._there[name]
+                return f"interface {name} is still being removed"
+            self._netlink.set_up(index)
         except (DataPlaneError, OSError) as error:
             return f"no interface for {place.mac.hex(':')} above {place.link.name}: {error}"
         return ""
 
     def keep_only(self, places: Iterable[Place]) -> None:
-        """Have those removed, by `remove_one`, on which none of these addresses belongs."""
+        """Have those removed, by `remove`, on which none of these addresses belongs."""
         wanted = {place.interface for place in places}
-        self._unwanted |= {self._there.pop(name).index for name in self._there.keys() - wanted}
+        self._unwanted.update([self._there.pop(name).index for name in self._there.keys() - wanted])
 
-    @property
-    def removing(self) -> bool:
-        return bool(self._unwanted)
-
-    def remove_one(self) -> None:
-        """The kernel takes 20 ms for each (measured on Linux 6.18): between two, advertisements have their turn."""
+    def remove(self) -> None:
+        """See to it that those that are not wanted go, without waiting for it."""
+        if self._thread is not None and self._thread.is_alive():
+            return
+        self._thread = None
         if self._unwanted:
+            before = threading.stack_size(STACK)
+            try:
+                self._thread = threading.Thread(target=self._remove_all, daemon=True)
+                self._thread.start()
+            except RuntimeError:  # no memory, too many processes: the next call tries again
+                self._thread = None
+            finally:
+                threading.stack_size(before)
+
+    def finish(self) -> None:
+        """Wait until none is left that is not wanted."""
+        if self._thread is not None:
+            self._thread.join()
+        self._remove_all()
+
+    def close(self) -> None:
+        self._remover.close()
+
+    def _remove_all(self) -> None:
+        while self._take_next():
             with suppress(DataPlaneError):  # the next scan finds it
-                self._netlink.delete_link(self._unwanted.pop())
+                self._remover.delete_link(self._going)
+
+    def _take_next(self) -> bool:
+        with self._lock:
+            self._going = self._unwanted.pop() if self._unwanted else 0
+        return self._going != 0
 
 
 def _speak_alone(below: str, name: str, version: int) -> str:

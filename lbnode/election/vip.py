@@ -25,7 +25,7 @@ class Vips:
 
     def __init__(self) -> None:
         self._netlink = Rtnetlink()
-        self.macvlans = Macvlans(self._netlink)
+        self.macvlans = Macvlans(self._netlink, Rtnetlink())
         self._packet = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, 0)
         self._packet.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, 7)
         self.links: dict[int, Link] = {}
@@ -37,6 +37,7 @@ class Vips:
 
     def close(self) -> None:
         self._netlink.close()
+        self.macvlans.close()
         self._packet.close()
 
     def scan(self) -> None:
@@ -109,8 +110,8 @@ class Vips:
 
     @property
     def pump_at(self) -> int | None:
-        """When to call `pump` and `macvlans.remove_one` next; None: there is nothing to do."""
-        if self._claiming or self.macvlans.removing:
+        """When to call `pump` next; None: there is nothing to do."""
+        if self._claiming:
             return 0
         return self._burst_at if self._announcing else None
 

@@ -44,8 +44,7 @@ def hold(vips: Vips, *, held: bool) -> None:
     else:
         vips.withdraw([one.address for one in places])
     vips.keep_only(places if held else ())
-    while vips.macvlans.removing:
-        vips.macvlans.remove_one()
+    vips.macvlans.finish()
     assert vips.problems_of([vip.address for vip in ADDRESSES]) == []
 
 
