@@ -33,13 +33,6 @@ def test_direct_back_through_the_same_interface(bench: Bench) -> None:
     assert (out.verdict, out.reflected, out.eth.dst) == ("send", bench.entry == "xdp", SERVER_MAC)
 
 
-def test_direct_without_a_route_is_dropped_and_counted(bench: Bench) -> None:
-    service = bench.service()
-    bench.server(service, "10.0.0.1:80", DIRECT, hop=False)
-    assert bench.send(tcp()).verdict == "drop"
-    assert bench.events() == {Event.DROP_NO_ROUTE: 1}
-
-
 def test_unresolved_neighbour_is_handed_over(bench: Bench) -> None:
     """XDP leaves metadata for the tc program behind it; tc lets the kernel resolve."""
     service = bench.service()

@@ -79,7 +79,7 @@ def test_an_icmp_error_about_what_the_server_said(bench: Bench, mtu: int) -> Non
     assert (out.verdict, out.ip.dst, out.ip.ttl) == ("pass", SERVER, 9)
     quoted = IP(bytes(out.ip[ICMP].payload))
     assert (quoted.src, quoted.dst, quoted.sport) == (SERVER, CLIENT, 5353)
-    assert bench.events() == {Event.STACK: 1}
+    assert bench.events() == {Event.STACK: 1, Event.ICMP_TRANSLATED: 1}
 
 
 @pytest.mark.parametrize("method", [DIRECT, TUNNEL, FULLNAT])

@@ -48,6 +48,7 @@ class _Route:
     via: Address  # the gateway, or the address itself if on-link
     mtu: int
     source: Address | None
+    encapsulates: bool  # the network stack alone can use it (ip-route(8): encap)
 
 
 class Neighbours:
@@ -212,7 +213,7 @@ class Neighbours:
     def _publish(self, address: Address) -> None:
         route = self._routes.get(address)
         hop: Hop | None = None
-        if route is not None:
+        if route is not None and not route.encapsulates:
             mac = self._macs.get((route.ifindex, route.via))
             link = self._links.get(route.ifindex)
             if mac is not None and link is not None and link.up and link.mac:
@@ -283,12 +284,18 @@ class Neighbours:
         mtu = (metrics.get("mtu") if metrics is not None else 0) or 0
         source = reply.get("prefsrc")
         return _Route(
-            reply.get("oif"), ip_address(via) if via else address, mtu, ip_address(source) if source else None
+            reply.get("oif"),
+            ip_address(via) if via else address,
+            mtu,
+            ip_address(source) if source else None,
+            encapsulates=bool(reply.get("encap_type")),
         )
 
     async def _manage(self, query: Any, route: _Route) -> None:
         link = self._links.get(route.ifindex)
         if link is None or not link.ether or not link.up or (route.ifindex, route.via) in self._permanent:
+            return
+        if route.encapsulates:
             return
         with contextlib.suppress(NetlinkError):  # the interface went away meanwhile
             await query.neigh(

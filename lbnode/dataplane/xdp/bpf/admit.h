@@ -54,7 +54,7 @@ struct answer {
 	__u32 mtu;    /* REASON_TOO_BIG */
 };
 
-enum reason { REASON_NONE, REASON_TTL, REASON_TOO_BIG, REASON_NO_SERVER };
+enum reason { REASON_NONE, REASON_TTL, REASON_TOO_BIG, REASON_NO_SERVER, REASON_NO_ROUTE };
 
 /* Network address translation of one end. */
 struct rewrite {

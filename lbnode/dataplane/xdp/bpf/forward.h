@@ -36,8 +36,43 @@ INLINE void server_hop(void *ctx, const int hook, struct scratch *memory, const 
 	find_hop(ctx, hook, &memory->route, hop, source, &server->address, p->tos, length, family);
 }
 
-/* Send a packet that is otherwise ready. `routable`: its target address leads the network stack to the same place. */
-INLINE int emit(void *ctx, const int hook, struct scratch *memory, bool routable)
+/* Whether a packet keeps the client as its source and gets the server as its target: the stack routes that like any other. */
+INLINE bool is_masqueraded(const struct decision *d, const struct server *server)
+{
+	return server && is_translated(server->forward) && !d->full;
+}
+
+/*
+ * A packet that is otherwise ready goes to the network stack, which routes it and decrements its TTL; a tunnel's outer header
+ * has its own. The stack does not route one to the VIP (direct routing), which is this node's own; nor, with IPv4, one
+ * from an address of this node (full NAT, tunnels, what goes to the client), which it takes for a forgery (RFC 1812 5.3.7).
+ */
+INLINE int leave_to_stack(void *ctx, const int hook, struct scratch *memory)
+{
+	const struct decision *d = &memory->decision;
+	struct server *server = NULL;
+	bool v6 = memory->packet.family == 6, tunnel = false, direct = false;
+	if (memory->action == ACTION_TO_SERVER) {
+		server = get_server(d->server, d->generation);
+		if (!server)
+			return drop(hook, EVENT_DROP_SERVER_GONE);
+		direct = server->forward == FORWARD_DIRECT;
+		tunnel = server->forward == FORWARD_TUNNEL;
+		if (tunnel)
+			v6 = !addr_is_v4(&server->address);
+	}
+	if (direct || !(v6 || is_masqueraded(d, server)))
+		return drop(hook, EVENT_DROP_NO_ROUTE);
+	if (!tunnel && (v6 ? change_ttl(ctx, hook, 6, 1) : change_ttl(ctx, hook, 4, 1)))
+		return drop(hook, EVENT_DROP_ERROR);
+	count(EVENT_STACK);
+	return pass(hook);
+}
+
+RARE(leave_to_stack)
+
+/* Send a packet that is otherwise ready. */
+INLINE int emit(void *ctx, const int hook, struct scratch *memory)
 {
 	const struct hop *hop = &memory->hop;
 	struct ethhdr *eth;
@@ -55,6 +90,7 @@ INLINE int emit(void *ctx, const int hook, struct scratch *memory, bool routable
 		count(EVENT_NO_NEIGHBOUR);
 		if (hook == HOOK_TC)
 			return redirect_neighbour(hop->ifindex, hop->family, hop->gateway);
+		/* some drivers have no metadata */
 		if (bpf_xdp_adjust_meta(ctx, -(int)sizeof(struct handover)) == 0) {
 			struct handover *handover = (void *)(long)((struct xdp_md *)ctx)->data_meta;
 			if ((void *)(handover + 1) > frame(ctx, hook))
@@ -66,42 +102,9 @@ INLINE int emit(void *ctx, const int hook, struct scratch *memory, bool routable
 			memory->vlan = 0;
 			return XDP_PASS;
 		}
-		/* the driver has no metadata: let the stack route it, if it can */
-		return routable ? XDP_PASS : drop(hook, EVENT_DROP_NO_ROUTE);
-	default:
-		if (!routable)
-			return drop(hook, EVENT_DROP_NO_ROUTE);
-		count(EVENT_STACK);
-		return pass(hook);
 	}
+	return call_leave_to_stack(ctx, hook, memory);
 }
-
-/*
- * What is larger than the next hop's MTU and may be fragmented (IPv4). No program can make two packets of one, but the network
- * stack fragments what it forwards: the packet goes there with its server's address, as by masquerade it has. It would not
- * route one to the VIP (direct routing), which is this node's own, nor one from an address of this node (full NAT,
- * tunnels, what goes to the client), which it takes for a forgery (RFC 1812 5.3.7).
- */
-INLINE int fragment_by_stack(void *ctx, const int hook, struct scratch *memory)
-{
-	const struct packet *p = &memory->packet;
-	const struct decision *d = &memory->decision;
-	struct rewrite *to = &memory->rewrite;
-	struct server *server = get_server(d->server, d->generation);
-	bool error = p->kind == KIND_ICMP_ERROR;
-	if (!server || memory->action != ACTION_TO_SERVER || d->full || !is_translated(server->forward))
-		return drop(hook, EVENT_DROP_UNFRAGMENTED);
-	to->address = server->address;
-	to->port = server_port(server, error ? p->quoted.source_port : p->tuple.target_port);
-	to->source = error; /* a packet that is quoted ran against the error */
-	to->delta = error ? d->delta : 0;
-	if (call_translate_one4(ctx, hook, memory)) /* the stack decrements the TTL */
-		return drop(hook, EVENT_DROP_ERROR);
-	count(EVENT_STACK);
-	return pass(hook);
-}
-
-RARE(fragment_by_stack)
 
 /*
  * Send a packet where the decision says: to a server, or what a server said by masquerade or full NAT (or an error about
@@ -135,13 +138,20 @@ INLINE int forward(void *ctx, const int hook, struct scratch *memory, const int 
 	else
 		find_hop(ctx, hook, &memory->route, hop, &d->vip, d->full ? &d->other : &p->tuple.target, p->tos,
 			 length, family);
+	if (unlikely(hop->result == HOP_NO_ROUTE)) {
+		count(EVENT_DROP_NO_ROUTE);
+		return refuse(hook, memory, known, REASON_NO_ROUTE, 0);
+	}
 	if (unlikely(hop->result == HOP_TOO_BIG)) {
-		if (!p->dont_fragment)
-			return call_fragment_by_stack(ctx, hook, memory);
-		count(EVENT_DROP_TOO_BIG);
-		if (hop->mtu <= overhead)
-			return dropped(hook);
-		return refuse(hook, memory, known, REASON_TOO_BIG, hop->mtu - overhead);
+		if (p->dont_fragment) {
+			count(EVENT_DROP_TOO_BIG);
+			if (hop->mtu <= overhead)
+				return dropped(hook);
+			return refuse(hook, memory, known, REASON_TOO_BIG, hop->mtu - overhead);
+		}
+		/* No program can make two packets of one; the stack fragments what it routes. */
+		if (!is_masqueraded(d, server))
+			return drop(hook, EVENT_DROP_UNFRAGMENTED);
 	}
 	if (may_be_clamped(p, server) && call_clamp(ctx, hook, memory))
 		return drop(hook, EVENT_DROP_ERROR);
@@ -156,13 +166,12 @@ INLINE int forward(void *ctx, const int hook, struct scratch *memory, const int 
 	else if (method == FORWARD_TUNNEL)
 		failed = call_encapsulate(ctx, hook, memory);
 	else
-		failed = hop->result == HOP_STACK ? 0 : decrement_ttl(ctx, hook, family);
+		failed = decrement_ttl(ctx, hook, family);
 	if (unlikely(failed))
 		return drop(hook, failed > 0 ? failed : EVENT_DROP_ERROR);
 	if (p->kind == KIND_ICMP_ERROR)
 		count(EVENT_ICMP_TRANSLATED);
-	/* The stack takes no packet from an address of this node, as full NAT's to a server are. */
-	return emit(ctx, hook, memory, method != FORWARD_DIRECT && !(server && d->full));
+	return emit(ctx, hook, memory);
 }
 
 INLINE int forward6(void *ctx, const int hook, struct scratch *memory)

@@ -144,16 +144,21 @@ INLINE int reflect(void *ctx, const int hook)
 	return send(ctx, hook, ingress(ctx, hook));
 }
 
-INLINE int decrement_ttl(void *ctx, const int hook, const int family)
+INLINE int change_ttl(void *ctx, const int hook, const int family, const int change)
 {
 	void *ip = frame(ctx, hook) + ETH_HLEN;
 	if (ip + (family == 6 ? IP6_HEADER : IP_HEADER) > frame_end(ctx, hook))
 		return -1;
 	if (family == 6)
-		((struct ipv6hdr *)ip)->hop_limit--;
+		((struct ipv6hdr *)ip)->hop_limit += change;
 	else
-		ip_decrement_ttl(ip);
+		ip_change_ttl(ip, change);
 	return 0;
+}
+
+INLINE int decrement_ttl(void *ctx, const int hook, const int family)
+{
+	return change_ttl(ctx, hook, family, -1);
 }
 
 /* --- next hop -------------------------------------------------------------------------------------------------- */
@@ -162,7 +167,8 @@ enum hop_result {
 	HOP_OK,
 	HOP_NO_NEIGHBOUR, /* `family`, `gateway`, `ifindex` are known */
 	HOP_TOO_BIG,	  /* `mtu` is known */
-	HOP_STACK,	  /* nothing that the data plane can use */
+	HOP_STACK,    /* a route that the network stack alone can use: one with encapsulation (ip-route(8): encap) */
+	HOP_NO_ROUTE, /* none at all, one that forbids it, or forwarding is off where the packet came in */
 };
 
 struct hop {
@@ -213,8 +219,11 @@ INLINE void find_hop(void *ctx, const int hook, struct bpf_fib_lookup *fib, stru
 		hop->result = HOP_TOO_BIG;
 		hop->mtu = fib->mtu_result;
 		return;
-	default:
+	case BPF_FIB_LKUP_RET_UNSUPP_LWT:
 		hop->result = HOP_STACK;
+		return;
+	default:
+		hop->result = HOP_NO_ROUTE;
 	}
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * ICMP errors that the gateway itself sends: packet too big, port unreachable, time exceeded (RFC 792, RFC 1812 4.3.2;
- * RFC 4443). The packet is turned into the answer in place: cut to its headers and 8 bytes, IP and ICMP headers put in
+ * ICMP errors that the gateway itself sends: packet too big, port unreachable, time exceeded, host unreachable (IPVS's answer
+ * where there is no route) (RFC 792, RFC 1812 4.3.2; RFC 4443). The packet is turned into the answer in place: cut to its headers and 8 bytes, IP and ICMP headers put in
  * front. Packets with IPv4 options get no answer.
  */
 #ifndef LBNODE_ICMP_SEND_H
@@ -14,6 +14,7 @@
 #define ICMP_ECHO 8
 #define ICMP_TIME_EXCEEDED 11
 #define ICMP_PARAMETER_PROBLEM 12
+#define ICMP_HOST_UNREACH 1
 #define ICMP_PORT_UNREACH 3
 #define ICMP_FRAG_NEEDED 4
 
@@ -23,6 +24,7 @@
 #define ICMP6_PARAMETER_PROBLEM 4
 #define ICMP6_ECHO 128
 #define ICMP6_ECHO_REPLY 129
+#define ICMP6_ADDRESS_UNREACH 3
 #define ICMP6_PORT_UNREACH 4
 
 #define ICMP_HEADER 8
@@ -170,6 +172,7 @@ INLINE int send_icmp4(void *ctx, const int hook, const struct packet *p, const s
 	icmp->type = answer->reason == REASON_TTL ? ICMP_TIME_EXCEEDED : ICMP_DEST_UNREACH;
 	icmp->code = answer->reason == REASON_TOO_BIG	  ? ICMP_FRAG_NEEDED
 		     : answer->reason == REASON_NO_SERVER ? ICMP_PORT_UNREACH
+		     : answer->reason == REASON_NO_ROUTE  ? ICMP_HOST_UNREACH
 							  : 0;
 	icmp->value = bpf_htonl(answer->mtu);
 	icmp->checksum = 0;
@@ -208,7 +211,9 @@ INLINE int send_icmp6(void *ctx, const int hook, struct scratch *memory)
 	icmp->type = answer->reason == REASON_TTL	? ICMP6_TIME_EXCEEDED
 		     : answer->reason == REASON_TOO_BIG ? ICMP6_TOO_BIG
 							: ICMP6_DEST_UNREACH;
-	icmp->code = answer->reason == REASON_NO_SERVER ? ICMP6_PORT_UNREACH : 0;
+	icmp->code = answer->reason == REASON_NO_SERVER	 ? ICMP6_PORT_UNREACH
+		     : answer->reason == REASON_NO_ROUTE ? ICMP6_ADDRESS_UNREACH
+							 : 0;
 	icmp->value = bpf_htonl(answer->mtu);
 	icmp->checksum = 0;
 	/* RFC 4443 2.3: with a pseudo header of both addresses, the length and the protocol */

@@ -107,7 +107,7 @@ enum event {
 	EVENT_NO_CONNECTION,   /* TCP without SYN and without entry, given to the network stack (it answers RST) */
 	EVENT_FRAGMENT,	       /* fragment to a VIP whose first one did not pass here, given to the network stack */
 	EVENT_NO_NEIGHBOUR,    /* next hop unresolved: handed to the network stack to resolve */
-	EVENT_STACK,	       /* rewritten packet given to the network stack: no route that the data plane can use, or
+	EVENT_STACK,	       /* rewritten packet given to the network stack: a route that it alone can use (encap), or
 				  larger than the next hop's MTU, and it may be fragmented */
 	EVENT_ECHO,	       /* ICMP echo answered */
 	EVENT_ICMP_TRANSLATED, /* ICMP error about a balanced connection, passed on */
@@ -124,7 +124,8 @@ enum event {
 	EVENT_DROP_SERVER_GONE, /* packet of a connection to a deleted server */
 	EVENT_DROP_IP_HEADER,	/* to a VIP: version or lengths that contradict each other or the frame */
 	EVENT_DROP_TOO_BIG,	/* larger than the next hop's MTU; answered with fragmentation needed if DF was set */
-	EVENT_DROP_NO_ROUTE,	/* direct routing without a usable route to the server */
+	EVENT_DROP_NO_ROUTE,	/* no route to the server or the client, or one that only the network stack could use,
+				   which does not take the packet; answered with host unreachable */
 	EVENT_DROP_TTL,		/* time to live ran out */
 	EVENT_DROP_ERROR,	/* a helper failed: out of memory, headroom missing */
 	EVENT_DROP_NO_LEASE,	/* to a VIP whose lease has ended: another node may serve it now */

@@ -127,10 +127,10 @@ INLINE void ip_set_checksum(struct iphdr *ip)
 	ip->check = ~ip_sum(ip);
 }
 
-INLINE void ip_decrement_ttl(struct iphdr *ip)
+INLINE void ip_change_ttl(struct iphdr *ip, const int change)
 {
-	csum_replace2(&ip->check, bpf_htons(ip->ttl << 8), bpf_htons((ip->ttl - 1) << 8));
-	ip->ttl--;
+	csum_replace2(&ip->check, bpf_htons(ip->ttl << 8), bpf_htons((ip->ttl + change) << 8));
+	ip->ttl += change;
 }
 
 INLINE void ip_set_addr(struct iphdr *ip, bool source, __be32 new)

@@ -30,7 +30,7 @@ _DROPS: Mapping[Event, str] = {
     Event.DROP_SERVER_GONE: "its connection's server was deleted; the next packet that opens a connection gets another",
     Event.DROP_TOO_BIG: "it does not fit: the next hop takes {mtu} bytes, of which {overhead} are the tunnel's header",
     Event.DROP_UNFRAGMENTED: "it does not fit; the stack could only fragment what it routes: masqueraded, to a server",
-    Event.DROP_NO_ROUTE: "this node has no route to {server} by which the packet could be sent as it is",
+    Event.DROP_NO_ROUTE: "this node has no route to {end} that it can take, or {interface} forwards nothing",
     Event.DROP_TTL: "its time to live ran out",
     Event.DROP_IP_HEADER: "its IP header is malformed: version or lengths contradict each other, or the frame",
     Event.DROP_IP_CHECKSUM: "the checksum of its IP header is wrong",
@@ -179,6 +179,8 @@ def _dropped(
         protocol=str(question.protocol).upper(),
         service=base.service or "the service",
         server=base.server or "the server",
+        end="the client" if traces.counted.packets_out else base.server or "the server",
+        interface=scene.interface,
         mtu=hop.mtu if hop else "its route's MTU in",
         overhead=overhead,
     )
@@ -250,7 +252,7 @@ def _forwarded(
         return replace(base, verdict="local", reason=_reason(known, outward), text=text)
     if traces.events.keys() & {Event.STACK}:
         text = (
-            "no route that the data plane can use, or to be fragmented: the rewritten packet goes up the network stack"
+            "a route that only the network stack can use, or to be fragmented: the rewritten packet goes up the stack"
         )
         return replace(base, verdict="passed", reason="stack", text=text, after=_after(traces, server))
     hop = _next_hop(traces, server, scene, outward=outward)
