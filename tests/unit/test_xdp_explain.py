@@ -134,8 +134,11 @@ def test_an_entry_is_found_by_both_its_tuples() -> None:
     memory, replies = bytearray(buckets * table.BUCKET_SIZE), bytearray(buckets * 64)
     start = bucket * table.BUCKET_SIZE
     numbers = b"".join(number.to_bytes(4, "little") for number in (6, 9, 1000, 0))
-    conn = inward + outward + numbers + bytes(16)
-    memory[start + 64 + way * table.CONN_SIZE : start + 64 + (way + 1) * table.CONN_SIZE] = conn
+    for at, part in (
+        (start + table.WAYS_AT + way * table.CONN_SIZE, inward + numbers + bytes(8)),
+        (start + table.BACKS_AT + way * table.BACK_SIZE, outward + bytes(8)),
+    ):
+        memory[at : at + len(part)] = part
 
     def state(state: int) -> None:
         memory[start + way * 8 : start + way * 8 + 8] = (77 << 32 | state).to_bytes(8, "little")

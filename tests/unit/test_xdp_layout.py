@@ -59,6 +59,8 @@ def structs() -> Mapping[str, tuple[int, dict[str, int]]]:
 
 def test_sizes_are_those_of_the_structures(structs: Mapping[str, tuple[int, dict[str, int]]]) -> None:
     assert {name: structs[name][0] for name in structs if name in SIZES} == SIZES
+    bucket = structs["bucket"][1]
+    assert (bucket["way"], bucket["back"]) == (table.WAYS_AT, table.BACKS_AT)
 
 
 SIZES = {
@@ -87,6 +89,7 @@ SIZES = {
     "records_args": 24,
     "sweep_args": 8,
     "conn": table.CONN_SIZE,
+    "back": table.BACK_SIZE,
     "capture": codec.CAPTURE_SIZE,
     "capture_record": codec.RECORD_SIZE,
 }

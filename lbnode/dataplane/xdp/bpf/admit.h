@@ -39,7 +39,7 @@ struct decision {
 	__u32 full;  /* FULL_* */
 	__u32 reserved;
 	__u64 hash; /* of the packet's tuple */
-	__u64 ref;  /* of the entry, as in conn.control */
+	__u64 ref;  /* of the entry, as in back.control */
 	/* full NAT: to the server, what the source becomes (local); to the client, the target (client) */
 	struct addr other;
 };
@@ -161,18 +161,19 @@ INLINE int enter(struct scratch *memory, const struct service *service, const st
 	const struct packet *p = &memory->packet;
 	struct new_conn *new = &memory->new;
 	struct conn *c = &new->conn;
+	struct tuple *out = &new->back.out;
 	__builtin_memset(new, 0, sizeof(*new));
 	new->hash = memory->decision.hash;
 	c->in = p->tuple;
-	tuple_reverse(&c->out, &p->tuple);
-	c->out.source = server->address;
+	tuple_reverse(out, &p->tuple);
+	out->source = server->address;
 	if (translated)
-		c->out.source_port = server_port(server, p->tuple.target_port);
+		out->source_port = server_port(server, p->tuple.target_port);
 	c->server = index;
 	c->generation = server->generation;
 	c->last_ms = now;
 	c->forward = server->forward;
-	c->control = control;
+	new->back.control = control;
 	new->state = STATE_UDP;
 	if (is_stateful(p))
 		new->state = tcp_next(translated ? DIRECTION_IN : DIRECTION_IN_ONLY, event_of(p), STATE_NONE);
@@ -214,7 +215,7 @@ INLINE int no_connection(void)
 	return ACTION_PASS;
 }
 
-/* ip_vs_schedule, ip_vs_sched_persist: the server, or NO_SERVER. *control: as in struct conn, 0 if persistence failed. */
+/* ip_vs_schedule, ip_vs_sched_persist: the server, or NO_SERVER. *control: as in struct back, 0 if persistence failed. */
 INLINE __u32 choose(struct scratch *memory, struct service *service, __u64 *control)
 {
 	const struct packet *p = &memory->packet;
@@ -269,8 +270,8 @@ INLINE int assign(struct scratch *memory, struct service *service, __u32 now, co
 	d->full = 0;
 	if (unlikely(full)) {
 		d->full = FULL_NAT | (memory->new.conn.toa ? FULL_TOA : 0);
-		d->other = memory->new.conn.out.target;
-		d->other_port = memory->new.conn.out.target_port;
+		d->other = memory->new.back.out.target;
+		d->other_port = memory->new.back.out.target_port;
 	}
 	account(index, server, true, p->length, 1);
 	d->server = index;

@@ -22,6 +22,11 @@ INLINE struct conn *place_conn(struct place *p)
 	return &p->bucket->way[p->way & (BUCKET_WAYS - 1)];
 }
 
+INLINE struct back *place_back(struct place *p)
+{
+	return &p->bucket->back[p->way & (BUCKET_WAYS - 1)];
+}
+
 INLINE __u64 *place_word(struct place *p)
 {
 	return &p->bucket->word[p->way & (BUCKET_WAYS - 1)];
@@ -114,7 +119,7 @@ GLOBAL int find_reply(const struct tuple *t, __u64 hash)
 				continue;
 			__u32 at = (__u32)ref - 1, conns_at = at / BUCKET_WAYS;
 			struct bucket *found = bpf_map_lookup_elem(&conns, &conns_at);
-			if (found && tuple_equal(&found->way[at % BUCKET_WAYS].out, t))
+			if (found && tuple_equal(&found->back[at % BUCKET_WAYS].out, t))
 				return at + 1;
 		}
 	}
@@ -132,7 +137,7 @@ INLINE bool conn_find_reply(const struct tuple *t, __u64 hash, struct place *p)
 	if (!p->bucket)
 		return false;
 	p->word = *(volatile __u64 *)place_word(p);
-	return word_used(p->word) && tuple_equal(&place_conn(p)->out, t) && place_read(p);
+	return word_used(p->word) && tuple_equal(&place_back(p)->out, t) && place_read(p);
 }
 
 /* --- taking and giving ways -------------------------------------------------------------------------------------- */
@@ -152,7 +157,7 @@ GLOBAL int conn_seize(__u32 number, __u32 way, __u64 word)
 	gauge_word(c, word, -1);
 	count_entries(-1);
 	if (is_translated(c->forward) && word_state(word) != STATE_TEMPLATE) {
-		__u64 hash = tuple_hash(&c->out, config->seed);
+		__u64 hash = tuple_hash(&bucket->back[way].out, config->seed);
 		reply_swap(hash, reply_ref(hash, number, way), 0);
 	}
 	return 0;
@@ -301,11 +306,12 @@ INLINE bool conn_at(__u64 ref, struct place *p)
 
 struct new_conn {
 	struct conn conn;
+	struct back back;
 	__u64 hash; /* of conn.in */
 	__u16 state;
 	__u16 flags;
 	__u32 delta; /* as in struct bucket */
-	__u64 ref;   /* out: where it is, as in conn.control */
+	__u64 ref;   /* out: where it is, as in back.control */
 };
 
 /* Put a new connection into the table. 0, or -1: no room. */
@@ -327,13 +333,14 @@ GLOBAL int conn_add(struct new_conn *new)
 	struct place place = {.bucket = bucket, .number = offer.number, .way = offer.way};
 	__u32 generation = word_generation(offer.word) + 1;
 	if (is_translated(new->conn.forward) && new->state != STATE_TEMPLATE) {
-		__u64 hash = tuple_hash(&new->conn.out, config->seed);
+		__u64 hash = tuple_hash(&new->back.out, config->seed);
 		if (reply_swap(hash, 0, reply_ref(hash, place.number, place.way)) != 0) {
 			conn_publish(&place, WORD(generation, 0, STATE_NONE));
 			return -1;
 		}
 	}
 	*place_conn(&place) = new->conn;
+	*place_back(&place) = new->back;
 	bucket->tag[place.way & (BUCKET_WAYS - 1)] = hash_tag(new->hash);
 	*place_delta(&place) = new->delta;
 	__u64 word = WORD(generation, new->flags, new->state);

@@ -6,18 +6,18 @@
 #include "admit.h"
 
 /* What else full NAT translates: to the server the source, to the client the target. */
-INLINE void other_end(struct decision *d, const struct conn *c, bool in)
+INLINE void other_end(struct decision *d, struct place *place, bool in)
 {
 	d->full = FULL_NAT;
-	d->other = in ? c->out.target : c->in.source;
-	d->other_port = in ? c->out.target_port : c->in.source_port;
+	d->other = in ? place_back(place)->out.target : place_conn(place)->in.source;
+	d->other_port = in ? place_back(place)->out.target_port : place_conn(place)->in.source_port;
 }
 
 /* Of a client's packet; also whether the server is to be told who the client is. */
-INLINE void local_end(struct decision *d, const struct conn *c, const struct packet *p)
+INLINE void local_end(struct decision *d, struct place *place, const struct packet *p)
 {
-	other_end(d, c, true);
-	if (c->toa && !(p->tcp_flags & TCP_FLAG_RST))
+	other_end(d, place, true);
+	if (place_conn(place)->toa && !(p->tcp_flags & TCP_FLAG_RST))
 		d->full |= FULL_TOA;
 }
 
@@ -61,9 +61,8 @@ GLOBAL int decide(const struct packet *p, struct decision *d, __u32 inspect)
 			__u32 direction = word_flags(place.word) & CONN_NO_OUTPUT ? DIRECTION_IN_ONLY : DIRECTION_IN;
 			track(&place, config, server, direction, event_of(p), now);
 			account(place.server, server, true, p->length, 0);
-			struct conn *c = place_conn(&place);
-			if (unlikely(c->forward == FORWARD_FULLNAT)) {
-				local_end(d, c, p);
+			if (unlikely(place_conn(&place)->forward == FORWARD_FULLNAT)) {
+				local_end(d, &place, p);
 				if (!place_unchanged(&place))
 					return drop_counted(EVENT_DROP_SERVER_GONE);
 			}
@@ -82,7 +81,7 @@ GLOBAL int decide(const struct packet *p, struct decision *d, __u32 inspect)
 			d->generation = place.generation;
 			d->full = 0;
 			if (unlikely(c->forward == FORWARD_FULLNAT)) {
-				other_end(d, c, false);
+				other_end(d, &place, false);
 				if (c->toa && !syn)
 					c->toa = 0;
 			}
@@ -129,7 +128,7 @@ GLOBAL int decide_error(const struct packet *p, struct decision *d)
 		d->generation = place.generation;
 		d->full = 0;
 		if (place_conn(&place)->forward == FORWARD_FULLNAT)
-			other_end(d, place_conn(&place), true);
+			other_end(d, &place, true);
 		return place_unchanged(&place) ? ACTION_TO_SERVER : ACTION_PASS;
 	}
 	if (!conn_find_reply(&turned, hash, &place))
@@ -140,7 +139,7 @@ GLOBAL int decide_error(const struct packet *p, struct decision *d)
 	d->vip_port = place_conn(&place)->in.target_port;
 	d->full = 0;
 	if (place_conn(&place)->forward == FORWARD_FULLNAT)
-		other_end(d, place_conn(&place), false);
+		other_end(d, &place, false);
 	return place_unchanged(&place) ? ACTION_TO_CLIENT : ACTION_PASS;
 }
 

@@ -16,11 +16,11 @@
 /*
  * One connection: both directions in one entry, so that they live and die together. It lies in one of the two buckets
  * that its `in` tuple hashes to; those whose replies pass here (masquerade, full NAT) are also referred to from map `replies`
- * by their `out` tuple. No two of full NAT have the same one.
+ * by their `out` tuple. No two of full NAT have the same one. What all packets of clients read is one line of the
+ * processor's cache; the rest stands in struct back.
  */
 struct conn {
 	struct tuple in;  /* client -> VIP */
-	struct tuple out; /* server -> client; with full NAT: server -> local address */
 	__u32 server;	  /* index of `servers` */
 	__u32 generation; /* the server's */
 	__u32 last_ms;	  /* clock at the last packet */
@@ -30,6 +30,10 @@ struct conn {
 	__u8 scale_in;	  /* CONN_PROXIED: bits to shift the client's windows left by; while STATE_SYNACK: its scale */
 	__u8 scale_out;	  /* CONN_PROXIED: the server's windows: left << 4 | right */
 	__u32 timeout_ms; /* of this entry alone (templates); 0 = by state */
+};
+
+struct back {
+	struct tuple out; /* server -> client; with full NAT: server -> local address */
 	__u64 control;	  /* template of the client: generation of its way << 32 | (bucket * 4 + way + 1); 0 = none */
 };
 
@@ -54,7 +58,8 @@ struct bucket {
 	__u32 delta
 		[BUCKET_WAYS]; /* CONN_PROXIED: from the server's sequence numbers to the client's view of them; while
 				     STATE_SYNACK: the cookie */
-	struct conn way[BUCKET_WAYS];
+	struct conn way[BUCKET_WAYS]; /* 64 bytes each, from a multiple of 64 on */
+	struct back back[BUCKET_WAYS];
 };
 
 #define REPLY_WAYS 8

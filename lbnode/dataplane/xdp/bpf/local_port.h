@@ -83,7 +83,7 @@ static long port_draw(__u32 i, struct port_draw *draw)
 {
 	struct config *config = get_config();
 	struct clock *clock = get_clock();
-	struct tuple *out = &draw->new->conn.out;
+	struct tuple *out = &draw->new->back.out;
 	struct port_search *search = draw->search;
 	__u32 dice = bpf_get_prandom_u32(), which = ((dice >> 16) * draw->pool->count) >> 16;
 	if (!config || !clock || which >= POOL_ADDRESSES)
@@ -150,7 +150,7 @@ GLOBAL int conn_add_local(struct new_conn *new, struct port_search *search, __u3
 	result = ADDED_NO_PORT;
 	if (pool->count)
 		bpf_loop(PORT_DRAWS, port_draw, &draw, 0);
-	if (!search->claimed && !evict_half_open(&new->conn.out, search))
+	if (!search->claimed && !evict_half_open(&new->back.out, search))
 		goto out;
 	result = conn_add(new) ? ADDED_NOT : ADDED;
 	disclaim(search->hash);

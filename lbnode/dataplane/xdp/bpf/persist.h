@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * Persistence (ip_vs_sched_persist): a client, or all of a network, keeps to the server it was given once, as long as its
- * template lives (lb.h: struct conn). The template's time begins anew with each connection.
+ * template lives (lb.h: struct bucket). The template's time begins anew with each connection.
  */
 #ifndef LBNODE_PERSIST_H
 #define LBNODE_PERSIST_H
@@ -27,7 +27,7 @@ INLINE void template_tuple(struct tuple *t, const struct service *s, const struc
 	}
 }
 
-/* The template with this tuple, as conn.control names it; 0: there is none. */
+/* The template with this tuple, as back.control names it; 0: there is none. */
 GLOBAL __u64 template_find(const struct tuple *t)
 {
 	struct config *config = get_config();
@@ -69,7 +69,7 @@ GLOBAL int template_use(__u64 ref)
 	return place.server;
 }
 
-/* Remember the client's server. `new` is working memory. Returns conn.control for its connections, 0: no room. */
+/* Remember the client's server. `new` is working memory. Returns back.control for its connections, 0: no room. */
 GLOBAL __u64 template_add(struct new_conn *new, const struct service *s, const struct tuple *in, __u32 mark,
 			  __u32 index)
 {
@@ -79,13 +79,14 @@ GLOBAL __u64 template_add(struct new_conn *new, const struct service *s, const s
 	if (!new || !s || !in || !config || !clock || !server)
 		return 0;
 	struct conn *c = &new->conn;
+	struct tuple *out = &new->back.out;
 	__builtin_memset(new, 0, sizeof(*new));
 	template_tuple(&c->in, s, in, mark);
-	c->out = c->in;
-	c->out.source = server->address;
-	c->out.target = c->in.source;
-	c->out.source_port = c->in.target_port ? server->port : 0;
-	c->out.target_port = 0;
+	*out = c->in;
+	out->source = server->address;
+	out->target = c->in.source;
+	out->source_port = c->in.target_port ? server->port : 0;
+	out->target_port = 0;
 	c->server = index;
 	c->generation = server->generation;
 	c->last_ms = clock->now_ms;

@@ -57,8 +57,8 @@ GLOBAL int sweep_bucket(__u32 number)
 			removed += conn_remove(&place);
 			continue;
 		}
-		if (c->control)
-			template_hold(c->control, now);
+		if (place_back(&place)->control)
+			template_hold(place_back(&place)->control, now);
 		if (sync_due(config, c, place.word, now)) {
 			__u64 word = place.word | (__u64)CONN_CHANGED << 8;
 			if (swap_word(place_word(&place), place.word, word))

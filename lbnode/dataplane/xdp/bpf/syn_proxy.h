@@ -126,7 +126,7 @@ INLINE struct conn *proxied_entry(struct scratch *memory, struct place *place, b
 	struct server *server = get_live_server(d->server, d->generation);
 	bool found = server && conn_at(d->ref, place);
 	if (found && in && place_conn(place)->forward == FORWARD_FULLNAT) {
-		local_end(d, place_conn(place), &memory->packet);
+		local_end(d, place, &memory->packet);
 		found = place_unchanged(place);
 	}
 	if (!found) {

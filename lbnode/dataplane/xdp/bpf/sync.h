@@ -14,7 +14,7 @@ INLINE bool write_record(struct place *p, struct record *r, __u32 now)
 	struct conn *c = place_conn(p);
 	struct server *server = get_server(c->server, c->generation);
 	r->in = c->in;
-	r->out = c->out;
+	r->out = place_back(p)->out;
 	r->idle_ms = now - c->last_ms;
 	r->mark = server ? server->mark : 0;
 	r->state = word_state(p->word);
@@ -188,8 +188,8 @@ INLINE int renew(struct place *p, const struct new_conn *new)
 			gauge_word(c, p->word, -1);
 			gauge_word(c, word, 1);
 		}
-		if (!c->control)
-			c->control = new->conn.control;
+		if (!place_back(p)->control)
+			place_back(p)->control = new->back.control;
 	}
 	c->last_ms = new->conn.last_ms;
 	c->synced_ms = new->conn.synced_ms;
@@ -232,9 +232,9 @@ GLOBAL int merge_one(struct record *r, __u32 late)
 	new.flags = CONN_IMPORTED | (r->flags & (CONN_ASSURED | CONN_PROXIED)) |
 		    (is_translated(r->forward) ? 0 : CONN_NO_OUTPUT) | (state_active(r->state) ? 0 : CONN_INACTIVE);
 	new.conn.timeout_ms = timeout_ms;
-	new.conn.control = template ? 0 : template_of(service, &r->in, r->mark);
+	new.back.control = template ? 0 : template_of(service, &r->in, r->mark);
 	new.conn.in = r->in;
-	new.conn.out = r->out;
+	new.back.out = r->out;
 	new.conn.server = index;
 	new.conn.generation = server->generation;
 	new.conn.last_ms = now - r->idle_ms;
@@ -250,7 +250,8 @@ GLOBAL int merge_one(struct record *r, __u32 late)
 		bool used = !(word_flags(place.word) & CONN_IMPORTED) && !template;
 		if (now - c->last_ms < r->idle_ms + (used ? late : 0))
 			return MERGE_OLDER;
-		if (place.server == index && place.generation == server->generation && tuple_equal(&c->out, &r->out) &&
+		if (place.server == index && place.generation == server->generation &&
+		    tuple_equal(&place_back(&place)->out, &r->out) &&
 		    !((word_flags(place.word) ^ new.flags) & CONN_PROXIED))
 			return renew(&place, &new);
 		if (!conn_remove(&place))

@@ -147,8 +147,8 @@ INLINE void track(struct place *p, const struct config *config, struct server *s
 				half_open_add(server->service, -1);
 			if (turned & CONN_CHANGED)
 				report(p);
-			if (unlikely(c->control) && !state_half_open(new))
-				template_assure(c->control);
+			if (unlikely(place_back(p)->control) && !state_half_open(new))
+				template_assure(place_back(p)->control);
 			return;
 		}
 		if (word_generation(seen) != word_generation(old))

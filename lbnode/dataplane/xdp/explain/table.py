@@ -1,4 +1,4 @@
-"""Entries of the connection table, read from a copy of it (lb.h: struct bucket, struct conn). Pure."""
+"""Entries of the connection table, read from a copy of it (lb.h: struct bucket, struct conn, struct back). Pure."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from typing import Protocol
 
 from lbnode.dataplane.xdp.layout import BUCKET_SIZE, BUCKET_WAYS, State
 
-CONN_SIZE = 112
-_WAYS_AT = 64  # behind words, tags and what is reserved
+CONN_SIZE = 64
+BACK_SIZE = 48
+WAYS_AT = 64  # behind words, tags and deltas
+BACKS_AT = WAYS_AT + BUCKET_WAYS * CONN_SIZE
 _WORD = struct.Struct("=Q")
-_CONN = struct.Struct("=40s40sIIIIB3xIQ")
+_CONN = struct.Struct("=40sIIIIB3xI")
+_BACK = struct.Struct("=40sQ")
 _REPLIES = struct.Struct("=8Q")  # struct reply_bucket
 _BUSY = 0xFF
 _64_BITS = (1 << 64) - 1
@@ -76,10 +79,10 @@ def _entry(memory: Memory, at: int, packed_tuple: bytes, *, inward: bool) -> Ent
     """What is in this way, if it has the tuple as its client's (`inward`), or as its server's."""
     bucket, way = divmod(at, BUCKET_WAYS)
     word = _word(memory, at)
-    start = bucket * BUCKET_SIZE + _WAYS_AT + way * CONN_SIZE
-    client, back, server, generation, last_ms, _, _, timeout_ms, control = _CONN.unpack(
-        memory[start : start + CONN_SIZE]
-    )
+    start = bucket * BUCKET_SIZE + WAYS_AT + way * CONN_SIZE
+    client, server, generation, last_ms, _, _, timeout_ms = _CONN.unpack(memory[start : start + CONN_SIZE])
+    start = bucket * BUCKET_SIZE + BACKS_AT + way * BACK_SIZE
+    back, control = _BACK.unpack(memory[start : start + BACK_SIZE])
     if word & 0xFF in (State.NONE, _BUSY) or packed_tuple != (client if inward else back):
         return None
     template, born = (control & 0xFFFFFFFF) - 1, control >> 32
