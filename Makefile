@@ -33,6 +33,7 @@ help:
 	@echo "make bench        performance beside a floor and peers, as ratios (root)"
 	@echo "make bench-failover  failover of lbnode and keepalived in every pairing, side by side (root): RUNS=20,"
 	@echo "                  INTERVALS=\"1000 100 30 10\" in ms, PAIRS=, FAULTS= (hours; make bench has 5 runs at 100 ms);"
+	@echo "                  RESULTS=FILE keeps each run and goes on from those it has; AT_ONCE=4 pairs at a time (for 1 s);"
 	@echo "                  CALM=600: role moves without any fault in so many seconds of busy cores"
 	@echo "make clean        remove .venv and everything built"
 
@@ -142,7 +143,8 @@ bench: packages-bench built
 RUNS ?= 20
 bench-failover: packages-bench built
 	$(BIN)/python -m tests.bench.failover --runs $(RUNS) $(if $(INTERVALS),--intervals $(INTERVALS)) \
-	  $(if $(PAIRS),--pairs $(PAIRS)) $(if $(FAULTS),--faults $(FAULTS)) $(if $(CALM),--calm $(CALM))
+	  $(if $(PAIRS),--pairs $(PAIRS)) $(if $(FAULTS),--faults $(FAULTS)) $(if $(CALM),--calm $(CALM)) \
+	  $(if $(RESULTS),--results $(RESULTS)) $(if $(AT_ONCE),--at-once $(AT_ONCE))
 
 clean:
 	rm -rf $(VENV) $(BPF_OBJECTS) lbnode/store/etcd_pb2.py lbnode/store/etcd_pb2.pyi .mypy_cache .ruff_cache .pytest_cache

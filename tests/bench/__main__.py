@@ -9,6 +9,7 @@ import sys
 from lbnode.planes import missing_ip_vs
 from tests.bench import flood, listing, ns_per_packet, schedulers, syn_flood, throughput
 from tests.bench.failover.__main__ import FAULTS, PAIRS, measure
+from tests.bench.failover.results import Cell
 
 
 def main() -> int:
@@ -25,7 +26,7 @@ def main() -> int:
     print("\nA million connections listed\n", flush=True)
     asyncio.run(listing.main())
     print("\nFailover as a client sees it, beside keepalived\n", flush=True)
-    measure(5, [100], list(PAIRS)[:2], FAULTS)
+    measure([Cell(100, fault, pair) for fault in FAULTS for pair in list(PAIRS)[:2]], 5)
     print("\nIPVS: operations, and beside keepalived on the same ip_vs\n", flush=True)
     for module in ("ipvs_ops", "ipvs_keepalived"):
         in_guest = (sys.executable, "-m", "tests.uml.run", "--limit", "900") if missing_ip_vs() else ()

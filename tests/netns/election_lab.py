@@ -41,6 +41,8 @@ ETH_P_ALL, SO_RCVBUFFORCE = 3, 33
 KEEPALIVED_CONFIG = """
 global_defs {{
     vrrp_version {version}
+    vrrp_rt_priority 10
+    vrrp_rlimit_rttime 1000000
 }}
 vrrp_instance front {{
     state BACKUP
@@ -179,10 +181,19 @@ class Keepalived:
         text = KEEPALIVED_CONFIG_BOTH if both else KEEPALIVED_CONFIG
         vips = {"vip": VIP, "vip6": VIP6, "link_local_vip": LINK_LOCAL_VIP}
         config.write_text(text.format(priority=priority, interval=interval, version=version, more=more, **vips))
-        command = ["keepalived", "--dont-fork", "--log-console", "--log-detail", "--vrrp", "-f", str(config)]
-        command += ["-p", str(path / "pid"), "-r", str(path / "vrrp.pid")]
-        with self.log.open("wb") as log:
-            self.process = lab.net.popen(name, *command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+        self._command = ["keepalived", "--dont-fork", "--log-console", "--log-detail", "--vrrp", "-f", str(config)]
+        self._command += ["-p", str(path / "pid"), "-r", str(path / "vrrp.pid")]
+        self._lab, self._name = lab, name
+        self.process = self._run()
+
+    def start(self) -> None:
+        """Again, if it has ended."""
+        if self.process.poll() is not None:
+            self.process = self._run()
+
+    def _run(self) -> subprocess.Popen[Any]:
+        with self.log.open("ab") as log:
+            return self._lab.net.popen(self._name, *self._command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
 
     def says(self, text: str) -> bool:
         return text in self.log.read_text()

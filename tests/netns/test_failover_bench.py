@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
-from tests.bench.failover.run import FAULTS, run_once
+from tests.bench.failover.run import FAULTS, Scene, scene
 
 pytestmark = [pytest.mark.root]
 
 
+@pytest.fixture(scope="module")
+def pair() -> Iterator[Scene]:
+    with scene(("lbnode", "lbnode"), 0.1) as made:
+        yield made
+
+
 @pytest.mark.parametrize("fault", ["SIGTERM", "partition"])
-def test_a_pair_of_lbnode_is_reachable_after_the_fault(fault: str) -> None:
-    outcome = run_once(("lbnode", "lbnode"), FAULTS[fault], 0.1)
+def test_a_pair_of_lbnode_is_reachable_after_the_fault(pair: Scene, fault: str) -> None:
+    outcome = pair.run(FAULTS[fault])
     assert not outcome.lost
     assert outcome.gap > 0
     assert (outcome.heal_gap is not None) == (fault == "partition")
 
 
 @pytest.mark.parametrize("fault", ["SIGKILL", "SIGSTOP, CONT"])
-def test_whatever_happens_to_the_processes_two_gateways_never_serve_at_once(fault: str) -> None:
+def test_whatever_happens_to_the_processes_two_gateways_never_serve_at_once(pair: Scene, fault: str) -> None:
     """What keepalived does not give: its dead or frozen node's kernel answers on."""
-    outcome = run_once(("lbnode", "lbnode"), FAULTS[fault], 0.1)
+    outcome = pair.run(FAULTS[fault])
     assert outcome.double == 0
     assert not outcome.lost

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.bench.failover.run import judge
+from tests.bench.failover.judge import Outcome, judge
 
 MS = 1_000_000
 END = 3000 * MS
@@ -21,7 +21,12 @@ def saw(client: list[range], a: list[range], b: list[range]) -> dict[str, Any]:
 
 def test_the_gap_lies_between_the_last_answer_of_one_and_the_first_of_the_other() -> None:
     outcome = judge(saw([range(1001), range(1300, 3000)], [range(1001)], [range(1300, 3000)]), 1000 * MS, None, END)
-    assert (outcome.gap, outcome.double, outcome.heal_gap, outcome.lost) == (0.3, 0.0, None, False)
+    assert outcome == Outcome(gap=0.3, double=0.0, heal_gap=None, lost=False, takeover=0.3)
+
+
+def test_the_clients_own_arp_entry_may_make_its_gap_longer_than_the_takeover() -> None:
+    outcome = judge(saw([range(1001), range(1900, 3000)], [range(1001)], [range(1300, 3000)]), 1000 * MS, None, END)
+    assert (outcome.gap, outcome.takeover) == (0.9, 0.3)
 
 
 def test_a_gap_before_the_fault_is_not_of_it() -> None:

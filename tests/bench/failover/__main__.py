@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import statistics
+import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from tests.bench.failover.calm import false_takeovers
-from tests.bench.failover.run import FAULTS, Outcome, run_once
+from tests.bench.failover.results import HEADER, NOTE, Cell, Results, Run, loads, row
+from tests.bench.failover.run import FAULTS, Scene, scene
 
 PAIRS = {
     "lbnode/lbnode": ("lbnode", "lbnode"),
@@ -18,42 +21,48 @@ PAIRS = {
 }
 INTERVALS_MS = (1000, 100, 30, 10)
 RUNS = 20
-HEADER = f"{'fault':14} {'Active/Backup':22} {'interval':>8}  {'gap ms':>14}  {'double ms':>14}  {'heal ms':>14}  lost"
-NOTE = """\
-median / worst of the runs. gap: longest time for which a client got no answer; double: both gateways served and the
-client reached both; heal: the gap from the heal on; lost: runs at whose end the VIP did not answer. Backups have
-priority 200 (keepalived waits its skew of 0.22 intervals after a release)."""
 
 
-def _pair(values: Sequence[float]) -> str:
-    return f"{statistics.median(values) * 1000:.0f} / {max(values) * 1000:.0f}" if values else "-"
-
-
-def row(fault: str, pair: str, interval_ms: int, outcomes: Sequence[Outcome]) -> str:
-    heals = [outcome.heal_gap for outcome in outcomes if outcome.heal_gap is not None]
-    cells = (_pair([o.gap for o in outcomes]), _pair([o.double for o in outcomes]), _pair(heals))
-    lost = f"{sum(o.lost for o in outcomes)} of {len(outcomes)}"
-    return f"{fault:14} {pair:22} {interval_ms:5} ms  " + "  ".join(f"{cell:>14}" for cell in cells) + f"  {lost}"
-
-
-def measure(runs: int, intervals_ms: Iterable[int], pairs: Iterable[str], faults: Iterable[str]) -> None:
+def measure(cells: Iterable[Cell], runs: int, results: Results | None = None, at_once: int = 1) -> None:
+    """What is missing of `runs` of each cell, `at_once` pairs of gateways at a time; `results` has the others."""
+    results = results or Results()
+    cells = list(cells)
     print(f"{runs} runs each\n{HEADER}", flush=True)
-    pairs = list(pairs)
-    for interval_ms in intervals_ms:
-        for fault in faults:
-            for pair in pairs:
-                outcomes = [run_once(PAIRS[pair], FAULTS[fault], interval_ms / 1000) for _ in range(runs)]
-                print(row(fault, pair, interval_ms, outcomes), flush=True)
+    for cell in cells:
+        _measure_cell(cell, runs - len(results.of(cell)), results, at_once)
+        print(row(cell, results.of(cell)), flush=True)
     print(NOTE)
+    print(loads([run for cell in cells for run in results.of(cell)]), flush=True)
+
+
+def _measure_cell(cell: Cell, missing: int, results: Results, at_once: int) -> None:
+    turns = iter(range(missing))
+
+    def work(number: int) -> None:
+        while next(turns, None) is not None:
+            with scene(PAIRS[cell.pair], cell.interval_ms / 1000, number) as pair:
+                work_with(pair)
+
+    def work_with(pair: Scene) -> None:
+        try:
+            while True:
+                outcome = pair.run(FAULTS[cell.fault])
+                results.add(Run(cell, outcome, os.getloadavg()[0]))
+                if next(turns, None) is None:
+                    return
+        except AssertionError as error:
+            print(f"not measured: {cell.fault}, {cell.pair}, {cell.interval_ms} ms: {error}", file=sys.stderr)
+
+    with ThreadPoolExecutor(at_once) as pool:
+        list(pool.map(work, range(min(at_once, missing))))
 
 
 def measure_calm(seconds: float, intervals_ms: Iterable[int], pairs: Iterable[str]) -> None:
     print(f"takeovers within {seconds:g} s although nothing failed, two busy loops on each core")
-    pairs = list(pairs)
-    for interval_ms in intervals_ms:
-        for pair in pairs:
-            moves = false_takeovers(PAIRS[pair], interval_ms / 1000, seconds)
-            print(f"{pair:22} {interval_ms:5} ms  {moves}", flush=True)
+    measured = [(pair, interval_ms) for interval_ms in intervals_ms for pair in pairs]
+    moves = false_takeovers([(PAIRS[pair], interval_ms / 1000) for pair, interval_ms in measured], seconds)
+    for (pair, interval_ms), count in zip(measured, moves, strict=True):
+        print(f"{pair:22} {interval_ms:5} ms  {count}", flush=True)
 
 
 def main() -> int:
@@ -62,12 +71,15 @@ def main() -> int:
     parser.add_argument("--intervals", type=int, nargs="+", default=INTERVALS_MS, metavar="MS")
     parser.add_argument("--pairs", nargs="+", choices=PAIRS, default=list(PAIRS))
     parser.add_argument("--faults", nargs="+", choices=FAULTS, default=list(FAULTS))
+    parser.add_argument("--results", type=Path, metavar="FILE", help="append each run; count those that are there")
+    parser.add_argument("--at-once", type=int, default=1, metavar="N", help="pairs of gateways at a time")
     parser.add_argument("--calm", type=float, metavar="SECONDS", help="no fault, but all cores busy for so long")
     args = parser.parse_args()
     if args.calm is not None:
-        measure_calm(args.calm, args.intervals, args.pairs)
+        measure_calm(args.calm, args.intervals, list(args.pairs))
         return 0
-    measure(args.runs, args.intervals, args.pairs, args.faults)
+    cells = [Cell(ms, fault, pair) for ms in args.intervals for fault in args.faults for pair in args.pairs]
+    measure(cells, args.runs, Results(args.results), args.at_once)
     return 0
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from lbnode.cli.client import ApiError, Client
 from tests.netns.election_lab import ROOT, VIP, Keepalived, Lab, until
 
 PRIORITIES = {"a": 250, "b": 200}
+ADDRESSES = {"a": "192.0.2.1", "b": "192.0.2.2"}
 SYNC = {"a": "198.51.100.1", "b": "198.51.100.2"}
 CLIENT = "192.0.2.100"  # also the gateway that lbnode asks
 SYNC_TOML = '[sync]\nlisten = "{own}:8848"\nkey = "bench"\n[sync.peers]\n{peer} = "{address}:8848"\n'
@@ -26,37 +28,52 @@ class Lbnoded:
     service: they outlive every process of the daemon.
     """
 
+    preempts = False
+
     def __init__(self, lab: Lab, name: str, directory: Path, interval_s: float, *, peer: bool) -> None:
         """`peer`: the other gateway is lbnode, too."""
         hold = ("unshare", "--mount", "--propagation", "private", "sleep", "infinity")
-        self._keeper = lab.net.popen(name, *hold)
-        until(lambda: _mounts(self._keeper.pid) != _mounts(os.getpid()), "the keeper has its mount namespace")
+        keeper = lab.net.popen(name, *hold)
+        until(lambda: _mounts(keeper.pid) != _mounts(os.getpid()), "the keeper has its mount namespace")
         config = directory / "node.toml"
         config.write_text(
             f'node = "{name}"\ncluster = "bench"\nstate_dir = "{directory}/state"\nrun_dir = "{directory}/run"\n'
             '[web]\nlisten = ""\n[dataplane]\nkind = "xdp"\ninterfaces = ["front"]\n'
             + (self._sync(name) if peer else "")
         )
-        command = ("nsenter", "-t", str(self._keeper.pid), "--mount", sys.executable, "-m", "lbnode")
-        with (directory / "log").open("wb") as log:
-            self.process = lab.net.popen(name, *command, "--config", str(config), cwd=ROOT, stdout=log, stderr=log)
+        lbnoded = (sys.executable, "-m", "lbnode", "--config", str(config))
+        self._command = ("nsenter", "-t", str(keeper.pid), "--mount", *lbnoded)
+        self._lab, self._name, self._log = lab, name, directory / "log"
         self._client = Client(str(directory / "run" / "api.sock"))
-        until(self._answers, f"lbnoded of {name} answers")
+        self.process = self._run()
         group: dict[str, Any] = {"vrid": 51, "addresses": [f"{VIP}/24"], "priorities": PRIORITIES}
         group |= {"advert_interval": interval_s, "track": [{"gateway": CLIENT}] if peer else []}
-        document = json.dumps({"vip-groups": {"front": group}})
-        lbctl = (sys.executable, "-m", "lbnode.cli.lbctl", "--socket", self._client.socket_path)
-        subprocess.run(
-            [*lbctl, "apply", "-f", "-"], input=document, cwd=ROOT, text=True, check=True, capture_output=True
-        )
+        self._apply({"vip-groups": {"front": group}})
+
+    def start(self) -> None:
+        """Again, if it has ended."""
+        if self.process.poll() is not None:
+            self.process = self._run()
+
+    def _run(self) -> subprocess.Popen[Any]:
+        with self._log.open("ab") as log:
+            process = self._lab.net.popen(self._name, *self._command, cwd=ROOT, stdout=log, stderr=log)
+        until(lambda: self._status() is not None, f"lbnoded of {self._name} answers")
+        return process
+
+    def give_back(self) -> None:
+        """Let the other gateway be Active."""
+        self._apply({"settings": {"maintenance": [self._name]}})
+        until(lambda: not self._lab.holds(self._name), f"{self._name} gives up what it holds")
+        self._apply({"settings": {"maintenance": []}})
+
+    def _apply(self, document: Mapping[str, Any]) -> None:
+        self._client.call("POST", "/api/v1/apply", {"document": document, "dry_run": False})
 
     @staticmethod
     def _sync(name: str) -> str:
         (peer,) = SYNC.keys() - {name}
         return SYNC_TOML.format(own=SYNC[name], peer=peer, address=SYNC[peer])
-
-    def _answers(self) -> bool:
-        return self._status() is not None
 
     def _status(self) -> Any:
         try:
@@ -71,11 +88,17 @@ class Lbnoded:
 
 
 class KeepalivedGateway(Keepalived):
+    preempts = True
+
     def __init__(self, lab: Lab, name: str, directory: Path, interval_s: float, *, peer: bool) -> None:
         super().__init__(lab, name, directory, PRIORITIES[name], interval_s)
 
+    def give_back(self) -> None:
+        self.stop()
+        self.start()
+
     def follows(self, _: str) -> bool:
-        return self.says("Entering BACKUP STATE")
+        return re.findall(r"Entering (\w+) STATE", self.log.read_text())[-1:] == ["BACKUP"]
 
 
 KINDS = {"lbnode": Lbnoded, "keepalived": KeepalivedGateway}

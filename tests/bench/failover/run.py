@@ -1,44 +1,33 @@
-"""One fault on the Active gateway, from a settled pair to what the probes saw of it."""
+"""Faults of the Active gateway, each from a settled pair to what the probe saw of it."""
 
 from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from lbnode.lab.netns import Net, ip
-from tests.bench.failover.gateways import KINDS, SYNC, Gateway, signal_all
-from tests.netns.election_lab import ROOT, VIP, Lab, until
+from tests.bench.failover.gateways import ADDRESSES, KINDS, SYNC, Gateway, signal_all
+from tests.bench.failover.judge import Outcome, judge
+from tests.netns.election_lab import DEADLINE_S, ROOT, VIP, Lab, until
 
 PORT = 7
 LISTEN = 10  # intervals in which the backup hears the Active before the fault
 STOPPED = 10  # intervals that a stopped process and a cut last after the takeover
-WATCHED_S = 1.0  # after the last thing that happened; an address that does not answer for so long is lost
-BREATH_NS = 20_000_000  # answers further apart are not one spell of serving
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """Times in seconds."""
-
-    gap: float  # longest between two answered questions of a client, around the fault
-    double: float  # how long both gateways served and the client reached both
-    heal_gap: float | None  # the same as gap, from the heal on; None: nothing was healed
-    lost: bool  # the VIP did not answer at the end
+WATCHED_S = 1.0  # after the last thing that happened
 
 
 class Scene:
-    """Gateway a is Active, b is Backup, the client asks."""
+    """Gateway a is Active, b is Backup, the client asks. They live on from one fault to the next."""
 
     def __init__(self, net: Net, kinds: tuple[str, str], interval_s: float, directory: Path) -> None:
         self.lab = Lab(net)
@@ -52,14 +41,38 @@ class Scene:
         self.a: Gateway = KINDS[kinds[0]](self.lab, "a", directory / "a", interval_s, peer=peer)
         until(lambda: self.lab.holds("a"), "a becomes active")
         self.b: Gateway = KINDS[kinds[1]](self.lab, "b", directory / "b", interval_s, peer=peer)
-        until(lambda: self.b.follows("192.0.2.1"), "b follows a")
-        time.sleep(LISTEN * interval_s)
+
+    def settle(self) -> None:
+        """Mend whatever the last fault left: a is Active again, and b has heard it for a while."""
+        self.heal()
+        for gateway in (self.a, self.b):
+            gateway.start()
+        if not self.a.preempts:
+            until(lambda: self._alone() or self.a.follows(ADDRESSES["b"]), "a is active, or follows b")
+            if not self._alone():
+                self.b.give_back()
+        until(lambda: self._alone() and self.b.follows(ADDRESSES["a"]), "a is active and b follows it")
+        ip("-n", self.lab.net.ns("client"), "neigh", "flush", "all")
+        time.sleep(LISTEN * self.interval_s)
+
+    def _alone(self) -> bool:
+        return self.lab.holds("a") and not self.lab.holds("b")
+
+    def run(self, fault: Fault) -> Outcome:
+        """The fault at any time of an interval, and what the client saw of it."""
+        self.settle()
         macs = [self.lab.mac(name) for name in ("a", "b")]
         command = (sys.executable, "-m", "tests.bench.failover.probe", VIP, str(PORT), "front", *macs)
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        self.probe = net.popen("client", *command, cwd=ROOT, **pipes)
-        assert self.probe.stdout is not None and self.probe.stdout.readline() == "answered\n"
-        time.sleep(0.1)
+        probe = self.lab.net.popen("client", *command, cwd=ROOT, **pipes)
+        assert probe.stdout is not None and probe.stdout.readline() == "answered\n"
+        time.sleep(0.1 + random.random() * self.interval_s)
+        began = time.monotonic_ns()
+        healed = fault(self)
+        time.sleep(WATCHED_S)
+        ended = time.monotonic_ns()  # the probe takes a while to say what it saw
+        output, _ = probe.communicate()
+        return judge(json.loads(output), began, healed, ended)
 
     def isolate(self) -> None:
         """Nothing reaches a, and nothing of a anybody; its links stay up."""
@@ -68,15 +81,20 @@ class Scene:
 
     def heal(self) -> None:
         self.lab.heal("a")
+        ip("-n", self.lab.net.ns("sw"), "link", "set", "to-a", "up")
         ip("-n", self.lab.net.ns("sw"), "link", "set", "to-a-sync", "master", "br1")
 
     def taken_over(self) -> None:
-        until(lambda: self.lab.holds("b"), "b takes over")
+        _wait(lambda: self.lab.holds("b"))
 
-    def saw(self) -> Mapping[str, Any]:
-        output, _ = self.probe.communicate()
-        document: Mapping[str, Any] = json.loads(output)
-        return document
+    def one_yields(self) -> None:
+        _wait(lambda: self.lab.holds("a") != self.lab.holds("b"))
+
+
+def _wait(condition: Callable[[], bool]) -> None:
+    """Until the deadline at most: what does not come, the probe sees."""
+    with suppress(AssertionError):
+        until(condition, "")
 
 
 # A fault returns the CLOCK_MONOTONIC time of its heal, if there is one.
@@ -97,11 +115,13 @@ def carrier_loss(scene: Scene) -> None:
 def clean_stop(scene: Scene) -> None:
     scene.a.process.send_signal(signal.SIGTERM)
     scene.taken_over()
+    scene.a.process.wait(DEADLINE_S)
 
 
 def kill(scene: Scene) -> None:
     signal_all(scene.a, signal.SIGKILL)
     scene.taken_over()
+    scene.a.process.wait(DEADLINE_S)
 
 
 def stop_and_continue(scene: Scene) -> int:
@@ -110,7 +130,7 @@ def stop_and_continue(scene: Scene) -> int:
     time.sleep(STOPPED * scene.interval_s)
     healed = time.monotonic_ns()
     signal_all(scene.a, signal.SIGCONT)
-    until(lambda: scene.lab.holds("a") != scene.lab.holds("b"), "one of them yields")
+    scene.one_yields()
     return healed
 
 
@@ -130,7 +150,7 @@ def _heal(scene: Scene) -> int:
     time.sleep(STOPPED * scene.interval_s)
     healed = time.monotonic_ns()
     scene.heal()
-    until(lambda: scene.lab.holds("a") != scene.lab.holds("b"), "one of them yields")
+    scene.one_yields()
     return healed
 
 
@@ -145,50 +165,8 @@ FAULTS: Mapping[str, Fault] = {
 }
 
 
-def run_once(kinds: tuple[str, str], fault: Fault, interval_s: float) -> Outcome:
-    with tempfile.TemporaryDirectory() as directory, Net(f"lbb-fo{os.getpid()}") as net:
-        scene = Scene(net, kinds, interval_s, Path(directory))
-        began = time.monotonic_ns()
-        healed = fault(scene)
-        time.sleep(WATCHED_S)
-        ended = time.monotonic_ns()  # the probe takes a while to say what it saw
-        return judge(scene.saw(), began, healed, ended)
-
-
-def judge(saw: Mapping[str, Any], began: int, healed: int | None, ended: int) -> Outcome:
-    """What the probe saw around a fault, all times ns of CLOCK_MONOTONIC."""
-    sent = [at for at in saw["sent"] if at < ended]
-    answered = sorted(number for number, _ in saw["answers"] if number < len(sent))
-    spells = [_spells(sorted(saw["sent"][number] for number in numbers)) for numbers in saw["direct"].values()]
-    return Outcome(
-        gap=_longest_gap(sent, answered, began, healed or ended),
-        double=_overlap(*spells),
-        heal_gap=None if healed is None else _longest_gap(sent, answered, healed, ended),
-        lost=not answered or ended - sent[answered[-1]] > WATCHED_S * 1e9 / 2,
-    )
-
-
-def _longest_gap(sent: Sequence[int], answered: Sequence[int], start: int, end: int) -> float:
-    """Between two answered questions with an unanswered one in between, of which the later was asked after `start`;
-    until `end` if none was any more. A question that the probe asked late is no gap."""
-    asked = [sent[number] for number in answered]
-    first, last = max(0, bisect_left(asked, start) - 1), bisect_left(asked, end)
-    numbers = [*answered[first : last + 1]] if last < len(answered) else [*answered[first:], len(sent)]
-    times = [*sent, end]
-    gaps = (times[later] - times[earlier] for earlier, later in pairwise(numbers) if later - earlier > 1)
-    return max(gaps, default=0) / 1e9
-
-
-def _spells(times: list[int]) -> list[tuple[int, int]]:
-    """Times without long breaks, as (first, last)."""
-    spells: list[tuple[int, int]] = []
-    for time_ns in times:
-        if spells and time_ns - spells[-1][1] <= BREATH_NS:
-            spells[-1] = (spells[-1][0], time_ns)
-        else:
-            spells.append((time_ns, time_ns))
-    return spells
-
-
-def _overlap(ours: list[tuple[int, int]], theirs: list[tuple[int, int]]) -> float:
-    return sum(max(0, min(a[1], b[1]) - max(a[0], b[0])) for a in ours for b in theirs) / 1e9
+@contextmanager
+def scene(kinds: tuple[str, str], interval_s: float, number: int = 0) -> Iterator[Scene]:
+    """`number`: of several at once."""
+    with tempfile.TemporaryDirectory() as directory, Net(f"lbb-fo{os.getpid()}-{number}") as net:
+        yield Scene(net, kinds, interval_s, Path(directory))
