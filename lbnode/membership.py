@@ -46,6 +46,7 @@ def decode(text: str) -> NodeInfo:
             reason=role["reason"],
             active_address=ip_address(role["active_address"]) if role["active_address"] else None,
             problem=role["problem"],
+            epoch=role.get("epoch", 0),
         )
         for role in document["roles"]
     )

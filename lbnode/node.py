@@ -31,11 +31,13 @@ from lbnode.dataplane.base import DataPlane
 from lbnode.election.authentication import cluster_key
 from lbnode.election.messages import Setup
 from lbnode.election.supervisor import Election
+from lbnode.epoch_file import EpochFile
+from lbnode.epochs import Epochs
 from lbnode.errors import ConfigError
 from lbnode.feed import ConfigFeed
 from lbnode.journal import Journal, Kind
 from lbnode.membership import Membership
-from lbnode.model import VrrpState
+from lbnode.model import VipGroup, VrrpState
 from lbnode.node_control import NodeControl
 from lbnode.ownership import Ownership
 from lbnode.planes import unload
@@ -50,7 +52,7 @@ from lbnode.store.embedded import EmbeddedStore
 from lbnode.store.etcd import EtcdStore
 from lbnode.sync.driver import ConnectionSync, parse_host_port
 from lbnode.tracking import Scripts
-from lbnode.watched import Watched
+from lbnode.watched import Watched, changes_of
 from web.app import make_app, serve
 
 log = logging.getLogger(__name__)
@@ -88,8 +90,10 @@ class Node:
         self._runner = Runner(self._verdicts_changed)
         self._verdicts: Watched[Mapping[str, Verdict]] = Watched({})
         self._election = Election(config.node, self.journal, config.run_dir, self._election_setup())
-        # A store of one node knows no more than the node itself.
-        self._ownership = Ownership(config.node, self._store, self._election) if config.store.etcd else None
+        shared = bool(config.store.etcd)  # a store of one node knows no more than the node itself
+        self._epoch_file = EpochFile(config.state_dir / "epochs.json")
+        self._epochs = Epochs(self._epoch_file.load() if shared else None)
+        self._ownership = Ownership(config.node, self._store, self._election, self._epochs) if shared else None
         self._reconciler = Reconciler(self._plane, self.journal)
         self._collector = Collector(self._plane)
         self._scripts = Scripts()
@@ -143,7 +147,8 @@ class Node:
         sync = self._config.sync
         if not sync.listen or self._kind == "ipvs":  # ip_vs has its own: see _sync_daemons()
             return None
-        return ConnectionSync(self._config.node, sync.listen, sync.peers, sync.key.encode(), self._plane, self.journal)
+        me, key = self._config.node, sync.key.encode()
+        return ConnectionSync(me, sync.listen, sync.peers, key, self._plane, self.journal, self._epochs)
 
     def restart(self) -> None:
         """The stop that follows is one for a restart: the election goes on meanwhile."""
@@ -170,10 +175,12 @@ class Node:
             "collector": self._collector.run(),
             "membership": self._membership.run(),
             "reporter": self._reporter.run(),
+            "epochs": self._follow_epochs(),
             "web": self._serve(),
         }
         if self._ownership is not None:
             parts["ownership"] = self._ownership.run()
+            parts["epochs on disk"] = self._epoch_file.follow(self._epochs, self.journal)
         if self._sync is not None:
             parts["connection sync"] = self._sync.run()
         async with asyncio.TaskGroup() as tasks:
@@ -188,6 +195,20 @@ class Node:
             for task in running:
                 task.cancel()
             self._scripts.stop()
+
+    async def _follow_epochs(self) -> None:
+        """What the configuration, the store and the election say of VIP groups and their owners."""
+        groups: Mapping[str, VipGroup] = {}
+        async for _ in changes_of(self._feed.resolution, self._election.roles):
+            resolution = self._feed.resolution.value
+            if resolution is not None and resolution.config.vip_groups is not groups:
+                groups = resolution.config.vip_groups
+                self._epochs.set_groups(groups.values())
+            if self._ownership is not None:
+                self._ownership.see_epochs()
+            self._epochs.take_roles(self._election.roles.value, asyncio.get_running_loop().time())
+            if self._sync is not None:
+                self._sync.collect_soon()
 
     # --- config, verdicts -> desired ----------------------------------------------------------------------------
 

@@ -1,7 +1,9 @@
 """Who owns each VIP group, in the shared store: a tie-break with an epoch, never a lock.
 
 `owners/GROUP` names the node that became Active last and counts the changes of owner; it is written by compare-and-swap
-after the takeover, which waits for nothing here. `owners/GROUP/question` and `.../answer` let a Backup that hears
+after the takeover, which waits for nothing here. The epoch never goes back, also if the store does (a backup was
+restored, etcd was set up anew): whoever claims a group counts on from the highest epoch that this node has seen, and an
+Active whose record is gone or older writes it again. `owners/GROUP/question` and `.../answer` let a Backup that hears
 nobody ask the owner whether it lives, in the time that VRRP makes it wait anyhow. Nothing is written while all is well.
 """
 
@@ -19,6 +21,7 @@ from typing import Any
 
 from lbnode.config.keys import OWNERS
 from lbnode.election.supervisor import Election
+from lbnode.epochs import Epochs
 from lbnode.errors import LbError, StoreConflict
 from lbnode.model import VrrpState
 from lbnode.store.base import Expect, Store, View
@@ -38,8 +41,10 @@ class Owner:
 class Ownership:
     """Between the store and the election process, which has no store client of its own."""
 
-    def __init__(self, node: str, store: Store, election: Election) -> None:
+    def __init__(self, node: str, store: Store, election: Election, epochs: Epochs) -> None:
         self._node = node
+        self._epochs = epochs
+        self._repairing: set[str] = set()  # groups
         self._store = store
         self._election = election
         self._view = View(0)
@@ -58,9 +63,12 @@ class Ownership:
     def observe(self, view: View) -> None:
         """Take in the newest view of the store. Only keys of our groups are looked at: there may be 100,000 others."""
         self._view = view
+        self.see_epochs()
         for group in self._election.roles.value:
-            if (owner := self._owner(group)) is not None:
+            owner = self._owner(group)
+            if owner is not None and owner.epoch == self._epochs.newest(group):
                 self._tell_once(OWNERS + group, _owner_message(group, owner))
+            self._repair_soon(group, owner)
             question, answer = self._read(f"{OWNERS}{group}/question"), self._read(f"{OWNERS}{group}/answer")
             if question.get("id") and question.get("by") != self._node:
                 told = {"question": {"group": group, "question": question["id"]}}
@@ -69,6 +77,12 @@ class Ownership:
                 waiting.set()
         self._seen.set()
         self._seen = asyncio.Event()
+
+    def see_epochs(self) -> None:
+        """Of our groups, which are not known yet when the first view of the store comes."""
+        for group in self._election.roles.value:
+            if (owner := self._owner(group)) is not None:
+                self._epochs.see(group, owner.epoch)
 
     def _owner(self, group: str) -> Owner | None:
         document = self._read(OWNERS + group)
@@ -92,6 +106,23 @@ class Ownership:
         if self._told.get(key) != message:
             self._told[key] = message
             self._election.tell(message)
+
+    def _repair_soon(self, group: str, owner: Owner | None) -> None:
+        """Our own record, if the store has gone back to a time before it."""
+        lost = self._epochs.owned(group) > (owner.epoch if owner else 0)
+        if lost and group not in self._repairing and self._tasks is not None:
+            self._repairing.add(group)
+            self._tasks.create_task(self._repair(group, owner))
+
+    async def _repair(self, group: str, owner: Owner | None) -> None:
+        """Once: what comes of it is seen, and if it is still an older record this begins again."""
+        try:
+            async with asyncio.timeout(WRITE_TIMEOUT_S):
+                await self._write(group, owner)
+        except (LbError, TimeoutError) as error:
+            log.info("the owner of VIP group %s could not be written again: %s", group, error)
+        finally:
+            self._repairing.discard(group)
 
     # --- what the election process wants -----------------------------------------------------------------------
 
@@ -135,7 +166,9 @@ class Ownership:
                     await seen.wait()
 
     async def _write(self, group: str, before: Owner | None) -> None:
-        epoch = before.epoch + (before.node != self._node) if before else 1
+        newest = max(before.epoch if before else 0, self._epochs.newest(group))
+        named = before is not None and before == Owner(self._node, newest)
+        epoch = newest if named or newest == self._epochs.owned(group) > 0 else newest + 1
         document = {"node": self._node, "epoch": epoch, "since": round(time.time(), 3)}
         known = self._view.entries.get(OWNERS + group)
         guard = Expect(OWNERS + group, known.revision if known else 0)

@@ -233,6 +233,10 @@ class DataPlane(Protocol):
         skipped, never an error. Imported records are not reported back by changed_records."""
         ...
 
+    def by_group(self, records: bytes, group_of: Mapping[Address, str]) -> Mapping[str, bytes]:
+        """The records by what `group_of` has for their virtual addresses ("" where it has nothing), in their order."""
+        ...
+
 
 async def one_by_one(apply: Callable[[Op], Awaitable[None]], ops: Sequence[Op]) -> list[DataPlaneError | None]:
     """`apply_many` of a data plane that gains nothing by it."""

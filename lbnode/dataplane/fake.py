@@ -267,6 +267,13 @@ class FakePlane:
                 taken += 1
         return taken
 
+    def by_group(self, records: bytes, group_of: Mapping[Address, str]) -> Mapping[str, bytes]:
+        parts: dict[str, bytes] = {}
+        for fields in _RECORD.iter_unpack(records):
+            name = group_of.get(_narrow(fields[4]), "")
+            parts[name] = parts.get(name, b"") + _RECORD.pack(*fields)
+        return parts
+
 
 def _key(connection: Connection) -> ConnectionKey:
     return connection.protocol, connection.client, connection.virtual

@@ -290,6 +290,7 @@ class Member:
             self.reason,
             machine.active_address if machine else None,
             "; ".join(problem for problem in problems if problem),
+            machine.epoch if machine and self.active else 0,
         )
 
 

@@ -99,6 +99,7 @@ def role_message(role: Role) -> dict[str, Any]:
             "reason": role.reason,
             "active_address": None if role.active_address is None else str(role.active_address),
             "problem": role.problem,
+            "epoch": role.epoch,
         }
     }
 

@@ -81,3 +81,4 @@ class Role:
     reason: str
     active_address: Address | None = None  # VRRP source address of the current Active, if it is another node
     problem: str = ""  # why the election cannot work here: interface missing, checksum mismatch, ...
+    epoch: int = 0  # of the Active's ownership, once the store has written it; 0 = not Active, or not known

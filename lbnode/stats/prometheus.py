@@ -191,13 +191,19 @@ def _sync(status: NodeStatus) -> Iterator[Metric]:
     bad = CounterMetricFamily(
         "lbnode_sync_bad_datagrams", "Datagrams refused: malformed, forged or replayed", labels=["peer"]
     )
+    refused = CounterMetricFamily(
+        "lbnode_sync_refused_records",
+        "Connection records refused: of an older epoch of their VIP group",
+        labels=["peer"],
+    )
     for peer in status.sync:
         in_sync.add_metric([peer.name], int(peer.state == "in-sync"))
         lag.add_metric([peer.name], peer.lag_s)
         sent.add_metric([peer.name], peer.sent_records)
         received.add_metric([peer.name], peer.received_records)
         bad.add_metric([peer.name], peer.bad_datagrams)
-    yield from (in_sync, lag, sent, received, bad)
+        refused.add_metric([peer.name], peer.refused_records)
+    yield from (in_sync, lag, sent, received, bad, refused)
 
 
 def _services(services: tuple[ServiceInfo, ...]) -> Iterator[Metric]:

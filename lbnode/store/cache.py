@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from types import MappingProxyType
 
+from lbnode.atomic_file import replace_file
 from lbnode.store.base import Entry, View
 
 log = logging.getLogger(__name__)
@@ -32,19 +33,8 @@ class ConfigCache:
         entries: _Entries = {key: [entry.revision, entry.value] for key, entry in sorted(view.entries.items())}
         document = {"format": _FORMAT, "sha256": _digest(view.revision, entries)}
         document |= {"revision": view.revision, "entries": entries}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_name(f".{self.path.name}.new")
-        # Check settings may hold secrets: readable by the owner only.
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-            json.dump(document, file, indent=0)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.path)
-        directory = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        # Check settings may hold secrets: the file is readable by the owner only.
+        replace_file(self.path, json.dumps(document, indent=0))
 
     def load(self) -> View | None:
         """The saved view. None if there is none, or it is damaged: then it is moved to `<name>.damaged`."""

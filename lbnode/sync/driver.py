@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 from collections.abc import AsyncIterator, Mapping
@@ -10,9 +11,11 @@ from typing import Protocol
 
 import asyncio_dgram
 
+from lbnode.epochs import Epochs
 from lbnode.errors import DataPlaneError, LbError, PeerError
 from lbnode.journal import Journal, Kind
-from lbnode.sync.peer import BulkRequested, Peer, RecordsReceived, StateChanged
+from lbnode.model import Address
+from lbnode.sync.peer import BulkRequested, Peer, RecordsReceived, RecordsRefused, StateChanged
 from lbnode.sync.status import SyncPeerInfo
 from lbnode.watched import Watched
 
@@ -36,6 +39,7 @@ class RecordSource(Protocol):
     async def changed_records(self, limit: int) -> bytes: ...
     def all_records(self) -> AsyncIterator[bytes]: ...
     async def import_records(self, records: bytes) -> int: ...
+    def by_group(self, records: bytes, group_of: Mapping[Address, str]) -> Mapping[str, bytes]: ...
 
 
 def parse_host_port(text: str) -> tuple[str, int]:
@@ -49,23 +53,39 @@ def parse_host_port(text: str) -> tuple[str, int]:
 class ConnectionSync:
     """Keeps the connection tables of the configured peers and this node alike.
 
-    `peers` maps node names to HOST:PORT of their [sync] listen. `key` authenticates every datagram.
+    `peers` maps node names to HOST:PORT of their [sync] listen. `key` authenticates every datagram. `epochs` are those
+    of this node's VIP groups.
     """
 
     def __init__(
-        self, node: str, listen: str, peers: Mapping[str, str], key: bytes, source: RecordSource, journal: Journal
+        self,
+        node: str,
+        listen: str,
+        peers: Mapping[str, str],
+        key: bytes,
+        source: RecordSource,
+        journal: Journal,
+        epochs: Epochs,
     ) -> None:
         self._listen = parse_host_port(listen)
         self._addresses = {name: parse_host_port(address) for name, address in peers.items()}
         self._source = source
         self._journal = journal
         stream = secrets.randbits(64) | 1
-        self._peers = {name: Peer(name, node, key, stream, source.record_layout, source.record_size) for name in peers}
+        self._epochs = epochs
+        layout = source.record_layout, source.record_size
+        self._peers = {name: Peer(name, node, key, stream, *layout, epochs) for name in peers}
         self._bad: dict[str, int] = dict.fromkeys(peers, 0)
         self._last_bad = ""
         self._bulks: dict[str, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
+        self._soon = asyncio.Event()
         self.peers: Watched[tuple[SyncPeerInfo, ...]] = Watched(())
+
+    def collect_soon(self) -> None:
+        """To be called when this node has given a VIP group up: its last changes are to arrive before the group has
+        another epoch."""
+        self._soon.set()
 
     async def run(self) -> None:
         """Until cancelled. An address that is not there yet (an interface that comes up late) is waited for."""
@@ -80,7 +100,7 @@ class ConnectionSync:
             for bulk in self._bulks.values():
                 bulk.cancel()
             await asyncio.gather(*self._bulks.values(), return_exceptions=True)
-            await self._flush(socket)
+            await self._send_changes(socket)  # a last time
             socket.close()
 
     async def _bind(self) -> asyncio_dgram.aio.DatagramServer:
@@ -132,6 +152,8 @@ class ConnectionSync:
                         await self._source.import_records(data)
                     except DataPlaneError as error:
                         self._journal.record(Kind.SYNC, name, "records not imported", str(error))
+                case RecordsRefused(group=group, why=why):
+                    self._journal.record(Kind.SYNC, name, "records refused", f"VIP group {group}: {why}")
                 case BulkRequested(request=request):
                     if (running := self._bulks.pop(name, None)) is not None:
                         running.cancel()
@@ -152,18 +174,38 @@ class ConnectionSync:
     async def _collect(self, socket: asyncio_dgram.aio.DatagramServer) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            try:
-                records = await self._source.changed_records(COLLECT_LIMIT)
-            except DataPlaneError as error:
-                log.warning("changed connections could not be read: %s", error)
-                records = b""
-            if records:
-                for name, peer in self._peers.items():
-                    peer.send_records(records, loop.time())
-                    await self._send(name, peer, socket)
-                self._wake.set()
-            full = len(records) >= COLLECT_LIMIT * self._source.record_size
-            await asyncio.sleep(0 if full else COLLECT_INTERVAL_S)
+            self._soon.clear()
+            full = False
+            if not self._epochs.holds(loop.time()):
+                full = await self._send_changes(socket) >= COLLECT_LIMIT
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0 if full else COLLECT_INTERVAL_S):
+                    await self._soon.wait()
+
+    async def _send_changes(self, socket: asyncio_dgram.aio.DatagramServer) -> int:
+        """What changed since the last time, to all peers; returns the number of records."""
+        given_up = self._epochs.given_up()
+        try:
+            records = await self._source.changed_records(COLLECT_LIMIT)
+        except DataPlaneError as error:
+            log.warning("changed connections could not be read: %s", error)
+            return 0
+        if records:
+            for name, peer in self._peers.items():
+                await self._send_records(name, peer, records, socket)
+            self._wake.set()
+        count = len(records) // self._source.record_size
+        if count < COLLECT_LIMIT:
+            self._epochs.all_sent(given_up)
+        return count
+
+    async def _send_records(
+        self, name: str, peer: Peer, records: bytes, socket: asyncio_dgram.aio.DatagramServer
+    ) -> None:
+        now = asyncio.get_running_loop().time()
+        for group, part in self._source.by_group(records, self._epochs.group_of).items():
+            peer.send_records(group, part, now)
+        await self._send(name, peer, socket)
 
     async def _bulk(self, name: str, peer: Peer, request: int, socket: asyncio_dgram.aio.DatagramServer) -> None:
         loop = asyncio.get_running_loop()
@@ -171,8 +213,7 @@ class ConnectionSync:
             async for chunk in self._source.all_records():
                 while peer.backlog > BULK_BACKLOG:  # noqa: ASYNC110 - paced by time on purpose
                     await asyncio.sleep(COLLECT_INTERVAL_S)
-                peer.send_records(chunk, loop.time())
-                await self._send(name, peer, socket)
+                await self._send_records(name, peer, chunk, socket)
                 await asyncio.sleep(0)
             peer.finish_bulk(request, loop.time())
             await self._send(name, peer, socket)
@@ -195,17 +236,6 @@ class ConnectionSync:
             except TimeoutError:
                 continue
 
-    async def _flush(self, socket: asyncio_dgram.aio.DatagramServer) -> None:
-        """A last time before stopping: what changed and was not sent yet."""
-        try:
-            records = await self._source.changed_records(COLLECT_LIMIT)
-        except DataPlaneError:
-            return
-        for name, peer in self._peers.items():
-            if records:
-                peer.send_records(records, asyncio.get_running_loop().time())
-                await self._send(name, peer, socket)
-
     async def _publish(self) -> None:
         while True:
             self._publish_now()
@@ -224,6 +254,7 @@ class ConnectionSync:
                     lag_s=peer.lag(now),
                     problem=peer.problem,
                     bad_datagrams=self._bad[name],
+                    refused_records=peer.refused_records,
                 )
                 for name, peer in self._peers.items()
             )

@@ -7,6 +7,9 @@ Delivery is in order: a record describes a connection's whole state, so an older
 What the peer has not acknowledged is kept; if that grows past MAX_KEPT the oldest part is given up, the peer sees in
 our HELLO that `first` is beyond what it expects, and asks for everything in bulk. So is a peer served that joins,
 restarts, or was silent for long. The data plane never waits for any of this.
+
+Records of an epoch that does not count (see lbnode.epochs) are acknowledged and not taken. When some of the same group
+count again, because their sender owns it by now, everything is asked for in bulk: what was refused may be missing.
 """
 
 from __future__ import annotations
@@ -15,20 +18,22 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from lbnode.epochs import Epochs
 from lbnode.errors import PeerError
 from lbnode.sync.wire import (
     MAX_RANGES,
-    MAX_RECORD_BYTES,
     Ack,
     Body,
     BulkEnd,
     Datagram,
     Hello,
+    OtherVersion,
     Records,
     ReplayWindow,
     decode,
     encode,
     layout_id,
+    room_for_records,
 )
 
 HELLO_INTERVAL_S = 0.25
@@ -48,6 +53,14 @@ class RecordsReceived:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordsRefused:
+    """Said once for each reason."""
+
+    group: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class BulkRequested:
     """Send every connection with send_records(), then call finish_bulk(request)."""
 
@@ -60,7 +73,7 @@ class StateChanged:
     why: str
 
 
-Event = RecordsReceived | BulkRequested | StateChanged
+Event = RecordsReceived | RecordsRefused | BulkRequested | StateChanged
 
 
 @dataclass(slots=True)
@@ -73,19 +86,24 @@ class _Kept:
 
 
 class Peer:
-    """One peer as seen from this node. `stream` is our random 64-bit number, new at each start, never 0."""
+    """One peer as seen from this node. `stream` is our random 64-bit number, new at each start, never 0; `epochs` are
+    those of this node, the same for all peers."""
 
-    def __init__(self, name: str, node: str, key: bytes, stream: int, layout: str, record_size: int) -> None:
+    def __init__(
+        self, name: str, node: str, key: bytes, stream: int, layout: str, record_size: int, epochs: Epochs
+    ) -> None:
         self.name = name
         self.state = "connecting"
         self.problem = ""
         self.sent_records = 0
         self.received_records = 0
+        self.refused_records = 0
         self._node = node
         self._key = key
         self._stream = stream
         self._layout = layout_id(layout)
         self._record_size = record_size
+        self._epochs = epochs
         self._counter = 0
         self._out: deque[bytes] = deque()
         self._events: deque[Event] = deque()
@@ -105,6 +123,7 @@ class Peer:
         self._ahead: dict[int, Records | BulkEnd] = {}
         self._bulk_request = 0  # number of our newest bulk request
         self._bulk_open = False
+        self._refused: dict[str, str] = {}  # groups whose last records were refused, and why
         self._ack_due: float | None = None
         # liveness
         self._heard = float("-inf")
@@ -119,13 +138,14 @@ class Peer:
         """Age in seconds of the oldest record that the peer has not acknowledged."""
         return max(0.0, now - self._kept[self._first_seq].queued) if self._kept else 0.0
 
-    def send_records(self, records: bytes, now: float) -> None:
-        """Queue whole records; without a session they are dropped, because a session begins with a bulk transfer."""
+    def send_records(self, group: str, records: bytes, now: float) -> None:
+        """Queue whole records of one VIP group ("": of none), which are of the epoch that this node's table has now.
+        Without a session they are dropped, because a session begins with a bulk transfer."""
         if not self._established:
             return
-        step = MAX_RECORD_BYTES // self._record_size * self._record_size
+        label, step = self._epochs.label(group), room_for_records(group) // self._record_size * self._record_size
         for start in range(0, len(records), step):
-            self._keep(Records(self._next_seq, records[start : start + step]), now)
+            self._keep(Records(self._next_seq, group, label, records[start : start + step]), now)
         self.sent_records += len(records) // self._record_size
         self._fill_window(now)
 
@@ -136,7 +156,14 @@ class Peer:
 
     def receive_datagram(self, data: bytes, now: float) -> None:
         """PeerError if the datagram is forged, malformed, replayed or of another session; then nothing changed."""
-        datagram = decode(data, self._key)
+        try:
+            datagram = decode(data, self._key)
+        except OtherVersion as error:
+            if self._established and self.state != "silent":
+                raise  # a recording from before the peer's upgrade; or it has gone back, and will be silent
+            self._heard = now
+            self._refuse(f"the peer {error}: run the same lbnode on both")
+            return
         body = datagram.body
         if isinstance(body, Hello):
             self._receive_hello(datagram.stream, datagram.counter, body, now)
@@ -195,9 +222,7 @@ class Peer:
             raise PeerError("replayed greeting")
         self._heard = now
         if hello.layout != self._layout or hello.record_size != self._record_size:
-            self._established = False
-            self._drop_kept()
-            self._set_state("refused", "the peer's connection records have another layout: another version of lbnode?")
+            self._refuse("the peer's connection records have another layout: another version of lbnode?")
             return
         if hello.echo != self._stream:
             self._send_hello(now)  # it heard an earlier stream of ours; teach it the present one
@@ -219,6 +244,11 @@ class Peer:
             self._events.append(BulkRequested(hello.bulk_wanted))
         self._settle_state()
 
+    def _refuse(self, why: str) -> None:
+        self._established = False
+        self._drop_kept()
+        self._set_state("refused", why)
+
     def _begin(self, stream: int, counter: int, now: float) -> None:
         """The peer (re)started: forget what belonged to its old stream; both sides start with a bulk transfer."""
         self._past_streams.add(self._their_stream)
@@ -227,6 +257,7 @@ class Peer:
         self._established = False
         self._received = 0
         self._ahead = {}
+        self._refused = {}
         self._request_bulk(now)
         self._bulk_served = 0
         self._drop_kept()
@@ -252,11 +283,24 @@ class Peer:
         while (body := self._ahead.pop(self._received + 1, None)) is not None:
             self._received += 1
             if isinstance(body, Records):
-                self.received_records += len(body.data) // self._record_size
-                self._events.append(RecordsReceived(body.data))
+                self._take_or_refuse(body, now)
             elif body.request == self._bulk_request:
                 self._bulk_open = False
                 self._hello_due = now
+
+    def _take_or_refuse(self, body: Records, now: float) -> None:
+        count = len(body.data) // self._record_size
+        if why := self._epochs.refusal(body.group, body.label, now):
+            self.refused_records += count
+            if self._refused.get(body.group) != why:
+                self._refused[body.group] = why
+                self._events.append(RecordsRefused(body.group, why))
+            return
+        if self._refused.pop(body.group, ""):
+            self._request_bulk(now)
+        self._epochs.take(body.group, body.label)
+        self.received_records += count
+        self._events.append(RecordsReceived(body.data))
 
     def _settle_state(self) -> None:
         if self._established:

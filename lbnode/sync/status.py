@@ -15,3 +15,4 @@ class SyncPeerInfo:
     lag_s: float  # age of the oldest record that the peer has not acknowledged
     problem: str = ""
     bad_datagrams: int = 0
+    refused_records: int = 0  # received, but of an epoch that does not count: see lbnode.epochs

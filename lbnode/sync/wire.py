@@ -3,7 +3,7 @@
 All fields big-endian. Every datagram is self-delimiting and ends with a 16-byte tag: HMAC-SHA256 over all before it,
 truncated (RFC 2104 section 5).
 
-    0  magic "LB"   2  version 1   3  type   4  body length u16   6  reserved u16 (0)
+    0  magic "LB"   2  version 2   3  type   4  body length u16   6  reserved u16 (0)
     8  stream u64: random, new at each start of the sender
    16  counter u64: grows by one with each datagram of the stream, also when content is sent again (replay window)
    24  body   ...   tag 16
@@ -11,8 +11,10 @@ truncated (RFC 2104 section 5).
 Bodies:
     HELLO    echo u64 | ack u64 | first u64 | next u64 | bulk_wanted u32 | record_size u16 | layout 8 | name (UTF-8)
     ACK      ack u64 | n x (missing_from u64, missing_to u64), both inclusive
-    RECORDS  seq u64 | whole records
+    RECORDS  seq u64 | epoch u64 | confirmed u8 | length of group name u8 | group name (UTF-8) | whole records
     BULK_END seq u64 | request u32
+
+Version 1 had no epochs. A node that speaks another version is refused: half a fence would fence nothing.
 """
 
 from __future__ import annotations
@@ -22,10 +24,11 @@ import hmac
 import struct
 from dataclasses import dataclass
 
+from lbnode.epochs import Label
 from lbnode.errors import PeerError
 
 MAGIC = b"LB"
-VERSION = 1
+VERSION = 2
 TAG_SIZE = 16
 # Fits one Ethernet frame of 1500 bytes together with IPv6 (40) and UDP (8).
 MAX_DATAGRAM = 1400
@@ -33,12 +36,12 @@ MAX_DATAGRAM = 1400
 _HEADER = struct.Struct("!2sBBHHQQ")
 _HELLO = struct.Struct("!QQQQIH8s")
 _SEQ = struct.Struct("!Q")
+_RECORDS = struct.Struct("!QQ?B")
 _BULK_END = struct.Struct("!QI")
 _RANGE = struct.Struct("!QQ")
 
 TYPE_HELLO, TYPE_ACK, TYPE_RECORDS, TYPE_BULK_END = 1, 2, 3, 4
 MAX_BODY = MAX_DATAGRAM - _HEADER.size - TAG_SIZE
-MAX_RECORD_BYTES = MAX_BODY - _SEQ.size
 MAX_RANGES = 32
 
 
@@ -66,6 +69,8 @@ class Ack:
 @dataclass(frozen=True, slots=True)
 class Records:
     seq: int
+    group: str  # the VIP group of their virtual addresses; "" = of none
+    label: Label
     data: bytes
 
 
@@ -85,9 +90,18 @@ class Datagram:
     body: Body
 
 
+class OtherVersion(PeerError):
+    """An authentic datagram of another version of this protocol."""
+
+
 def layout_id(layout: str) -> bytes:
     """8 bytes that two nodes compare instead of the layout's name."""
     return hashlib.sha256(layout.encode()).digest()[:8]
+
+
+def room_for_records(group: str) -> int:
+    """Bytes of records that one datagram carries."""
+    return MAX_BODY - _RECORDS.size - len(group.encode())
 
 
 def encode(datagram: Datagram, key: bytes) -> bytes:
@@ -103,12 +117,12 @@ def decode(data: bytes, key: bytes) -> Datagram:
     magic, version, kind, length, _, stream, counter = _HEADER.unpack_from(data)
     if magic != MAGIC:
         raise PeerError("not a synchronisation datagram")
-    if version != VERSION:
-        raise PeerError(f"version {version}, we speak {VERSION}")
     if len(data) != _HEADER.size + length + TAG_SIZE:
         raise PeerError(f"length {len(data)} does not match the header's {_HEADER.size + length + TAG_SIZE}")
     if not hmac.compare_digest(_tag(data[:-TAG_SIZE], key), data[-TAG_SIZE:]):
         raise PeerError("authentication failed: do both nodes have the same [sync] key?")
+    if version != VERSION:
+        raise OtherVersion(f"speaks version {version} of the synchronisation, this node version {VERSION}")
     try:
         return Datagram(stream, counter, _decode_body(kind, data[_HEADER.size : -TAG_SIZE]))
     except (struct.error, UnicodeDecodeError) as error:
@@ -130,7 +144,8 @@ def _encode_body(body: Body) -> tuple[int, bytes]:
             ranges = b"".join(_RANGE.pack(*missing) for missing in body.missing[:MAX_RANGES])
             return TYPE_ACK, _SEQ.pack(body.ack) + ranges
         case Records():
-            return TYPE_RECORDS, _SEQ.pack(body.seq) + body.data
+            group = body.group.encode()
+            return TYPE_RECORDS, _RECORDS.pack(body.seq, *body.label, len(group)) + group + body.data
         case BulkEnd():
             return TYPE_BULK_END, _BULK_END.pack(body.seq, body.request)
 
@@ -143,8 +158,12 @@ def _decode_body(kind: int, data: bytes) -> Body:
         (ack,) = _SEQ.unpack_from(data)
         return Ack(ack, tuple(_RANGE.iter_unpack(data[_SEQ.size :])))
     if kind == TYPE_RECORDS:
-        (seq,) = _SEQ.unpack_from(data)
-        return Records(seq, data[_SEQ.size :])
+        seq, epoch, confirmed, length = _RECORDS.unpack_from(data)
+        records_at = _RECORDS.size + length
+        if records_at > len(data):
+            raise PeerError(f"malformed body of type {kind}: a group name of {length} bytes")
+        group = data[_RECORDS.size : records_at].decode()
+        return Records(seq, group, Label(epoch, confirmed), data[records_at:])
     if kind == TYPE_BULK_END:
         return BulkEnd(*_BULK_END.unpack(data))
     raise PeerError(f"unknown type {kind}")

@@ -57,6 +57,16 @@ async def test_connection_records_go_to_a_peer_once(case: PlaneCase, plane: Data
     assert len(await plane.changed_records(100)) == plane.record_size
 
 
+async def test_records_are_sorted_by_the_group_of_their_virtual_address(case: PlaneCase, plane: DataPlane) -> None:
+    await apply(plane, *BASIC)
+    for port in (1000, 1001, 1002):
+        case.connect(plane, connection(port, "FIN_WAIT"))
+    records = await plane.changed_records(100)
+    assert len(records) == 3 * plane.record_size
+    assert plane.by_group(records, {ip_address("192.0.2.10"): "front"}) == {"front": records}
+    assert plane.by_group(records, {ip_address("192.0.2.11"): "front"}) == {"": records}
+
+
 async def test_records_of_unknown_services_are_no_error(plane: DataPlane) -> None:
     if not isinstance(plane, FakePlane):
         assert await plane.import_records(b"") == 0

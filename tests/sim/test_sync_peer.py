@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lbnode.epochs import Epochs
 from lbnode.errors import PeerError
 from lbnode.sync import peer as peer_module
 from lbnode.sync.peer import BulkRequested, Peer, RecordsReceived, StateChanged
@@ -39,7 +40,7 @@ class Node:
 
     def change(self, connection: int, now: float) -> None:
         self.table[connection] = self.table.get(connection, 0) + 1
-        self.peer.send_records(record(connection, self.table[connection]), now)
+        self.peer.send_records("", record(connection, self.table[connection]), now)
 
     def _take(self, connection: int, version: int) -> None:
         self.out_of_order += version < self.delivered.get(connection, 0)
@@ -54,7 +55,7 @@ class Node:
                         connection = int.from_bytes(data[at : at + 4], "big")
                         self._take(connection, int.from_bytes(data[at + 4 : at + 8], "big"))
                 case BulkRequested(request=request):
-                    self.peer.send_records(b"".join(record(*item) for item in sorted(self.table.items())), now)
+                    self.peer.send_records("", b"".join(record(*item) for item in sorted(self.table.items())), now)
                     self.peer.finish_bulk(request, now)
                 case StateChanged(state=state):
                     self.states.append(state)
@@ -72,7 +73,7 @@ class Network:
         self.rejected = 0
 
     def make(self, name: str, other: str) -> Node:
-        return Node(name, Peer(other, name, KEY, self.random.getrandbits(64) | 1, "layout", RECORD))
+        return Node(name, Peer(other, name, KEY, self.random.getrandbits(64) | 1, "layout", RECORD, Epochs()))
 
     def restart(self, name: str) -> None:
         self.nodes[name] = self.make(name, "gw2" if name == "gw1" else "gw1")
@@ -204,7 +205,7 @@ def test_a_recorded_conversation_played_back_changes_nothing() -> None:
 
 def test_another_record_layout_is_refused_with_a_reason() -> None:
     network = Network(6)
-    network.nodes["gw2"].peer = Peer("gw1", "gw2", KEY, 99, "another layout", RECORD)
+    network.nodes["gw2"].peer = Peer("gw1", "gw2", KEY, 99, "another layout", RECORD, Epochs())
     network.run(1)
     for node in network.nodes.values():
         assert node.peer.state == "refused"
@@ -213,7 +214,7 @@ def test_another_record_layout_is_refused_with_a_reason() -> None:
 
 def test_an_unexpected_name_is_rejected() -> None:
     network = Network(7)
-    network.nodes["gw2"].peer = Peer("gw1", "gwX", KEY, 99, "layout", RECORD)
+    network.nodes["gw2"].peer = Peer("gw1", "gwX", KEY, 99, "layout", RECORD, Epochs())
     network.run(1)
     assert network.nodes["gw1"].peer.state == "connecting"
     assert network.rejected > 0

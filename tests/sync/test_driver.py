@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 
 import pytest
 
+from lbnode.epochs import Epochs
 from lbnode.journal import Journal
+from lbnode.model import Address, Role, VrrpState
 from lbnode.sync.driver import ConnectionSync, parse_host_port
 
 RECORD = 8
@@ -44,6 +46,9 @@ class Table:
             self.records[records[at : at + 4]] = records[at + 4 : at + 8]
         return len(records) // RECORD
 
+    def by_group(self, records: bytes, group_of: Mapping[Address, str]) -> Mapping[str, bytes]:
+        return {"front": records}
+
 
 def free_port() -> int:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
@@ -65,6 +70,7 @@ class Pair:
         self.ports = {"gw1": free_port(), "gw2": free_port()}
         self.tables = {"gw1": Table(), "gw2": Table()}
         self.journals = {name: Journal(name) for name in self.ports}
+        self.epochs = {name: Epochs({}) for name in self.ports}
         self.syncs: dict[str, ConnectionSync] = {}
         self.tasks: dict[str, asyncio.Task[None]] = {}
 
@@ -77,6 +83,7 @@ class Pair:
             key,
             self.tables[name],
             self.journals[name],
+            self.epochs[name],
         )
         self.tasks[name] = asyncio.create_task(self.syncs[name].run())
 
@@ -123,6 +130,51 @@ async def test_a_wrong_key_is_counted_journalled_and_changes_nothing(pair: Pair)
     assert pair.state("gw2") == "connecting"
     assert pair.tables["gw2"].records == {}
     assert any("authentication failed" in event.why for event in pair.journals["gw2"].since(0))
+
+
+def role(state: VrrpState, epoch: int = 0) -> dict[str, Role]:
+    return {"front": Role("front", state, 100, 0.0, "test", epoch=epoch)}
+
+
+def refusals(journal: Journal) -> list[str]:
+    return [event.why for event in journal.since(0) if event.message == "records refused"]
+
+
+async def test_records_of_an_older_epoch_are_refused_until_their_sender_owns_the_group_again(pair: Pair) -> None:
+    now = asyncio.get_running_loop().time
+    gw1, gw2 = pair.epochs["gw1"], pair.epochs["gw2"]
+    gw1.take_roles(role(VrrpState.ACTIVE, 5), now())
+    pair.start("gw1")
+    pair.start("gw2")
+    await until(lambda: pair.state("gw1") == pair.state("gw2") == "in-sync", "both in sync")
+    pair.tables["gw1"].put(1, 1)
+    await until(lambda: len(pair.tables["gw2"].records) == 1, "a record of epoch 5 arrived")
+    gw2.take_roles(role(VrrpState.ACTIVE, 6), now())  # gw1 was paused, and does not know it yet
+    for connection in (1, 2, 3):
+        pair.tables["gw1"].put(connection, 2)
+        await until(lambda: not pair.tables["gw1"].changed, "sent")
+    await until(lambda: pair.syncs["gw2"].peers.value[0].refused_records == 3, "they are counted")
+    assert pair.tables["gw2"].records == {(1).to_bytes(4, "big"): (1).to_bytes(4, "big")}
+    assert refusals(pair.journals["gw2"]) == ["VIP group front: of epoch 5, the group has had epoch 6 since"]
+    gw2.take_roles(role(VrrpState.BACKUP), now())
+    gw1.take_roles(role(VrrpState.ACTIVE, 7), now())
+    pair.tables["gw1"].put(4, 1)
+    await until(lambda: pair.tables["gw2"].records == pair.tables["gw1"].records, "what was refused came in bulk")
+
+
+async def test_whoever_takes_over_keeps_its_changes_until_its_epoch_is_known(pair: Pair) -> None:
+    now = asyncio.get_running_loop().time
+    pair.start("gw1")
+    pair.start("gw2")
+    await until(lambda: pair.state("gw1") == pair.state("gw2") == "in-sync", "both in sync")
+    pair.epochs["gw1"].take_roles(role(VrrpState.ACTIVE), now() + 3600)  # it waits for an hour
+    pair.tables["gw1"].put(1, 1)
+    pair.tables["gw2"].put(2, 1)  # is not held up
+    await until(lambda: len(pair.tables["gw1"].records) == 2, "a change of gw2 arrived")
+    assert pair.tables["gw1"].changed and len(pair.tables["gw2"].records) == 1
+    pair.epochs["gw1"].take_roles(role(VrrpState.ACTIVE, 1), now())
+    await until(lambda: len(pair.tables["gw2"].records) == 2, "that of gw1, too")
+    assert pair.epochs["gw2"].newest("front") == 1
 
 
 async def test_garbage_from_a_stranger_is_journalled(pair: Pair) -> None:

@@ -14,6 +14,7 @@ import pytest
 from lbnode.election.owner import ASK_AGAIN
 from lbnode.election.owner import Ownership as Known
 from lbnode.election.supervisor import Election
+from lbnode.epochs import Epochs
 from lbnode.errors import StoreConflict, StoreUnavailable
 from lbnode.journal import Journal
 from lbnode.model import Role, VrrpState
@@ -42,7 +43,8 @@ class MemoryStore:
             if (known.revision if known else 0) != guard.revision:
                 raise StoreConflict(guard.key)
         revision = self.view.revision + 1
-        self.view = View(revision, {**self.view.entries, **{k: Entry(v, revision) for k, v in puts.items()}})
+        kept = {key: entry for key, entry in self.view.entries.items() if key not in deletes}
+        self.view = View(revision, {**kept, **{k: Entry(v, revision) for k, v in puts.items()}})
         for observer in self.observers:
             observer.observe(self.view)
         return revision
@@ -72,9 +74,10 @@ class Daemon:
         self.told: list[dict[str, Any]] = []
         self.alive = True  # its election process answers questions
         self.election = Election(name, Journal(name), Path("unused"))
+        self.epochs = Epochs({})
         self.becomes(VrrpState.BACKUP)
         self.election.tell = self._tell  # type: ignore[method-assign]
-        self.ownership = Ownership(name, cast("Store", store), self.election)
+        self.ownership = Ownership(name, cast("Store", store), self.election, self.epochs)
         store.observers.append(self.ownership)
 
     def _tell(self, message: dict[str, Any]) -> None:
@@ -85,9 +88,11 @@ class Daemon:
     def says(self, message: dict[str, Any]) -> None:
         self.election.on_request(message)
 
-    def becomes(self, state: VrrpState) -> None:
-        self.election.roles.set({"front": Role("front", state, 100, time.time(), "test")})
-        if state is VrrpState.ACTIVE:
+    def becomes(self, state: VrrpState, epoch: int = 0, *, claims: bool = True) -> None:
+        """`epoch`: of its ownership, as far as its election process knows it."""
+        self.election.roles.set({"front": Role("front", state, 100, time.time(), "test", epoch=epoch)})
+        self.epochs.take_roles(self.election.roles.value, 0.0)
+        if state is VrrpState.ACTIVE and claims:
             self.says({"claim": "front"})
 
     def heard(self, kind: str) -> list[Any]:
@@ -191,3 +196,48 @@ async def test_a_record_that_nobody_understands_is_replaced(pair: tuple[MemorySt
     await store.txn({"owners/front": "not JSON", "owners/front/question": "[]"})
     a.becomes(VrrpState.ACTIVE)
     await until(lambda: store.owner == ("a", 1))
+
+
+async def test_a_claim_counts_on_from_the_highest_epoch_seen_not_from_an_older_backup_of_the_store(
+    pair: tuple[MemoryStore, Daemon, Daemon],
+) -> None:
+    store, a, b = pair
+    a.epochs.see("front", 6)  # from its disk; the store was set up anew
+    a.becomes(VrrpState.ACTIVE)
+    await until(lambda: store.owner == ("a", 7))
+    assert b.epochs.newest("front") == 7
+
+
+async def test_an_active_writes_its_record_again_when_the_store_has_gone_back(
+    pair: tuple[MemoryStore, Daemon, Daemon],
+) -> None:
+    store, a, b = pair
+    a.becomes(VrrpState.ACTIVE, epoch=7)
+    await until(lambda: store.owner == ("a", 7))
+    told = len(a.heard("owner"))
+    await store.txn({"owners/front": json.dumps({"node": "a", "epoch": 3})})
+    await until(lambda: store.owner == ("a", 7))
+    await store.txn({"owners/front": json.dumps({"node": "b", "epoch": 4})})
+    await until(lambda: store.owner == ("a", 7))
+    await store.txn({}, deletes=["owners/front"])
+    await until(lambda: store.owner == ("a", 7))
+    assert all(owner["epoch"] == 7 for owner in (*a.heard("owner")[told:], *b.heard("owner")[1:]))
+
+
+async def test_an_active_that_was_overtaken_does_not_take_the_record_back(
+    pair: tuple[MemoryStore, Daemon, Daemon],
+) -> None:
+    store, a, b = pair
+    a.becomes(VrrpState.ACTIVE)
+    await until(lambda: store.owner == ("a", 1))
+    a.becomes(VrrpState.ACTIVE, epoch=1, claims=False)
+    b.epochs.see("front", 1)
+    b.becomes(VrrpState.ACTIVE)
+    await until(lambda: store.owner == ("b", 2))
+    a.epochs.see("front", 3)  # a peer's record may tell of an epoch before the store does
+    written = store.asked
+    await store.txn({"anything": "else"})
+    await asyncio.sleep(0.02)
+    assert store.owner == ("b", 2) and store.asked == written + 1
+    a.becomes(VrrpState.BACKUP)
+    b.becomes(VrrpState.BACKUP)

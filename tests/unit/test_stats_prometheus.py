@@ -77,7 +77,7 @@ STATUS = NodeStatus(
         Role("back", VrrpState.BACKUP, 150, 0.0, ""),
         Role("broken", VrrpState.INITIALIZE, 150, 0.0, ""),
     ),
-    sync=(SyncPeerInfo("gw2", "203.0.113.2:1", "in-sync", 100, 50, 0.25, bad_datagrams=2),),
+    sync=(SyncPeerInfo("gw2", "203.0.113.2:1", "in-sync", 100, 50, 0.25, bad_datagrams=2, refused_records=3),),
     nodes=(),
     problems=(
         Problem("services/x", "", "wrong"),
@@ -136,6 +136,7 @@ def test_every_figure_comes_back() -> None:
         ("lbnode_sync_sent_records_total", "gw2"): 100,
         ("lbnode_sync_received_records_total", "gw2"): 50,
         ("lbnode_sync_bad_datagrams_total", "gw2"): 2,
+        ("lbnode_sync_refused_records_total", "gw2"): 3,
         ("lbnode_service_connections_total", service): 2**53 - 1,
         ("lbnode_service_incoming_packets_total", service): 20,
         ("lbnode_service_outgoing_packets_total", service): 21,

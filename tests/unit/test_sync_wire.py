@@ -6,8 +6,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lbnode.epochs import Label
 from lbnode.errors import PeerError
-from lbnode.sync.wire import Ack, Body, BulkEnd, Datagram, Hello, Records, ReplayWindow, decode, encode, layout_id
+from lbnode.sync import wire
+from lbnode.sync.wire import (
+    MAX_DATAGRAM,
+    Ack,
+    Body,
+    BulkEnd,
+    Datagram,
+    Hello,
+    OtherVersion,
+    Records,
+    ReplayWindow,
+    decode,
+    encode,
+    layout_id,
+    room_for_records,
+)
 
 KEY = b"a key"
 u64 = st.integers(0, 2**64 - 1)
@@ -17,7 +33,7 @@ bodies: st.SearchStrategy[Body] = st.one_of(
         st.text(max_size=40),
     ),
     st.builds(Ack, u64, st.lists(st.tuples(u64, u64), max_size=32).map(tuple)),
-    st.builds(Records, u64, st.binary(max_size=1300)),
+    st.builds(Records, u64, st.text(max_size=63), st.builds(Label, u64, st.booleans()), st.binary(max_size=1300)),
     st.builds(BulkEnd, u64, st.integers(0, 2**32 - 1)),
 )  # fmt: skip
 datagrams = st.builds(Datagram, u64, u64, bodies)
@@ -48,6 +64,29 @@ def test_another_key_is_refused_and_the_message_says_what_to_check() -> None:
 def test_arbitrary_bytes_are_refused(data: bytes) -> None:
     with pytest.raises(PeerError):
         decode(data, KEY)
+
+
+@given(st.text(max_size=63))
+def test_a_datagram_full_of_records_is_as_long_as_it_may_be(group: str) -> None:
+    records = Records(1, group, Label(2**64 - 1), bytes(room_for_records(group)))
+    assert len(encode(Datagram(1, 1, records), KEY)) == MAX_DATAGRAM
+
+
+def test_another_version_is_told_apart_from_a_forgery(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "VERSION", 1)
+    former = encode(Datagram(1, 1, Ack(1)), KEY)
+    monkeypatch.undo()
+    with pytest.raises(OtherVersion, match="speaks version 1 of the synchronisation, this node version 2"):
+        decode(former, KEY)
+    with pytest.raises(PeerError, match="authentication failed"):
+        decode(former, b"another key")
+
+
+def test_a_group_name_longer_than_the_datagram_is_refused() -> None:
+    head = wire._HEADER.pack(wire.MAGIC, wire.VERSION, wire.TYPE_RECORDS, 18, 0, 1, 1)
+    body = wire._RECORDS.pack(1, 1, True, 5)
+    with pytest.raises(PeerError, match="a group name of 5 bytes"):
+        decode(head + body + wire._tag(head + body, KEY), KEY)
 
 
 def test_layout_ids_differ() -> None:

@@ -62,6 +62,7 @@ async def test_status_is_node_status_field_for_field(api: Client) -> None:
         "since": 0,
         "reason": "no advertisement heard for 0.36 s",
         "active_address": None,
+        "epoch": 0,
         "problem": "",
     }
     assert body["nodes"][1]["roles"][0]["active_address"] == "192.0.2.2"

@@ -171,7 +171,8 @@ function details(status) {
       : "this node takes no part in it", group]),
     ...status.sync.map((peer) => [`Synchronisation with ${peer.name}`,
       `${peer.state} (${peer.address}), ${count(peer.sent_records)} records sent, ${count(peer.received_records)} received, lag ${duration(peer.lag_s)}` +
-      (peer.bad_datagrams ? `, ${plural(peer.bad_datagrams, "bad datagram")}` : "") + (peer.problem ? `: ${peer.problem}` : "")]),
+      (peer.bad_datagrams ? `, ${plural(peer.bad_datagrams, "bad datagram")}` : "") +
+      (peer.refused_records ? `, ${plural(peer.refused_records, "record")} of an older epoch refused` : "") + (peer.problem ? `: ${peer.problem}` : "")]),
   ];
   return rows.map(([name, value, group]) => ({ name, value, group }));
 }

@@ -327,6 +327,9 @@ class IpvsPlane:
     async def import_records(self, records: bytes) -> int:  # noqa: ARG002
         return 0
 
+    def by_group(self, records: bytes, group_of: Mapping[Address, str]) -> Mapping[str, bytes]:  # noqa: ARG002
+        return {"": records}
+
     # --- the socket -----------------------------------------------------------------------------------------
 
     def _open_socket(self) -> GenericNetlink:

@@ -37,7 +37,7 @@ from lbnode.dataplane.xdp.interfaces import Attach, Interface, wanted
 from lbnode.dataplane.xdp.libbpf import LoadedObject
 from lbnode.dataplane.xdp.maps import mount_bpffs, unmount_bpffs
 from lbnode.dataplane.xdp.neighbours import Neighbours
-from lbnode.dataplane.xdp.records import RECORD_LAYOUT, RECORD_SIZE
+from lbnode.dataplane.xdp.records import RECORD_LAYOUT, RECORD_SIZE, by_group
 from lbnode.dataplane.xdp.succession.loading import Loading
 from lbnode.dataplane.xdp.tables import Tables
 from lbnode.dataplane.xdp.vlans import Vlans
@@ -93,6 +93,8 @@ class XdpPlane:
         # Records whose service or server was not there: (kept until, as they were when, records)
         self._unknown: list[tuple[float, float, bytes]] = []
         self._unknown_due = False
+        self._group_of: Mapping[Address, str] = {}  # as by_group had it last, and the same by packed address
+        self._group_of_packed: Mapping[bytes, str] = {}
 
     # --- life ------------------------------------------------------------------------------------------------
 
@@ -358,6 +360,12 @@ class XdpPlane:
             now = time.monotonic()
             self._unknown.append((now + _KEEP_UNKNOWN_S, now, merged.unknown))
         return merged.taken
+
+    def by_group(self, records: bytes, group_of: Mapping[Address, str]) -> Mapping[str, bytes]:
+        if group_of is not self._group_of:
+            self._group_of = group_of
+            self._group_of_packed = {layout.pack_address(address): name for address, name in group_of.items()}
+        return by_group(records, self._group_of_packed)
 
     async def _retry_unknown(self) -> None:
         """Records that came before their service was programmed (a node that joins): try them again."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Self
@@ -27,6 +27,7 @@ from lbnode.model import Address, ForwardingMethod, L4Protocol
 RECORDS_MAX = 4096  # elements of map `records`
 RECORD_SIZE = 104
 RECORD_LAYOUT = f"lbnode-connection-3/{RECORD_SIZE}{sys.byteorder}"
+_TARGET_AT, _TARGET_END = 16, 32  # of `inward`: the virtual address
 _RESULT_AT = 91
 
 
@@ -134,6 +135,18 @@ def unpack_records(data: bytes) -> Iterator[Record]:
 def merge_results(data: bytes) -> bytes:
     """After `merge`: one MergeResult byte per record."""
     return data[_RESULT_AT::RECORD_SIZE]
+
+
+def by_group(records: bytes, group_of: Mapping[bytes, str]) -> dict[str, bytes]:
+    """The records by what `group_of` has for their packed virtual addresses, "" where it has nothing."""
+    starts = range(0, len(records), RECORD_SIZE)
+    names = [group_of.get(records[at + _TARGET_AT : at + _TARGET_END], "") for at in starts]
+    if len(found := set(names)) == 1:  # as nearly always
+        return {found.pop(): records}
+    parts: dict[str, bytearray] = {name: bytearray() for name in sorted(found)}
+    for at, name in zip(starts, names, strict=True):
+        parts[name] += records[at : at + RECORD_SIZE]
+    return {name: bytes(part) for name, part in parts.items()}
 
 
 @dataclass(frozen=True, slots=True)
