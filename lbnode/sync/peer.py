@@ -246,6 +246,7 @@ class Peer:
 
     def _refuse(self, why: str) -> None:
         self._established = False
+        self._next_seq += 1  # a gap: should the peer go on with this session, it asks for everything
         self._drop_kept()
         self._set_state("refused", why)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import random
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from lbnode.epochs import Epochs
 from lbnode.errors import PeerError
 from lbnode.sync import peer as peer_module
+from lbnode.sync import wire
 from lbnode.sync.peer import BulkRequested, Peer, RecordsReceived, StateChanged
 
 KEY = b"key"
@@ -210,6 +212,40 @@ def test_another_record_layout_is_refused_with_a_reason() -> None:
     for node in network.nodes.values():
         assert node.peer.state == "refused"
         assert "layout" in node.peer.problem
+
+
+def test_a_peer_of_another_version_is_refused_with_a_reason_and_goes_on_after_its_upgrade(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """First one that was never heard otherwise, then one that goes back to its former version."""
+    network = Network(9)
+    gw1 = network.nodes["gw1"].peer
+
+    def heard_from_version(version: int, seconds: float) -> None:
+        for _ in range(round(seconds / 0.25)):
+            monkeypatch.setattr(wire, "VERSION", version)
+            former = wire.encode(wire.Datagram(7, 7, wire.Ack(0)), KEY)
+            monkeypatch.undo()
+            with contextlib.suppress(PeerError):
+                gw1.receive_datagram(former, network.now)
+            network.run(0.25)
+
+    network.cut = True
+    heard_from_version(1, 3)
+    assert (gw1.state, "version 1 of the synchronisation, this node version 2" in gw1.problem) == ("refused", True)
+    assert network.nodes["gw1"].states == ["refused"], "said once"
+    network.cut = False
+    network.run(2)
+    assert gw1.state == "in-sync"
+    heard_from_version(1, 1)  # a recording
+    assert gw1.state == "in-sync"
+    network.cut = True
+    heard_from_version(1, 3)
+    assert gw1.state == "refused"
+    network.nodes["gw1"].change(1, network.now)
+    network.cut = False
+    network.run(2)
+    assert gw1.state == "in-sync" and network.nodes["gw2"].table == {1: 1}
 
 
 def test_an_unexpected_name_is_rejected() -> None:

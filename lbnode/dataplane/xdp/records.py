@@ -143,10 +143,10 @@ def by_group(records: bytes, group_of: Mapping[bytes, str]) -> dict[str, bytes]:
     names = [group_of.get(records[at + _TARGET_AT : at + _TARGET_END], "") for at in starts]
     if len(found := set(names)) == 1:  # as nearly always
         return {found.pop(): records}
-    parts: dict[str, bytearray] = {name: bytearray() for name in sorted(found)}
+    parts: dict[str, list[bytes]] = {name: [] for name in sorted(found)}
     for at, name in zip(starts, names, strict=True):
-        parts[name] += records[at : at + RECORD_SIZE]
-    return {name: bytes(part) for name, part in parts.items()}
+        parts[name].append(records[at : at + RECORD_SIZE])
+    return {name: b"".join(part) for name, part in parts.items()}
 
 
 @dataclass(frozen=True, slots=True)
