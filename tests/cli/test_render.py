@@ -6,6 +6,8 @@ import pytest
 
 from lbnode.cli.lbctl import render
 
+FIGURES = ("connections", "bytes_in", "bytes_out")
+
 
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0, "0s"), (59.9, "59s"), (192, "3m12s"), (18480, "5h08m"), (1047600, "12d3h"), (-5, "0s")]
@@ -29,6 +31,27 @@ def test_weight_shows_what_differs() -> None:
     assert render.weight({"configured_weight": 3, "effective_weight": 3}) == "3"
     assert render.weight({"configured_weight": 3, "effective_weight": 0}) == "3→0"
     assert render.weight({"configured_weight": 3, "effective_weight": None}) == "3→-"
+
+
+def test_what_services_refused_stands_below_them_if_they_did() -> None:
+    def service(name: str, admission: dict[str, object] | None) -> dict[str, object]:
+        counters, rates = dict.fromkeys(("active", "inactive"), 0), dict.fromkeys(FIGURES, 0.0)
+        facts = {"scheduler": "rr", "scheduler_flags": [], "state": "ok", "status": "programmed at revision 7"}
+        return {"id": name, "servers": [], "counters": counters, "rates": rates, "admission": admission, **facts}
+
+    def counted(refused: dict[str, int], sent: int = 0, accepted: int = 0, clamped: int = 0) -> dict[str, object]:
+        cookies = {"cookies_sent": sent, "cookies_accepted": accepted, "cookies_refused": 0}
+        return {"refused": refused, **cookies, "mss_clamped": clamped}
+
+    quiet = [service("udp:a:53", counted({"denied": 0})), service("udp:b:53", None)]
+    text = render.services(quiet)
+    assert text.count("\n") == 3 and "REFUSED" not in text
+    busy = [service("tcp:a:80", counted({"denied": 31, "rate": 0, "no-server": 2}, 40, 38)), *quiet]
+    assert render.services([*busy, service("tcp:b:80", counted({}, clamped=7))]).split("\n\n")[1] == (
+        "SERVICE   REFUSED                 SYN COOKIES           MSS CLAMPED\n"
+        "tcp:a:80  denied 31, no-server 2  sent 40, accepted 38\n"
+        "tcp:b:80                                                7\n"
+    )
 
 
 def test_changes_name_each_field() -> None:

@@ -5,7 +5,7 @@ import { attr, h, keyed, mark, setMark, text } from "./dom.js";
 import { bits, clock, count, dateTime, duration, plural, rate } from "./format.js";
 import { roleSign, takesConnections } from "./health.js";
 import { drawSparkline, sparkline } from "./sparkline.js";
-import { dataAge, isStale, nodeNow, state } from "./state.js";
+import { cpuRates, dataAge, isStale, nodeNow, state } from "./state.js";
 import { drawTimeline, timeline } from "./timeline.js";
 
 const $ = (id) => document.getElementById(id);
@@ -72,6 +72,22 @@ function updateFact(node, fact) {
 
 let totalHistory = [];
 
+/** The connection table: its alarm, from 80 % on, is one of the node's problems. */
+function tableTile(status) {
+  const { connections, connections_max: size } = status.dataplane;
+  const { dropped, untracked } = insertFailures(status.dataplane);
+  const used = size ? `${((100 * connections) / size).toFixed(1)} % used` : "no limit but memory";
+  const failed = dropped + untracked;
+  return {
+    key: "table", label: "Connection table", value: count(connections), unit: size ? `of ${count(size)}` : "",
+    note: failed ? `${used}, ${count(failed)} had no room` : used,
+    tone: status.problems.some((one) => one.where === "data plane" && one.field === "connections") ? "bad" : "",
+  };
+}
+
+/** New connections without room in the table. */
+const insertFailures = (plane) => ({ dropped: plane.drops["table-full"] ?? 0, untracked: plane.events.untracked ?? 0 });
+
 function tiles() {
   const services = state.services;
   const servers = services.flatMap((service) => service.servers);
@@ -80,7 +96,6 @@ function tiles() {
   const down = servers.filter((server) => server.health === "down").length;
   const drained = servers.filter((server) => server.drain).length;
   const troubled = services.filter((service) => service.state !== "ok").length;
-  const plane = state.status.dataplane;
   const length = Math.max(0, ...services.map((service) => service.history.length));
   totalHistory = Array.from({ length }, (_, index) =>
     sum((service) => service.history[service.history.length - length + index] ?? 0));
@@ -94,10 +109,7 @@ function tiles() {
     { key: "servers", label: "Servers in rotation", value: String(taking), unit: `of ${servers.length}`,
       note: why || (troubled ? `${plural(troubled, "service")} not ok` : `${plural(services.length, "service")} ok`),
       tone: down || troubled ? "bad" : drained ? "drain" : "ok" },
-    { key: "table", label: "Connection table", value: count(plane.connections),
-      unit: plane.connections_max ? `of ${count(plane.connections_max)}` : "",
-      note: plane.connections_max ? `${((100 * plane.connections) / plane.connections_max).toFixed(1)} % used` : "no limit but memory",
-      tone: plane.connections_max && plane.connections > 0.9 * plane.connections_max ? "bad" : "" },
+    tableTile(state.status),
   ];
 }
 
@@ -153,8 +165,10 @@ function details(status) {
   const counted = (of) => Object.entries(of).filter(([, packets]) => packets)
     .map(([name, packets]) => `${name} ${count(packets)}`).join(", ") || "none";
   const packets = plane.cpu_packets.reduce((total, one) => total + one, 0);
+  const rates = cpuRates();
   const shares = plane.cpu_packets.map((one, cpu) => [cpu, one]).filter(([, one]) => one)
-    .map(([cpu, one]) => `CPU ${cpu}: ${((100 * one) / packets).toFixed(0)} %`);
+    .map(([cpu, one]) => `CPU ${cpu}: ${((100 * one) / packets).toFixed(0)} %${rates ? ` (now ${rate(rates[cpu])}/s)` : ""}`);
+  const { dropped, untracked } = insertFailures(plane);
   const rows = [
     ["Software", `lbnode ${status.version}, started ${dateTime(status.started)} (${duration(now - status.started)} ago)`],
     ["Store", `${status.store.kind} ${status.store.endpoint}, ${status.store.connected ? "connected" : "not connected"} since ${dateTime(status.store.since)} ${status.store.problem}`],
@@ -164,6 +178,8 @@ function details(status) {
       `on ${daemon.interface}, id ${daemon.syncid}, group ${daemon.group} port ${daemon.port}`]),
     ...(status.foreign.length ? [["Foreign services", status.foreign.join(", ")]] : []),
     ["Dropped packets", counted(plane.drops)],
+    ...("table-full" in plane.drops ? [["No room in the table",
+      `${count(dropped)} packets of new connections dropped, ${count(untracked)} forwarded by hash without an entry`]] : []),
     ...(Object.keys(plane.events).length ? [["Other events", counted(plane.events)]] : []),
     ...(packets ? [["Packets by CPU", `${shares.join(", ")} of ${count(packets)}`]] : []),
     ...groups(status).map(({ group, role }) => [`VIP group ${group}`, role

@@ -3,6 +3,7 @@
 import { EVENTS_KEPT } from "./api.js";
 
 const HISTORY = 60; // samples, one per second
+const LOAD_S = 10; // the CPUs' load is that of so many seconds
 export const STALE_S = 5; // the node renews its status each second
 
 export const state = {
@@ -15,6 +16,7 @@ export const state = {
 
 const byId = new Map();
 let order = [];
+let loads = []; // {time, packets}: the CPUs' counters within LOAD_S, oldest first
 let clockOffset = 0; // the node's clock minus ours, seconds
 const serverHistory = new Map(); // "SERVICE/SERVER" -> connections/s, oldest first
 let received = 0; // our clock, seconds, when anything last came
@@ -30,8 +32,19 @@ export const isStale = () => state.status !== null && dataAge() > STALE_S;
 
 export const historyOf = (service, server) => serverHistory.get(`${service.id}/${server.id}`) ?? [];
 
+/** Packets per second of each CPU lately; null: not known yet. */
+export function cpuRates() {
+  const [first, last] = [loads[0], loads.at(-1)];
+  return loads.length > 1 ? last.packets.map((packets, cpu) => (packets - first.packets[cpu]) / (last.time - first.time)) : null;
+}
+
 export const apply = {
   status(status) {
+    const { time, dataplane: { cpu_packets: packets } } = status;
+    // What is larger, or newer, than now was counted by another process.
+    loads = loads.filter((one) => one.time < time && time - one.time <= LOAD_S &&
+      one.packets.length === packets.length && one.packets.every((before, cpu) => before <= packets[cpu]));
+    loads.push({ time, packets });
     state.status = status;
   },
   services(frame) {

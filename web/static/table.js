@@ -122,7 +122,7 @@ function createService({ service }) {
   const fold = h("button", { class: "fold", onclick: () => toggle("closed", service.id) });
   const [protocol, address] = splitId(service.id);
   const name = h("th", { scope: "rowgroup", class: "c-id" },
-    h("span", { class: "main" }, fold, h("span", { class: "protocol" }, protocol), h("code", {}, address)), h("span", { class: "sub" }));
+    h("span", { class: "main" }, fold, h("span", { class: "protocol" }, protocol), h("code", {}, address)), h("span", { class: "sub" }), h("span", { class: "sub" }));
   const row = createRow("service", name);
   row._cells.fold = fold;
   const body = h("tbody", { "data-row": service.id, tabindex: "-1" }, row);
@@ -139,6 +139,21 @@ function serviceFacts(service) {
     `${service.scheduler}${flags}`, service.vip_group && `VIP group ${service.vip_group}`,
     service.persistent_s && `persistent ${duration(service.persistent_s)}`, service.one_packet && "one packet",
     service.check || "not checked", service.access,
+  ].filter(Boolean).join(" · ");
+}
+
+/** What the data plane did about packets that would have opened a connection; empty as long as that is nothing. */
+function admissionFacts({ admission }) {
+  if (!admission) return "";
+  const told = (what, counted) => {
+    const parts = counted.filter(([, packets]) => packets).map(([name, packets]) => `${name} ${count(packets)}`);
+    return parts.length ? `${what}: ${parts.join(", ")}` : "";
+  };
+  const { refused, cookies_sent, cookies_accepted, cookies_refused, mss_clamped } = admission;
+  return [
+    told("refused", Object.entries(refused)),
+    told("SYN cookies", [["sent", cookies_sent], ["accepted", cookies_accepted], ["refused", cookies_refused]]),
+    told("MSS", [["clamped", mss_clamped]]),
   ].filter(Boolean).join(" · ");
 }
 
@@ -162,6 +177,8 @@ function fillService(body, { service, servers }) {
   attr(cells.fold, "aria-expanded", String(!closed));
   attr(cells.fold, "aria-label", `${closed ? "Show" : "Hide"} the servers of ${service.id}`);
   text(cells.name.children[1], serviceFacts(service));
+  text(cells.name.children[2], admissionFacts(service));
+  attr(cells.name.children[2], "title", "Packets since the last zero; lbctl explain tells more of a reason");
   const taking = service.servers.filter(takesConnections).length;
   putState(cells.state, serviceSign(service), null, `${taking} of ${service.servers.length} in rotation`, null);
   const [wanted, now] = [weightOf(service, (one) => one.configured_weight), weightOf(service, (one) => one.effective_weight)];
