@@ -8,9 +8,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from lbnode.cli.client import ApiError, Client
 
@@ -104,6 +107,12 @@ class Daemon:
     def service(self, name: str) -> Any:
         services = self.client.get("/api/v1/services")["services"]
         return next((service for service in services if service["id"] == name), None)
+
+    def metrics(self) -> Iterator[Sample]:
+        command = ["curl", "-sf", "--unix-socket", self.client.socket_path, "http://node/metrics"]
+        text = subprocess.run(command, capture_output=True, check=True, text=True).stdout
+        for family in text_string_to_metric_families(text):
+            yield from family.samples
 
     def events(self) -> list[Any]:
         return list(self.client.get("/api/v1/events?since=0&limit=1000")["events"])
