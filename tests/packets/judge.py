@@ -6,24 +6,43 @@ as right as they were. A packet that neither is for a VIP nor belongs to a known
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from lbnode.dataplane.xdp.layout import PROTOCOL_NUMBER
+from lbnode.dataplane.xdp.records import Record
 from lbnode.model import ForwardingMethod
 from tests.packets.checksums import GUE_PORT, wrong_checksums
+from tests.packets.judge_fragments import Fragments
 from tests.packets.judge_fullnat import Ways
+from tests.packets.judge_link import Link
 from tests.packets.mutations import ONES, words
 from tests.packets.seeds import Target
-from tests.packets.view import ERRORS, L4_CHECKSUM, SOURCE, TARGET, View, l4_sum, rewritten, right, untagged, view
+from tests.packets.view import (
+    ERRORS,
+    L4_CHECKSUM,
+    SOURCE,
+    TARGET,
+    View,
+    broken,
+    l4_sum,
+    rewritten,
+    right,
+    untagged,
+    view,
+)
 
 
 @dataclass
 class Judge:
     targets: dict[tuple[int, bytes, int], Target]
+    link: Link
     # (protocol, server, its port, client, its port) of all that asked for masquerade: where it came to
     known: dict[tuple[int, bytes, bytes, bytes, bytes], Target] = field(default_factory=dict)
     vips: set[bytes] = field(init=False)
     servers: dict[bytes, Target] = field(init=False)
     ways: Ways = field(init=False)  # of full NAT
+    fragments: Fragments = field(default_factory=Fragments)
     seen: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -54,7 +73,7 @@ class Judge:
     def quotes_known(self, packet: bytes, before: View) -> bool:
         quote = packet[before.at + 8 :]
         inner = view(quote)
-        if inner is None:
+        if inner is None or inner.fragment == 2:
             return False
         ports = quote[inner.at : inner.at + 4]
         key = (inner.protocol, inner.target, ports[2:], inner.source, ports[:2])
@@ -67,6 +86,18 @@ class Judge:
             port = target.server_port.to_bytes(2, "big")
             self.known[one.protocol, target.server, port, one.source, packet[one.at : one.at + 2]] = target
 
+    def settle(self, records: Sequence[Record]) -> list[str]:
+        """The table as it is, before fragments grow old: what is wrong about it. What it lacks belongs to nobody."""
+        masquerade = {}
+        for one in records:
+            if one.forward is ForwardingMethod.MASQUERADE:
+                key = _way_back(one)
+                masquerade[key] = self.targets[key[0], one.inward.target.packed, one.inward.target_port]
+        strangers = [str(key) for key in masquerade if key not in self.known]
+        self.known = masquerade
+        self.fragments = Fragments()
+        return strangers + self.ways.wrong(records)
+
     def untouched(self, frame: bytes, verdict: str, *, changed: bool) -> str:
         """A complaint about a frame that was not sent, or ''."""
         if verdict == "pass" and not changed:
@@ -77,10 +108,25 @@ class Judge:
             return f"{verdict} of a packet that is none of ours"
         if seen:
             self.learn(packet, seen)
+            self._kept(packet, seen)
         return ""
 
-    def sent(self, frame: bytes, out: bytes) -> str:
-        """A complaint about what was sent, or ''."""
+    def _kept(self, packet: bytes, one: View) -> None:
+        """It went no further, but may have left something in the node's memory."""
+        if one.fragment == 2:
+            return
+        self.ways.unseen.add((one.protocol, one.source, packet[one.at : one.at + 2]))
+        to_vip = one.target in self.vips
+        target = self._target(packet, one) if to_vip else self.connection(packet, one)
+        where = b""
+        if target and to_vip:
+            where = target.vip if target.method is ForwardingMethod.DIRECT else target.server
+        elif target:
+            where = self.ways.client(packet, one)
+        self.fragments.kept(packet, one, where, to_vip=to_vip)
+
+    def sent(self, frame: bytes, out: bytes, interface: str, how: str) -> str:
+        """A complaint about what was sent, or ''. `interface`: that it came by; `how`: see Link.wrong."""
         before, after = untagged(frame), untagged(out)
         i, o = view(before), view(after)
         if i is None or o is None:
@@ -93,11 +139,18 @@ class Judge:
             return "sent, but none of ours"
         self.learn(before, i)
         kind, complaint = self._way(before, i, after, o)
+        if kind == "own error":
+            self._kept(before, i)
+        elif i.fragment:
+            complaint = complaint or self.fragments.sent(i, o)
         self.seen[kind] = self.seen.get(kind, 0) + 1
+        complaint = complaint or broken(before, i) or self.link.wrong(kind, frame, out, o, interface, how=how)
         return f"{kind}: {complaint}" if complaint else ""
 
     def _way(self, before: bytes, i: View, after: bytes, o: View) -> tuple[str, str]:
-        full = i.target in self.ways.locals or o.source in self.ways.locals
+        target = self._target(before, i)
+        own = o.source == i.source and not (target and target.method is ForwardingMethod.FULLNAT)  # a forger's
+        full = i.target in self.ways.locals or (o.source in self.ways.locals and not own)
         if o.is_error_type and o.target == i.source and not i.is_error_type:
             return "own error", self._own_error(before, after, o)
         if full and i.is_error_type and not i.fragment:
@@ -125,6 +178,8 @@ class Judge:
         """But for the TTL."""
         expected = bytearray(before[: i.end])
         ttl, mend = (8, slice(10, 12)) if i.family == 4 else (7, slice(0, 0))
+        if expected[ttl] < 2:
+            return "TTL"
         expected[ttl] -= 1
         expected[mend] = after[mend]
         if i.family == 4 and words(after[: i.at]):
@@ -179,6 +234,8 @@ class Judge:
         asked, answered = (8, 0) if i.protocol == 1 else (128, 129)
         if (o.source, o.target) != (i.target, i.source) or (before[i.at], after[o.at]) != (asked, answered):
             return "not the answer"
+        if before[i.at + 1]:
+            return "not a request"
         if before[i.at + 4 : i.end] != after[o.at + 4 : o.end] or i.at != o.at:
             return "other data"
         return "" if l4_sum(before, i) == l4_sum(after, o) else "ICMP checksum"
@@ -209,7 +266,10 @@ class Judge:
         behind = was.at + at + size
         if quoted[was.at + 4 : was.at + at] != quote[was.at + 4 : was.at + at] or quoted[behind:] != quote[behind:]:
             return "changed what it must not"
-        return ""
+        if was.protocol == 132 or len(quoted) < behind or not (was.protocol == 6 or any(quoted[behind - 2 : behind])):
+            return ""
+        # the checksum follows the addresses and ports, also where not all is quoted that it covers
+        return "" if _quoted_sum(quoted, was) == _quoted_sum(quote, now) else "the quoted L4 checksum"
 
     def _translated(self, before: bytes, i: View, after: bytes, o: View) -> str:
         if complaint := self._quoted(before, i, after, o):
@@ -229,3 +289,15 @@ class Judge:
         if connection is None or target != (connection.server if to_server else inner.source):
             return "of no connection"
         return ""
+
+
+def _quoted_sum(quote: bytes, seen: View) -> int:
+    return (words(seen.source + seen.target) + words(quote[seen.at :])) % ONES
+
+
+def _way_back(one: Record) -> tuple[int, bytes, bytes, bytes, bytes]:
+    """As in Judge.known."""
+    out = one.outward
+    assert out.protocol is not None
+    ports = [port.to_bytes(2, "big") for port in (out.source_port, out.target_port)]
+    return PROTOCOL_NUMBER[out.protocol], out.source.packed, ports[0], out.target.packed, ports[1]

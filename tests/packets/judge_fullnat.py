@@ -31,6 +31,8 @@ class End:
 class Ways:
     targets: Mapping[tuple[int, bytes, int], Target]
     ends: dict[Way, End] = field(default_factory=dict)
+    # protocol, client and port of packets that went no further: connections may have been entered for them
+    unseen: set[tuple[int, bytes, bytes]] = field(default_factory=set)
     locals: set[bytes] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -44,23 +46,33 @@ class Ways:
             self.ends[way] = End(client, port, target)
 
     def wrong(self, records: Iterable[Record]) -> list[str]:
-        """What is not as the packets showed it: two connections with one way, or a way that is another client's."""
-        found, seen = [], set()
+        """What is not as the packets showed it: two connections with one way, or a way that is another client's. From
+        here on these are all that there are."""
+        found, seen = [], {}
         for one in records:
             if one.forward is not ForwardingMethod.FULLNAT:
                 continue
             way, client, port = _of_record(one)
             known = self.ends.get(way)
-            if known is not None and (known.client, known.port) != (client, port):
+            other = known is not None and (known.client, known.port) != (client, port)
+            if other and (way[0], client, port) not in self.unseen:  # whose packet was not seen on its way
                 found.append(f"{one}: that is {known}'s")
             if way in seen or one.outward.target_port not in LOCAL_PORTS:
                 found.append(f"{one}: a second one, or a port of others")
-            seen.add(way)
+            seen[way] = End(client, port, self.targets[way[0], one.inward.target.packed, one.inward.target_port])
+        self.ends = seen
+        self.unseen.clear()
         return found
 
     def target(self, way: Way) -> Target | None:
         known = self.ends.get(way)
         return known.target if known else None
+
+    def client(self, packet: bytes, one: View) -> bytes:
+        """Whom a server's packet is for."""
+        ports = packet[one.at : one.at + 4]
+        end = self.ends.get((one.protocol, one.source, ports[:2], one.target, ports[2:]))
+        return end.client if end else one.target
 
     def forwarded(self, before: bytes, i: View, after: bytes, o: View) -> str:
         if i.target in self.locals:

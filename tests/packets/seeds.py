@@ -157,6 +157,8 @@ def of_service(case: Case) -> list[tuple[Packet, str]]:
     packets = [head / _layer(protocol, source, port, flags, data) for flags, data in (("S", b""), ("PA", b"get it"))]
     packets += [one / _layer(protocol, source + 1000, port, "S", b"odd") for one in _options(vip)]
     large = head / _layer(protocol, source + 2000, port, "S", bytes(range(200)))
+    if ":" not in vip:
+        large.id = 1 + number % 3  # so that services share identifications
     packets += fragment6(large, 120, number) if ":" in vip else fragment(IP(bytes(large)), 120)
     front = [(one, "front") for one in packets]
     if port == TOA and protocol == "tcp":  # whose server has not answered yet
@@ -168,6 +170,10 @@ def of_service(case: Case) -> list[tuple[Packet, str]]:
         return front
     family = 6 if ":" in vip else 4
     server = server_of(protocol, port, family)
+    if protocol == "udp":  # without a checksum, and with one that becomes 0
+        becomes = bytes(ip(client, server) / UDP(sport=source, dport=8080) / bytes(2))[-4:-2]
+        front += [(head / UDP(sport=source, dport=port, chksum=0) / b"none", "front")]
+        front += [(head / UDP(sport=source, dport=port) / becomes, "front")]
     peer, at = (local_of(family), LOCAL_PORT + number) if MODES[port][0] is FULLNAT else (client, source)
     reached = ip(peer, server) / _layer(protocol, at, 8080, "S", b"")
     back = [ip(server, peer) / _layer(protocol, 8080, at, flags, b"answer") for flags in ("SA", "A", "FA")]

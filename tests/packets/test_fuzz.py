@@ -24,6 +24,7 @@ from lbnode.dataplane.xdp.records import MergeResult
 from tests.packets import seeds
 from tests.packets.bench import HANDOVER, HANDOVER_SIZE, VERDICTS, Bench
 from tests.packets.judge import Judge
+from tests.packets.judge_link import Link
 from tests.packets.mutations import mutate
 from tests.packets.view import untagged, view
 
@@ -32,6 +33,7 @@ PACKETS = int(os.environ.get("LBNODE_FUZZ", "1000000"))
 ROUND = 10_000
 SEEDS = 2  # and two programs
 ROOM = 2048
+HOW = {3: "reflected", 4: "redirected"}  # XDP_TX, XDP_REDIRECT
 KINDS = {
     "masquerade",
     "full NAT",
@@ -70,6 +72,7 @@ class Gun:
 
     def __init__(self, bench: Bench) -> None:
         self.verdicts, self.xdp = VERDICTS[bench.entry], bench.entry == "xdp"
+        self.how = ""  # as judge_link.py has it, of the last frame
         self._frame, self._out = (ctypes.create_string_buffer(ROOM) for _ in range(2))
         self._contexts = {
             name: ctypes.create_string_buffer(
@@ -93,7 +96,12 @@ class Gun:
         attr.size_in, attr.size_out, attr.context_in = size, ROOM, ctypes.addressof(context)
         if self._call(self._number, 10, self._pointer, self._size) < 0:
             return "", frame
-        return self.verdicts[attr.verdict], ctypes.string_at(self._out, attr.size_out)
+        out, verdict = ctypes.string_at(self._out, attr.size_out), self.verdicts[attr.verdict]
+        self.how = HOW.get(attr.verdict, "") if self.xdp else ""
+        if verdict == "pass" and out.startswith(HANDOVER):
+            self.how = "handed over"
+            return "send", out[HANDOVER_SIZE:]
+        return verdict, out
 
 
 def right_by_scapy(frame: bytes) -> bool:
@@ -119,7 +127,7 @@ def first_of_sctp(frame: bytes) -> bool:
 
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_mutations(bench: Bench, seed: int) -> None:
-    judge, dice = Judge(seeds.configure(bench)), Random(f"{seed} {bench.entry}")
+    judge, dice = Judge(seeds.configure(bench), Link(bench.wire)), Random(f"{seed} {bench.entry}")
     frames, gun, told = seeds.frames(bench.wire), Gun(bench), seeds.connections()
     verdicts: Counter[str] = Counter()
     unmendable = asked_scapy = 0
@@ -133,10 +141,8 @@ def test_mutations(bench: Bench, seed: int) -> None:
                 frame, interface = mutate(frames, dice)
                 verdict, out = gun(frame, interface)
                 this[verdict] += 1
-                if verdict == "pass" and out.startswith(HANDOVER):
-                    verdict, out = "send", out[HANDOVER_SIZE:]
                 if verdict == "send":
-                    complaint = judge.sent(frame, out)
+                    complaint = judge.sent(frame, out, interface, gun.how)
                     if dice.random() < 0.01 and right_by_scapy(frame):
                         asked_scapy += 1
                         complaint += "" if right_by_scapy(out) else " scapy finds wrong checksums"
@@ -151,7 +157,7 @@ def test_mutations(bench: Bench, seed: int) -> None:
         assert bench.event(Event.DROP_ERROR) <= unmendable
         records = bench.records()
         assert bench.event(Event.ENTRIES) == len(records) == sum(bench.gauges())
-        assert judge.ways.wrong(records) == []
+        assert judge.settle(records) == []
         bench.advance(100)
     print(f"seed {seed}: {dict(verdicts)}, sent {judge.seen}, {asked_scapy} by scapy, too")
     assert asked_scapy > verdicts["send"] // 1000

@@ -11,6 +11,7 @@ from scapy.packet import Packet
 from tests.packets import seeds
 from tests.packets.bench import DIRECT, FULLNAT, MASQUERADE, Bench
 from tests.packets.judge import Judge
+from tests.packets.judge_link import Link
 from tests.packets.seeds import MODES, REFUSED, TOA, Case
 from tests.packets.test_fuzz import Gun
 from tests.packets.traffic import ether
@@ -45,7 +46,7 @@ def fate(judge: Judge, gun: Gun, frame: bytes, interface: str) -> str:
     before = dict(judge.seen)
     verdict, out = gun(frame, interface)
     if verdict == "send":
-        complaint = judge.sent(frame, out)
+        complaint = judge.sent(frame, out, interface, gun.how)
     else:
         complaint = judge.untouched(frame, verdict or "pass", changed=out != frame)
     assert not complaint, f"{complaint}: {frame.hex()} became {out.hex()}"
@@ -54,7 +55,8 @@ def fate(judge: Judge, gun: Gun, frame: bytes, interface: str) -> str:
 
 def judged(bench: Bench, case: Case) -> tuple[Judge, Gun]:
     """With a second service, by which the VIP is one also where the first has no servers."""
-    judge, told = Judge(seeds.configure(bench, {case, (case[0], case[1], 80)})), seeds.connections([case])
+    targets, told = seeds.configure(bench, {case, (case[0], case[1], 80)}), seeds.connections([case])
+    judge = Judge(targets, Link(bench.wire))
     bench.merge(b"".join(one.pack() for one in told))
     judge.ways.learn(told)
     return judge, Gun(bench)

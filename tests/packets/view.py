@@ -16,7 +16,8 @@ _TAG = b"\x81\x00"
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """An IP packet's outline. `fragment`: 0 whole, 1 the first, 2 a later one. `end`: what its header says."""
+    """An IP packet's outline. `fragment`: 0 whole, 1 the first, 2 a later one. `end`: what its header says. `id`: of a
+    fragment."""
 
     family: int
     protocol: int
@@ -25,6 +26,7 @@ class View:
     at: int
     end: int
     fragment: int
+    id: bytes
 
     @property
     def is_error_type(self) -> bool:
@@ -42,22 +44,23 @@ def view(packet: bytes) -> View | None:
         place = int.from_bytes(packet[6:8], "big") & 0x3FFF
         fragment = 0 if not place else 2 if place & 0x1FFF else 1
         end = int.from_bytes(packet[2:4], "big")
-        return View(4, packet[9], packet[12:16], packet[16:20], at, end, fragment)
+        return View(4, packet[9], packet[12:16], packet[16:20], at, end, fragment, packet[4:6])
     if packet[0] >> 4 != 6 or len(packet) < 40:
         return None
-    protocol, at, fragment = packet[6], 40, 0
+    protocol, at, fragment, number = packet[6], 40, 0, b""
     while at + 8 <= len(packet):
         if protocol in _EXTENSIONS:
             protocol, at = packet[at], at + 8 + packet[at + 1] * 8
         elif protocol == 44 and not fragment:
             place = int.from_bytes(packet[at + 2 : at + 4], "big")
             fragment = 0 if not place & ~6 else 2 if place & ~7 else 1
+            number = packet[at + 4 : at + 8]
             protocol, at = packet[at], at + 8
             if fragment == 2:
                 break
         else:
             break
-    return View(6, protocol, packet[8:24], packet[24:40], at, 40 + int.from_bytes(packet[4:6], "big"), fragment)
+    return View(6, protocol, packet[8:24], packet[24:40], at, 40 + int.from_bytes(packet[4:6], "big"), fragment, number)
 
 
 def untagged(frame: bytes) -> bytes:
@@ -78,6 +81,26 @@ def right(packet: bytes, at: View) -> bool:
         return True
     pseudo = at.protocol + at.end - at.at if at.protocol != 1 else 0
     return (l4_sum(packet, at) + pseudo) % ONES == 0
+
+
+def broken(packet: bytes, seen: View) -> str:
+    """Why nobody may send this on (RFC 1122 3.2.1, RFC 768, RFC 9293 3.1 and 3.10.7), or ''."""
+    if seen.family == 4 and words(packet[: seen.at]):
+        return "its IP checksum is wrong"
+    if seen.fragment == 2:
+        return ""
+    length = seen.end - seen.at
+    if seen.protocol == 6:
+        if length < 20 or not 20 <= (packet[seen.at + 12] >> 4) * 4 <= length:
+            return "its TCP header is cut"
+        flags = packet[seen.at + 13]
+        if not flags & 0x16 or (flags & 7).bit_count() > 1:
+            return "its TCP flags contradict each other"
+    if seen.protocol == 17:
+        said = int.from_bytes(packet[seen.at + 4 : seen.at + 6], "big")
+        if length < 8 or said < 8 or (said > length and not seen.fragment):
+            return "its UDP length is wrong"
+    return ""
 
 
 SOURCE, TARGET = "source", "target"
@@ -105,7 +128,7 @@ def changed(before: bytes, i: View, after: bytes, o: View, *ends: str) -> str:
     if expected != found:
         return "changed what it must not"
     ttl = 8 if i.family == 4 else 7
-    return "" if after[ttl] == before[ttl] - 1 else "TTL"
+    return "" if after[ttl] == before[ttl] - 1 > 0 else "TTL"
 
 
 def sums(before: bytes, i: View, after: bytes, o: View) -> str:
