@@ -13,6 +13,7 @@ from lbnode.election.lease import Leases
 from lbnode.election.member import Member
 from lbnode.election.messages import Setup
 from lbnode.election.packet import Advert
+from lbnode.election.placement import Link
 from lbnode.election.sockets import VrrpSocket
 from lbnode.election.vip import Vips
 from lbnode.election.virtual_mac import frame
@@ -63,6 +64,8 @@ class Actions:
         link = member.placement.link
         assert link is not None
         problem, sent = "", False
+        if member.active and member.looks_for_rivals:
+            self._ask_who_else(member, link)
         for outgoing in member.endpoint.datagrams(advert, time.time_ns()):
             vrrp = self.sockets.get((link.index, outgoing.source.version))
             if vrrp is None:
@@ -81,6 +84,14 @@ class Actions:
         if member.machine is not None and member.machine.due:
             member.lateness.note(max(0, now_ns() - member.machine.due))
             member.machine.due = 0
+
+    def _ask_who_else(self, member: Member, link: Link) -> None:
+        """Who has the group's first address of each family? Before the advertisement: whoever yields to that does not
+        answer any more."""
+        prober = self.probers.get(link.index)
+        for source, addresses in member.placement.speakers.items():
+            if prober is not None and addresses:
+                prober.ask(source, addresses[0], b"")
 
     def beat(self, member: Member, message: bytes = b"") -> bool:
         """A heartbeat now, and the next one an interval later. True if it carries `message` and could be sent."""
@@ -116,11 +127,11 @@ class Actions:
                     problem = f"cannot open the VRRP socket for IPv{version} on {link.name}: {error.strerror}"
                     member.other_problems = (problem,)
                     return False
-        if member.gateways.addresses and link.index not in self.probers:
+        if member.needs_prober and link.index not in self.probers:
             try:
                 self.probers[link.index] = Prober(link)
             except OSError as error:
-                member.other_problems = (f"cannot open sockets to ask gateways on {link.name}: {error.strerror}",)
+                member.other_problems = (f"cannot open sockets for ARP and ND on {link.name}: {error.strerror}",)
                 return False
         return True
 
@@ -129,5 +140,5 @@ class Actions:
         placed = [(m, m.placement.link.index) for m in members if m.placement.link is not None]
         for key in self.sockets.keys() - {(at, source.version) for m, at in placed for source in m.placement.sources}:
             self.sockets.pop(key).close()
-        for index in self.probers.keys() - {at for member, at in placed if member.gateways.addresses}:
+        for index in self.probers.keys() - {at for member, at in placed if member.needs_prober}:
             self.probers.pop(index).close()

@@ -1,4 +1,4 @@
-"""Everything the election hears: VRRP, heartbeats, answers of gateways. Each goes to the members it concerns."""
+"""Everything the election hears: VRRP, heartbeats, answers of gateways and rivals; each goes to whom it concerns."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Ears:
         before = len(self.taken)
         self._hear_vrrp()
         self._hear_beats()
-        self._hear_gateways()
+        self._hear_neighbours()
         return len(self.taken) > before
 
     def _hear_vrrp(self) -> None:
@@ -86,12 +86,14 @@ class Ears:
                 if error.reason is not Reason.STALE:  # how every conversation begins
                     self.drops.count(HEARTBEATS, error)
 
-    def _hear_gateways(self) -> None:
+    def _hear_neighbours(self) -> None:
         for prober in self._actions.probers.values():
             for address, mac in prober.answers():
                 now = now_ns()
                 for member in self._members.values():
                     member.gateways.heard(address, mac, now)
+                    if member.active and member.looks_for_rivals and address in member.addresses:
+                        member.rival = mac, now
 
     def _member_for(self, index: int, version: int, vrid: int | None) -> Member | None:
         here = [member for member in self._members.values() if member.started and member.speaks_on(index, version)]

@@ -50,7 +50,10 @@ class Member:
         self.failing: Mapping[str, str] = {}  # what the daemon looks at: track -> reason
         self.troubles: list[tuple[Track, str]] = []  # all that fails now, see `weigh`
         self.claimed_after = 0  # the epoch of an outdated owner, in whose place we have claimed the group
-        self._contacts: frozenset[str | Address] = frozenset()  # members and gateways that are heard
+        self.rival: tuple[bytes, int] | None = (
+            None  # who last answered for our addresses while we were Active, and when
+        )
+        self._contacts: frozenset[object] = frozenset()  # members, gateways and a rival that are heard
         self.question = ""  # of another node through the store, that waits for an answer
         self.questioned_at = 0
 
@@ -105,13 +108,27 @@ class Member:
         return self.gateways.answers(now, self.gateways.patience) is True
 
     def regains_contact(self, now: int) -> bool:
-        """A member or the gateway is heard again, since the last call. If we were cut off, who was on its side may have
-        heard the announcements of another Active last, even if that one has yielded since then."""
+        """A member, the gateway or a rival is heard again, since the last call. If we were cut off, who was on its side
+        may have heard the announcements of another Active last, even if that one has yielded since then."""
         before = self._contacts
         members = (name for name, talk in self.conversations.items() if talk.hears(now, self.patience))
         gateways = (a for a in self.gateways.addresses if self.gateways.answer_of(a, now, self.gateways.patience))
-        self._contacts = frozenset((*members, *gateways))
+        rival = ("another Active",) if self._has_rival(now) else ()
+        self._contacts = frozenset((*members, *gateways, *rival))
         return not self._contacts <= before
+
+    @property
+    def looks_for_rivals(self) -> bool:
+        """Whether to ask, before each advertisement, who else has our addresses: not every member sends heartbeats, and
+        keepalived yields to an advertisement without a word. With a virtual MAC clients are right wherever it is."""
+        return len(self.conversations) < len(self.peers) and not self.group.virtual_mac
+
+    def _has_rival(self, now: int) -> bool:
+        return self.active and self.rival is not None and now - self.rival[1] <= self.patience
+
+    @property
+    def needs_prober(self) -> bool:
+        return bool(self.gateways.addresses) or self.looks_for_rivals
 
     def evidence(self, now: int) -> Evidence:
         """What is known beside VRRP.
@@ -264,6 +281,8 @@ class Member:
             for n, t in self.conversations.items()
             if t.is_deaf(now, self.patience)
         ]
+        if self.rival is not None and self._has_rival(now):
+            found.append(f"{self.rival[0].hex(':') or 'another host'} answers for our addresses, too")
         if who and now - at < STRANGER_FOR:
             found.append(
                 f"{who} uses VRID {self.group.vrid}, too: another router, or a member whose keys differ from ours"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lbnode.lab.netns import Net
-from tests.netns.election_lab import BOTH, GROUP, LINK_LOCAL_VIP, VIP6, Keepalived, Lab, until
+from tests.netns.election_lab import BOTH, GROUP, LINK_LOCAL_VIP, VIP, VIP6, Keepalived, Lab, until
 
 pytestmark = [pytest.mark.root, pytest.mark.keepalived]
 
@@ -59,6 +59,16 @@ def test_we_take_over_when_keepalived_is_silent_and_yield_when_it_comes_back(lab
     until(lambda: not lab.holds("a"), "the lower priority (ours) yields")
     assert lab.holds("b")
     until(lambda: lab.client_reaches("b"), "keepalived announces after our last advertisement")
+
+
+def test_whoever_answers_for_our_address_beside_us_is_named_and_clients_are_told_again(lab: Lab) -> None:
+    a = lab.daemon("a", GROUP)
+    until(lambda: lab.holds("a"), "we become active")
+    lab.net.run("b", "ip", "addr", "add", f"{VIP}/24", "dev", "front")
+    until(lambda: a.problem == f"{lab.mac('b')} answers for our addresses, too", "we say who has it")
+    until(lambda: lab.client_reaches("a"), "the client reaches us")
+    lab.net.run("b", "ip", "addr", "del", f"{VIP}/24", "dev", "front")
+    until(lambda: not a.problem, "and that it has it no more")
 
 
 def test_keepalived_with_a_lower_priority_yields_to_us_after_a_split(lab: Lab, tmp_path: Path) -> None:

@@ -124,3 +124,19 @@ def test_who_is_heard_again_may_have_heard_another_active_meanwhile() -> None:
     assert not member.regains_contact(T0 + 10 * I)  # silent
     hear(member, T0 + 11 * I, active=False)
     assert member.regains_contact(T0 + 11 * I)
+
+
+def test_another_active_that_answers_for_our_addresses_is_a_contact_once_and_an_alarm() -> None:
+    member = active_member()
+    member.conversations.clear()  # keepalived: no heartbeats
+    assert member.looks_for_rivals and not member.regains_contact(T0)
+    member.rival = bytes(6), T0 + I
+    assert member.regains_contact(T0 + I)
+    member.rival = bytes(6), T0 + 2 * I
+    assert not member.regains_contact(T0 + 2 * I)
+    assert member.alarms(T0 + 2 * I) == ["00:00:00:00:00:00 answers for our addresses, too"]
+    assert not member.alarms(T0 + 6 * I)
+
+
+def test_who_sends_heartbeats_is_not_looked_for_by_other_ways() -> None:
+    assert not active_member().looks_for_rivals

@@ -30,7 +30,8 @@ def measure(cells: Iterable[Cell], runs: int, results: Results | None = None, at
     print(f"{runs} runs each\n{HEADER}", flush=True)
     for cell in cells:
         _measure_cell(cell, runs - len(results.of(cell)), results, at_once)
-        print(row(cell, results.of(cell)), flush=True)
+        if measured := results.of(cell):
+            print(row(cell, measured), flush=True)
     print(NOTE)
     print(loads([run for cell in cells for run in results.of(cell)]), flush=True)
 
@@ -40,18 +41,18 @@ def _measure_cell(cell: Cell, missing: int, results: Results, at_once: int) -> N
 
     def work(number: int) -> None:
         while next(turns, None) is not None:
-            with scene(PAIRS[cell.pair], cell.interval_ms / 1000, number) as pair:
-                work_with(pair)
+            try:
+                with scene(PAIRS[cell.pair], cell.interval_ms / 1000, number) as pair:
+                    work_with(pair)
+            except AssertionError as error:
+                print(f"not measured: {cell.fault}, {cell.pair}, {cell.interval_ms} ms: {error}", file=sys.stderr)
 
     def work_with(pair: Scene) -> None:
-        try:
-            while True:
-                outcome = pair.run(FAULTS[cell.fault])
-                results.add(Run(cell, outcome, os.getloadavg()[0]))
-                if next(turns, None) is None:
-                    return
-        except AssertionError as error:
-            print(f"not measured: {cell.fault}, {cell.pair}, {cell.interval_ms} ms: {error}", file=sys.stderr)
+        while True:
+            outcome = pair.run(FAULTS[cell.fault])
+            results.add(Run(cell, outcome, os.getloadavg()[0]))
+            if next(turns, None) is None:
+                return
 
     with ThreadPoolExecutor(at_once) as pool:
         list(pool.map(work, range(min(at_once, missing))))

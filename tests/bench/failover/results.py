@@ -78,7 +78,7 @@ def row(cell: Cell, runs: Sequence[Run]) -> str:
 
 def loads(runs: Sequence[Run]) -> str:
     """How busy the machine was: what every figure has to be read with."""
-    found = [run.load for run in runs]
+    found = [run.load for run in runs] or [0.0]
     return f"load of the machine meanwhile: {statistics.median(found):.1f} / {max(found):.1f}, {os.cpu_count()} CPUs"
 
 
