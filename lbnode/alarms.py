@@ -20,12 +20,13 @@ class TableAlarm:
     """Watches the connection table: filling above 80 %, refusing connections, and well again below 70 %."""
 
     alarmed: bool = False
-    refused: int = 0  # packets of refused connections, at the last look
+    refused: int | None = None  # packets of refused connections, at the last look; a restart finds those of before
 
     def look(self, status: PlaneStatus) -> tuple[tuple[str, str] | None, Problem | None]:
         """(what happened since the last look and why, the problem that there is now)."""
         refused = status.drops.get(TABLE_FULL, 0)
-        newly_refused, self.refused = max(0, refused - self.refused), refused
+        newly_refused = 0 if self.refused is None else max(0, refused - self.refused)
+        self.refused = refused
         fill = status.connections / status.connections_max if status.connections_max else 0.0
         used = f"{status.connections} of {status.connections_max} connections"
         event = None

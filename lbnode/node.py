@@ -156,7 +156,7 @@ class Node:
 
     async def run(self, stop: asyncio.Event) -> None:
         self._election.claim()
-        await self._plane.open()
+        await self._plane.open(self._election.progressed)
         self._election.use_leases(self._plane.lease_map())
         await unload(self._config, but=self._kind)
         try:

@@ -141,8 +141,9 @@ class PlaneStatus:
 class DataPlane(Protocol):
     """All methods run on the event loop and hold it for at most 20 ms at a time."""
 
-    async def open(self) -> None:
-        """Load or adopt. DataPlaneError says what is missing and what to do."""
+    async def open(self, progressed: Callable[[], None] = lambda: None) -> None:
+        """Load or adopt; `progressed` is called each time that this gets on. DataPlaneError says what is missing and
+        what to do."""
         ...
 
     async def close(self, *, unload: bool = False) -> None:

@@ -100,7 +100,7 @@ class FakePlane:
         self._exclusive = exclusive
         self._adopted = False
 
-    async def open(self) -> None:
+    async def open(self, progressed: Callable[[], None] = lambda: None) -> None:  # noqa: ARG002
         self._adopted, self.kernel.loaded = self.kernel.loaded, True
 
     async def close(self, *, unload: bool = False) -> None:

@@ -8,7 +8,8 @@ being late.
 Its parent is a JSON-lines socket (see messages). When told so, or on SIGTERM, it leaves: groups with other members are
 released (addresses off, then priority 0); a sole member's addresses stay, so that the pinned data plane goes on
 forwarding and the next process adopts them. When the socket closes without a word, lbnoded has died: the process goes
-on for a while, so that a restarted daemon's process takes over from it (see succession) without an election.
+on for a while (see patience), so that a restarted daemon's process takes over from it (see succession) without an
+election.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ from lbnode.election.lease import Leases
 from lbnode.election.member import Member
 from lbnode.election.netlink import open_monitor
 from lbnode.election.parent import Parent
+from lbnode.election.patience import Patience
 from lbnode.election.realtime import become_realtime
 from lbnode.election.succession import Succession
 from lbnode.model import VrrpState
 
-AWAY = 10_000_000_000  # ns that it serves without a daemon: nobody checks servers or follows the configuration
 FIGURES_EVERY = 5_000_000_000  # ns
 
 
@@ -56,7 +57,7 @@ class Driver:
         self._figures_at = 0
         self._leave_reason = ""
         self._succession = Succession()
-        self._away_until: int | None = None  # when to give up waiting for another daemon
+        self._patience: Patience | None = None  # since lbnoded has died
         self._abdicated = False
 
     # --- the loop ---------------------------------------------------------------------------------------------
@@ -138,11 +139,13 @@ class Driver:
             self._abdicated = True
             return False
         now = now_ns()
-        if self._succession.claimed or self._away_until is None:
-            self._away_until = now + AWAY
-        if not self._groups.configured or now >= self._away_until:
-            waited = f"no lbnoded for {AWAY / 1e9:.0f} s"
-            self._leave_reason = waited if self._groups.configured else "lbnoded has died"
+        self._patience = self._patience or Patience(now)
+        if self._succession.heard:
+            self._patience.heard(now)
+        if not self._groups.configured:
+            self._leave_reason = "lbnoded has died"
+        elif now >= self._patience.ends:
+            self._leave_reason = self._patience.why(now)
         return not self._leave_reason
 
     def _timeout(self) -> float | None:
@@ -152,7 +155,7 @@ class Driver:
         times += [m.machine.ask_at for m in started if m.machine is not None and m.machine.ask_at != m.asked_for]
         times += [member.beat_at for member in started if member.conversations]
         times += [member.gateways.ask_at for member in started if member.gateways.addresses]
-        others = (self._groups.scan_at, self._vips.pump_at, self._away_until)
+        others = (self._groups.scan_at, self._vips.pump_at, self._patience.ends if self._patience else None)
         due = min((at for at in (*times, *others) if at is not None), default=None)
         return None if due is None else max(0, due - now_ns()) / 1e9
 

@@ -36,6 +36,7 @@ class Setup:
 
 LEAVE = {"leave": True}  # release everything and end; a socket that closes without it means that lbnoded has died
 ABDICATE = {"abdicate": True}  # from the next daemon, on another socket: see succession
+PROGRESS = {"progress": True}  # so, too: its data plane is not open yet, but gets on
 
 
 def encode_line(message: dict[str, Any]) -> bytes:

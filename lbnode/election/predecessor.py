@@ -9,13 +9,15 @@ import os
 import signal
 import socket
 import struct
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from lbnode.election.messages import ABDICATE, encode_line
+from lbnode.election.messages import ABDICATE, PROGRESS, encode_line
 
 ANSWER_TIMEOUT_S = 1.0
+PROGRESS_EVERY_S = 0.5
 _UCRED = struct.Struct("=iII")  # unix(7), SO_PEERCRED: pid, uid, gid; of who called listen()
 
 
@@ -24,6 +26,7 @@ class Predecessor:
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
+        self._told_at = time.monotonic()
         self.pid = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))[0]
 
     @classmethod
@@ -36,6 +39,14 @@ class Predecessor:
             connection.close()
             return None
         return cls(connection)
+
+    def progress(self) -> None:
+        """Tell it, not too often, that this daemon gets on: else it gives up waiting (see patience)."""
+        now = time.monotonic()
+        if now >= self._told_at + PROGRESS_EVERY_S:
+            self._told_at = now
+            with contextlib.suppress(OSError):
+                self._socket.send(encode_line(PROGRESS))
 
     async def abdicate(self) -> tuple[Mapping[str, Mapping[str, Any]], str]:
         """Have it end. Returns (what it holds: group -> {"vrid", "since", "reason", "sent_at"}, what went wrong).

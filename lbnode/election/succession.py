@@ -1,7 +1,8 @@
 """The serving process's side of a restart of lbnoded: it steps aside for the next daemon's, without an election.
 
-It listens on a socket in the run directory. The next daemon connects before it starts a process of its own, and asks
-this one to abdicate when that one is ready and the configuration is known. From then on this one says nothing more: it
+It listens on a socket in the run directory. The next daemon connects before it starts a process of its own, says now
+and then that it gets on, for its data plane may take long to open, and asks this one to abdicate when that one is
+ready and the configuration is known. From then on this one says nothing more: it
 names the groups that it holds and ends, and leaves addresses and leases to its heir, who advertises at once.
 """
 
@@ -17,11 +18,13 @@ from lbnode.election.messages import ABDICATE, encode_line
 
 
 class Succession:
-    """`claimed`: a next daemon is connected, so that this process need not leave for want of one."""
+    """`heard`: when `asked` looked last, the next daemon had connected or said something."""
 
     def __init__(self) -> None:
+        self.heard = False
         self._listener: socket.socket | None = None
         self._heir: socket.socket | None = None
+        self._said = b""
 
     def listen(self, path: str) -> None:
         """Be found at `path` from now on, in place of an earlier process. OSError: it cannot be made there."""
@@ -46,18 +49,15 @@ class Succession:
         """To wait for."""
         return [one for one in (self._listener, self._heir) if one is not None]
 
-    @property
-    def claimed(self) -> bool:
-        return self._heir is not None
-
     def asked(self) -> bool:
         """Look what came. True: abdicate now. The latest daemon counts, if there are several."""
+        self.heard = False
         if self._listener is not None:
             with contextlib.suppress(OSError):
                 connection, _ = self._listener.accept()
                 connection.setblocking(False)  # a daemon that says nothing yet must not hold up an advertisement
                 self._drop_heir()
-                self._heir = connection
+                self._heir, self._said, self.heard = connection, b"", True
         if self._heir is None:
             return False
         try:
@@ -68,7 +68,10 @@ class Succession:
             data = b""
         if not data:
             self._drop_heir()
-        return data == encode_line(ABDICATE)
+            return False
+        self.heard = True
+        self._said = (self._said + data)[-4096:]
+        return self._said.endswith(encode_line(ABDICATE))
 
     def answer(self, held: Mapping[str, Any]) -> None:
         """Hand over: the last that this process does."""

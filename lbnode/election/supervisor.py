@@ -72,9 +72,13 @@ class Election:
         self._lease_map, self._leases = lease_map, Leases(lease_map)
 
     def claim(self) -> None:
-        """Have an earlier daemon's process, which serves still, wait for this one however long its data plane takes to
-        open: millions of connections may have to be carried over."""
+        """Have an earlier daemon's process, which serves still, wait for this one, as long as `progressed` is called
+        while the data plane opens: millions of connections may have to be carried over."""
         self._before = Predecessor.find(self._socket_path)
+
+    def progressed(self) -> None:
+        if self._before is not None:
+            self._before.progress()
 
     def set_groups(
         self, groups: Mapping[str, VipGroup], leases: Mapping[str, int] = {}, *, maintenance: bool = False

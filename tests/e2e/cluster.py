@@ -125,6 +125,20 @@ def daemon(lab: Lab, node: str) -> Iterator[Callable[[], None]]:
         log.close()
 
 
+@contextmanager
+def hung_daemon(lab: Lab, node: str) -> Iterator[None]:
+    """What is left of an lbnoded that hangs while its data plane opens: it has found the election process that serves
+    on, and says no more."""
+    script = "import socket, time; s = socket.socket(socket.AF_UNIX); s.connect('/run/lbnode/election.sock'); print()"
+    process = lab.popen(node, ["python3", "-uc", script + "; time.sleep(600)"], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None and process.stdout.readline() == b"\n"
+        yield
+    finally:
+        process.kill()
+        process.wait(timeout=10)
+
+
 class HolderWatch:
     """Which gateways hold an address, event by event from the kernel (rtnetlink(7), RTM_NEWADDR and RTM_DELADDR)."""
 

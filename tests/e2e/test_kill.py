@@ -1,5 +1,5 @@
-"""Restart and SIGKILL of lbnoded: a restart moves nothing. Beside a peer the VIP moves when nobody restarts it, and is
-never held twice; alone, not a packet is lost."""
+"""Restart and SIGKILL of lbnoded: a restart moves nothing. Beside a peer the VIP moves when nobody restarts it, or what
+was started hangs, and is never held twice; alone, not a packet is lost."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from lbnode.lab import observe
 from lbnode.lab.demo import CLUSTER, GATEWAYS, VIP, WEB
 from lbnode.lab.lab import Lab
-from tests.e2e.cluster import HolderWatch, configure, daemon, probing, shipped_lab, until
+from tests.e2e.cluster import HolderWatch, configure, daemon, hung_daemon, probing, shipped_lab, until
 
 pytestmark = [pytest.mark.root, pytest.mark.etcd, pytest.mark.timeout(240)]
 IDLE = ["sleep", "infinity"]
@@ -80,10 +80,11 @@ def test_beside_a_peer_a_restart_moves_nothing_and_a_kill_moves_the_vip_and_both
                     watch.drain()
                     return watch.holders == {"gw2"}
 
-                deadline = time.monotonic() + 30  # another lbnoded could take over for 10 s
-                while not moved():
-                    assert time.monotonic() < deadline, f"held by {watch.holders}"
-                    time.sleep(0.001)
+                with hung_daemon(lab, "gw1"):
+                    deadline = time.monotonic() + 30  # another lbnoded could take over for 10 s
+                    while not moved():
+                        assert time.monotonic() < deadline, f"held by {watch.holders}"
+                        time.sleep(0.001)
                 probe.flows()
                 watch.drain()
                 watch.close()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from lbnode.config.bootstrap import NodeConfig
 from lbnode.dataplane.fake import FakePlane
+from lbnode.election import predecessor
 from lbnode.election.succession import Succession
 from lbnode.errors import DataPlaneError
 from lbnode.node import Node
@@ -16,20 +18,29 @@ from lbnode.store.embedded import EmbeddedStore
 
 
 class SlowPlane(FakePlane):
-    """`serving`: the earlier daemon's process. What it knew when this data plane began to open is in `claimed`."""
+    """`serving`: the earlier daemon's process. `heard`: what it heard at each look while this data plane opened."""
 
     def __init__(self, serving: Succession) -> None:
         super().__init__()
         self.serving = serving
-        self.claimed: bool | None = None
+        self.heard: list[bool] = []
 
-    async def open(self) -> None:
+    def look(self) -> None:
         assert not self.serving.asked()  # it shall not step aside yet
-        self.claimed = self.serving.claimed
+        self.heard.append(self.serving.heard)
+
+    async def open(self, progressed: Callable[[], None] = lambda: None) -> None:
+        self.look()
+        self.look()
+        progressed()
+        self.look()
         raise DataPlaneError("no data plane")
 
 
-def test_it_is_claimed_before_the_data_plane_opens(tmp_path: Path) -> None:
+def test_it_hears_of_the_next_daemon_and_whenever_its_data_plane_gets_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predecessor, "PROGRESS_EVERY_S", 0.0)
     serving = Succession()
     serving.listen(str(tmp_path / "election.sock"))
     plane = SlowPlane(serving)
@@ -41,6 +52,6 @@ def test_it_is_claimed_before_the_data_plane_opens(tmp_path: Path) -> None:
             await node.run(asyncio.Event())
 
     asyncio.run(main())
-    assert plane.claimed
+    assert plane.heard == [True, False, True]
     for one in serving.sockets:
         one.close()

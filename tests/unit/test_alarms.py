@@ -27,14 +27,15 @@ def test_filling_and_emptying_are_told_once_each() -> None:
 
 def test_refused_connections_alarm_at_any_fill() -> None:
     alarm = TableAlarm()
-    event, problem = alarm.look(status(60, refused=5))
+    assert alarm.look(status(60, refused=2)) == (None, None), "found by a restart: that is over"
+    event, problem = alarm.look(status(60, refused=7))
     assert event is not None
     assert event[0] == "connection table is full"
     assert problem is not None
     assert problem.severity is Severity.ERROR
     assert "5 packets" in problem.message
     assert "node.toml" in problem.hint
-    assert alarm.look(status(60, refused=5))[1] is None
+    assert alarm.look(status(60, refused=7))[1] is None
 
 
 def test_a_plane_without_a_limit_never_alarms() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import closing
 from itertools import groupby
 from pathlib import Path
@@ -81,7 +81,7 @@ class IpvsPlane:
         self._schedulers = available_schedulers(())
         self._used: set[str] = set()  # schedulers and persistence engines, whose modules are loaded then
 
-    async def open(self) -> None:
+    async def open(self, progressed: Callable[[], None] = lambda: None) -> None:  # noqa: ARG002
         self._netlink = GenericNetlink()
         try:
             await asyncio.to_thread(self._netlink.connect)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -98,14 +98,14 @@ class XdpPlane:
 
     # --- life ------------------------------------------------------------------------------------------------
 
-    async def open(self) -> None:
+    async def open(self, progressed: Callable[[], None] = lambda: None) -> None:
         if not self._object_path.exists():
             raise DataPlaneError(
                 f"{self._object_path} is missing: the BPF object was not built. Install clang and libbpf-dev and run "
                 "`python lbnode/build_hook.py` (or `make`)"
             )
         mount_bpffs(self._pins)
-        loading = self._loading = Loading(self._pins, self._object_path, self._connections)
+        loading = self._loading = Loading(self._pins, self._object_path, self._connections, progressed)
         try:
             await loading.open()
             self._maps, self._config, self._exchange = loading.maps, loading.config, loading.exchange

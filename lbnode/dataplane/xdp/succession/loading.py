@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,10 +45,14 @@ class Loading:
     exchange: Exchange
     config: settings.Config
 
-    def __init__(self, directory: Path, object_path: Path, connections: int) -> None:
+    def __init__(
+        self, directory: Path, object_path: Path, connections: int, progressed: Callable[[], None] = lambda: None
+    ) -> None:
+        """progressed: is called each time that opening, taking over and finishing get on."""
         self._pins = Pins(directory)
         self._object_path = object_path
         self._buckets = 1 << max(0, (connections - 1) // layout.BUCKET_WAYS).bit_length()
+        self._progressed = progressed
         self._layouts = Layouts()
         self._path = directory
         self._predecessors: list[Predecessor] = []
@@ -130,6 +134,7 @@ class Loading:
             max_entries={**dict.fromkeys(_SIZED_BY_CONNECTIONS, buckets), "slots": _SLOTS},
             shared=carry.shared if carry is not None else None,
         )
+        self._progressed()
         self.maps = {name: Map(fd) for name, fd in self.object.maps.items() if "." not in name}
         self.exchange = Exchange(self.maps["records"], self.object.programs)
 
@@ -142,7 +147,7 @@ class Loading:
         self.maps["meta"].put_index(0, layout.pack_meta(generation))
 
     async def _copy_from(self, sets: Sequence[PinnedSet]) -> Merged:
-        self._predecessors = [Predecessor(one, self._layouts, self.maps["records"]) for one in sets]
+        self._predecessors = [Predecessor(one, self._layouts, self.maps["records"], self._progressed) for one in sets]
         return await self._copy()
 
     async def _copy(self) -> Merged:

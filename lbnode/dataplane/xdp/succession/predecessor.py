@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from lbnode.dataplane.xdp.exchange import Exchange, Merged
 from lbnode.dataplane.xdp.layout import ConfigFlag
@@ -18,10 +18,11 @@ _SUCCESSORS = {"successor_xdp": "xdp_lb", "successor_xdp_frags": "xdp_lb_frags",
 
 
 class Predecessor:
-    """`records`: the new set's map of this name."""
+    """`records`: the new set's map of this name. `progressed`: is called with each of the many steps of copying."""
 
-    def __init__(self, old: PinnedSet, layouts: Layouts, records: Map) -> None:
+    def __init__(self, old: PinnedSet, layouts: Layouts, records: Map, progressed: Callable[[], None]) -> None:
         self._set = old
+        self._progressed = progressed
         self._layouts = layouts
         self._exchange = Exchange(old.maps["records"], {pins.TAKE_ALL: old.take_all})
         self._conversion = layouts.conversion(old.maps["records"], records)
@@ -31,6 +32,7 @@ class Predecessor:
         total = Merged()
         async for records in self._exchange.walk(sync_only=False):
             total += await into.merge(self._conversion.convert(records), carried=True)
+            self._progressed()
         return total
 
     def hand_over(self, programs: Mapping[str, int]) -> None:
