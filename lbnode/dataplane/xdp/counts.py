@@ -66,8 +66,8 @@ NOTHING_REFUSED = Admission(dict.fromkeys((event.label for event in _REFUSALS), 
 
 def unpack_admission(per_cpu: bytes) -> Admission:
     """Of map `admissions`: the values of all CPUs one after the other."""
-    if not any(per_cpu):
-        return NOTHING_REFUSED  # nearly all of thousands
+    if per_cpu == bytes(len(per_cpu)):
+        return NOTHING_REFUSED  # of nearly all services, which may be thousands
     totals = [sum(column) for column in zip(*struct.iter_unpack("=10Q", per_cpu), strict=True)]
     return Admission(dict(zip(NOTHING_REFUSED.refused, totals, strict=False)), *totals[len(_REFUSALS) :])
 
