@@ -159,10 +159,15 @@ class Member:
         alive = about_to_take_over and store is True and own.alive
         named = talks.get(own.node)
         unheard = own.node if named is not None and not named.hears(now, self.patience) else ""
-        if about_to_take_over and unheard and now - own.named_at <= self.patience:
+        if about_to_take_over and unheard and now - own.named_at <= self.patience and not self._follows(unheard):
             owner, alive = unheard, True  # its claim is an answer: whoever released the group gave way to it
         asking = unheard if about_to_take_over and own.waits(now, self.interval * 3 // 4) else ""
         return Evidence(peer, answers, store, active_peer, owner, alive, asking, next(reaching, ""))
+
+    def _follows(self, node: str) -> bool:
+        """It was Active for us, and is silent: its claim is older than that, however late we were told of it."""
+        active = self.machine.active_address if self.machine is not None else None
+        return active is not None and self.name_of(active) == node
 
     def refuses_takeover(self, now: int) -> str:
         """Why a Backup stays Backup; "" = it may take over. So may a sole member, and who preempts one it hears."""

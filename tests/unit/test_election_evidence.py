@@ -11,6 +11,7 @@ from lbnode.election.heartbeat import Beat, Conversation
 from lbnode.election.machine import Machine
 from lbnode.election.member import Member
 from lbnode.election.messages import Setup
+from lbnode.election.packet import Advert
 from lbnode.election.router import VirtualRouter
 from lbnode.model import VipAddress, VipGroup
 
@@ -115,6 +116,19 @@ def test_a_claim_of_a_moment_ago_is_a_sign_of_life_of_an_owner_that_is_not_heard
     member.ownership.name("b", 4, T0)
     assert "b is active and answers through etcd" in member.refuses_takeover(T0 + I)
     assert "answers" not in member.refuses_takeover(T0 + 4 * I)
+
+
+def test_a_claim_of_the_active_that_is_silent_now_was_told_late() -> None:
+    """It wrote the claim when it took over, and was heard since; its node may have lost its power."""
+    member = Member(GROUP, "a", Setup())
+    member.machine = Machine(VirtualRouter(51, 200, 10, (VIP,), OURS, peers=(100,)))
+    member.machine.start(T0 - 100 * I)
+    member.conversations = {"b": Conversation(11, T0 - 100 * I)}
+    hear(member, T0 - 4 * I, active=True)
+    member.machine.receive(Advert(51, 100, 10, (VIP,), THEIRS), T0 - 4 * I)
+    member.ownership.store = True
+    member.ownership.name("b", 4, T0)
+    assert member.refuses_takeover(T0 + I) == ""
 
 
 def test_who_is_heard_again_may_have_heard_another_active_meanwhile() -> None:

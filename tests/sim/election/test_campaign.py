@@ -26,6 +26,12 @@ FOUND = [
     ("3-deafness", 1, 13, "the same, again and again, among nodes of equal priority"),
     ("3-storm", 1, 3, "two Actives yielded to each other, one by epoch, one by priority"),
     ("3-consistency", 2036, 6, "the same after a heal, and then they waited too long for a third to speak"),
+    (
+        "3-isolation",
+        95001,
+        176,
+        "a claim that the store delivered late was taken for a sign of life of who had made it",
+    ),
     ("3-local", 2060, 8, "the same, after local faults alone"),
 ]
 
