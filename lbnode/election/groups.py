@@ -48,7 +48,13 @@ class Groups:
         self.scan_at = min(self.scan_at or 1 << 62, self._scanned_at + SCAN_PAUSE)
 
     def is_due(self) -> bool:
-        return self.scan_at is not None and now_ns() >= self.scan_at and not self._vips.claiming
+        now = now_ns()
+        if self.scan_at is None or now < self.scan_at or self._vips.claiming:
+            return False
+        if self._vips.macvlans.removing:  # a listing would wait for it, and be outdated
+            self.scan_at = now + SCAN_PAUSE
+            return False
+        return True
 
     def configure(self, groups: list[VipGroup]) -> None:
         if not self.configured:  # not before: the process before this one hears the heartbeats until it abdicates

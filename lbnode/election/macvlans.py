@@ -51,6 +51,8 @@ class Macvlans:
             if name not in self._there:
                 index = self._netlink.add_macvlan(place.link.index, name, place.mac)
                 self._there[name] = Link(index, name, place.mac, running=False, kind="macvlan")
+                if place.address.version == 6:
+                    self._netlink.give_no_address(index)  # it would be the same on every member
                 self.problems[name] = _speak_alone(place.link.name, name, place.address.version)
             index = self._there[name].index
             with self._lock:
@@ -69,12 +71,14 @@ class Macvlans:
         wanted = {place.interface for place in places}
         self._unwanted.update([self._there.pop(name).index for name in self._there.keys() - wanted])
 
+    @property
+    def removing(self) -> bool:
+        """The kernel is busy with it."""
+        return self._thread is not None and self._thread.is_alive()
+
     def remove(self) -> None:
         """See to it that those that are not wanted go, without waiting for it."""
-        if self._thread is not None and self._thread.is_alive():
-            return
-        self._thread = None
-        if self._unwanted:
+        if self._unwanted and not self.removing:
             before = threading.stack_size(STACK)
             try:
                 self._thread = threading.Thread(target=self._remove_all, daemon=True)
@@ -112,18 +116,20 @@ def _speak_alone(below: str, name: str, version: int) -> str:
             f"ipv4/conf/{below}/arp_announce": "2",  # replies leave by it: it asks for neighbours in its own name
             f"ipv4/conf/{name}/arp_ignore": "1",
             f"ipv4/conf/{name}/rp_filter": "2",  # loose: requests come by this one
-            f"ipv6/conf/{name}/disable_ipv6": "1",
+            f"ipv6/conf/{name}/disable_ipv6": "1",  # with MLD it would show switches the MAC address when it goes
         }
     else:
         settings = {
-            f"ipv6/conf/{name}/addr_gen_mode": "1",  # none: every member would have the same link-local address
             f"ipv6/conf/{name}/accept_ra": "0",
             f"ipv6/conf/{name}/disable_ipv6": "0",
             f"ipv4/conf/{name}/arp_ignore": "8",  # not at all
         }
     for key, value in settings.items():
         try:
-            (PROC_SYS_NET / key).write_text(value)
+            # Who writes disable_ipv6 while somebody changes links tries again and again (the kernel's restart_syscall),
+            # and at real-time priority keeps others from their work: nothing is written that is there already.
+            if (PROC_SYS_NET / key).read_text().strip() != value:
+                (PROC_SYS_NET / key).write_text(value)
         except FileNotFoundError:  # a kernel without IPv6
             continue
         except OSError as error:

@@ -29,6 +29,7 @@ _RTM_NEWADDR, _RTM_DELADDR, _RTM_GETADDR = 20, 21, 22
 _REQUEST, _ACK, _DUMP, _EXCL, _CREATE = 0x1, 0x4, 0x300, 0x200, 0x400
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_LINK, _IFLA_LINKINFO = 1, 3, 5, 18
 _IFLA_INFO_KIND, _IFLA_INFO_DATA, _IFLA_MACVLAN_MODE = 1, 2, 1
+_IFLA_AF_SPEC, _IFLA_INET6_ADDR_GEN_MODE, _IN6_ADDR_GEN_MODE_NONE = 26, 8, 1
 # Not private: frames from this MAC address, those of another Active, would not reach the interface below, where the
 # election listens.
 _MACVLAN_MODE_BRIDGE = 4
@@ -105,6 +106,12 @@ class Rtnetlink:
         body += _attribute(_IFLA_LINKINFO, info)
         self._do(_RTM_NEWLINK, _CREATE | _EXCL, body, errno.EEXIST)
         return socket.if_nametoindex(name)
+
+    def give_no_address(self, index: int) -> None:
+        """Have IPv6 make no link-local address for the interface (RFC 4862 section 5.3). Without IPv6 it does not."""
+        mode = _attribute(_IFLA_INET6_ADDR_GEN_MODE, struct.pack("=B", _IN6_ADDR_GEN_MODE_NONE))
+        body = _IFINFO.pack(0, 0, index, 0, 0) + _attribute(_IFLA_AF_SPEC, _attribute(socket.AF_INET6, mode))
+        self._do(_RTM_NEWLINK, 0, body, errno.EAFNOSUPPORT)
 
     def set_up(self, index: int) -> None:
         self._do(_RTM_NEWLINK, 0, _IFINFO.pack(0, 0, index, _IFF_UP, _IFF_UP))

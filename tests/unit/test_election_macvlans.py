@@ -35,6 +35,9 @@ class Kernel:
         self.links[self._next] = Link(self._next, name, mac, running=False, kind="macvlan")
         return self._next
 
+    def give_no_address(self, index: int) -> None:
+        assert index in self.links
+
     def set_up(self, index: int) -> None:
         assert index in self.links
 
@@ -62,12 +65,12 @@ def test_a_removal_holds_nobody_up(kernel: Kernel) -> None:
     ours = made(kernel, ONE)
     ours.keep_only([])
     ours.remove()
-    assert kernel.asked.wait(10) and kernel.links  # the kernel is at it
+    assert kernel.asked.wait(10) and kernel.links and ours.removing
     ours.remove()
     assert ours.make_ready(OTHER) == "" and ours.index_of(OTHER) in kernel.links
     kernel.may_remove.set()
     ours.finish()
-    assert [link.name for link in kernel.links.values()] == [OTHER.interface]
+    assert [link.name for link in kernel.links.values()] == [OTHER.interface] and not ours.removing
 
 
 def test_one_that_is_wanted_again_before_its_turn_stays(kernel: Kernel) -> None:
