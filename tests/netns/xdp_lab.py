@@ -212,9 +212,9 @@ class Lab:
         return self.net.call("client", make)
 
 
-def compile_bpf(source: Path, target: Path) -> None:
+def compile_bpf(source: Path, target: Path, *options: str) -> None:
     include = f"-I/usr/include/{sysconfig.get_config_var('MULTIARCH')}"
-    subprocess.run(["clang", "-O2", "-g", "-target", "bpf", include, "-c", source, "-o", target], check=True)
+    subprocess.run(["clang", "-O2", "-g", "-target", "bpf", *options, include, "-c", source, "-o", target], check=True)
 
 
 def ask(sock: socket.socket, text: str = "hello", more: bytes = b"") -> str:

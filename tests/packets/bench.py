@@ -132,6 +132,12 @@ class Machine:
             array = self.maps[name]
             array.put_range(0, bytes(array.value_size * 256))  # tests have fewer servers than this
         self.maps["meta"].put_index(0, layout.pack_meta())
+        self.forget_hops()
+
+    def forget_hops(self) -> None:
+        """As user space does when the kernel's routes change."""
+        routes = self.maps["routes"]
+        routes.put_index(0, layout.pack_routes(layout.unpack_routes(routes.get_index(0)) + 1))
 
 
 class Bench:

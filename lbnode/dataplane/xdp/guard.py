@@ -43,7 +43,7 @@ class LeaseGuard:
             programs = {"tcx": self._object.programs["tc_lease"], "out": self._object.programs["tc_lease_out"]}
             self._attachments = Attachments(self._pins, self._names, "tcx", programs)
             self._attachments.adopt()
-            self._kernel = Neighbours(lambda *_: None, self._attachments.update)  # for the links alone
+            self._kernel = Neighbours(lambda *_: None, self._attachments.update, lambda: None)  # for the links alone
             await self._kernel.start()
         except BaseException:
             await self.close()

@@ -3,6 +3,7 @@
 The data plane caches interface and MAC addresses per real server, which saves the kernel's route lookup per packet
 (measured: 134 ns). Neighbours are made `managed` (NTF_EXT_MANAGED, Linux 5.16): the kernel then keeps them resolved
 without traffic. An address that does not resolve has no next hop; the data plane asks the kernel per packet then.
+For replies it asks the kernel for each client, and has to be told of every change (bpf/reply_hop.h).
 """
 
 from __future__ import annotations
@@ -30,8 +31,15 @@ _RTMGRP_IPV4_IFADDR = 0x10
 _RTMGRP_IPV4_ROUTE = 0x40
 _RTMGRP_IPV6_IFADDR = 0x100
 _RTMGRP_IPV6_ROUTE = 0x400
+_RTMGRP_IPV4_RULE = 0x80
+_RTMGRP_IPV6_RULE = 0x40000
+_RTMGRP_NEXTHOP = 0x80000000
 _GROUPS = (
-    _RTMGRP_LINK | _RTMGRP_NEIGH | _RTMGRP_IPV4_IFADDR | _RTMGRP_IPV4_ROUTE | _RTMGRP_IPV6_IFADDR | _RTMGRP_IPV6_ROUTE
+    _RTMGRP_LINK
+    | _RTMGRP_NEIGH
+    | (_RTMGRP_IPV4_IFADDR | _RTMGRP_IPV4_ROUTE | _RTMGRP_IPV4_RULE)
+    | (_RTMGRP_IPV6_IFADDR | _RTMGRP_IPV6_ROUTE | _RTMGRP_IPV6_RULE)
+    | _RTMGRP_NEXTHOP
 )
 _NTF_EXT_MANAGED = 1
 _NUD_PERMANENT = 0x80
@@ -56,16 +64,19 @@ class Neighbours:
 
     `on_next_hop(address, hop)` is called when the next hop or the source of a watched address becomes known, changes,
     or is found to be unresolved (None); a hop's `mtu` is that of the interface, or of the route if that is smaller;
-    `on_links(interfaces)` with all links whenever one changed. Both are plain callbacks on the loop.
+    `on_links(interfaces)` with all links whenever one changed; `on_change()` at once when anything changed that the
+    kernel's look-ups rest on, also towards addresses that nobody watches. All are plain callbacks on the loop.
     """
 
     def __init__(
         self,
         on_next_hop: Callable[[Address, Hop | None], None],
         on_links: Callable[[Iterable[Interface]], None],
+        on_change: Callable[[], None],
     ) -> None:
         self._on_next_hop = on_next_hop
         self._on_links = on_links
+        self._on_change = on_change
         self._users: dict[Address, int] = {}
         self._hops: dict[Address, Hop | None] = {}  # as last published
         self._sources: dict[Address, Address | None] = {}
@@ -165,20 +176,21 @@ class Neighbours:
             self._macs.clear()
             async for message in await query.neigh("dump"):
                 self._take_neighbour(message)
+        self._on_change()
         self._on_links(self._links.values())
 
     def _take(self, message: Any) -> None:
         event = message.get("event", "")
         if event in ("RTM_NEWNEIGH", "RTM_DELNEIGH"):
             self._take_neighbour(message)
-        elif event in ("RTM_NEWLINK", "RTM_DELLINK"):
-            if self._take_link(message):
-                self._on_links(self._links.values())
-                self._all = True
-                self._wake.set()
-        elif event in ("RTM_NEWROUTE", "RTM_DELROUTE", "RTM_NEWADDR", "RTM_DELADDR"):
-            self._all = True
-            self._wake.set()
+            return
+        self._on_change()
+        if event in ("RTM_NEWLINK", "RTM_DELLINK"):
+            if not self._take_link(message):
+                return
+            self._on_links(self._links.values())
+        self._all = True  # links, addresses, routes, rules, next hop objects
+        self._wake.set()
 
     def _take_link(self, message: Any) -> bool:
         """True if something changed that matters here."""
@@ -200,6 +212,7 @@ class Neighbours:
         else:
             self._permanent.discard(key)
         mac = bytes.fromhex((message.get("lladdr") or "").replace(":", ""))
+        before = self._macs.get(key)
         if message.get("event") == "RTM_DELNEIGH" or not message["state"] & _NUD_VALID or len(mac) != 6:
             gone = self._macs.pop(key, None) is not None
             if gone and message.get("event") == "RTM_DELNEIGH":  # flushed by somebody: manage it again
@@ -207,6 +220,8 @@ class Neighbours:
                 self._wake.set()
         else:
             self._macs[key] = mac
+        if self._macs.get(key) != before:
+            self._on_change()
         for address in self._via.get(key, ()):
             self._publish(address)
 

@@ -118,7 +118,7 @@ class XdpPlane:
 
     async def _start(self, loaded: LoadedObject) -> None:
         programs = {use: loaded.programs[name] for use, name in PROGRAMS.items()}
-        self._neighbours = Neighbours(self._hop_changed, self._links_changed)
+        self._neighbours = Neighbours(self._hop_changed, self._links_changed, self._routes_changed)
         self._tables = Tables(self._maps, time.monotonic, self._neighbours)
         self._attachments = Attachments(self._pins, self._names, self._attach, programs)
         self._vlans = Vlans(self._maps)
@@ -161,6 +161,11 @@ class XdpPlane:
     def _hop_changed(self, address: Address, hop: layout.Hop | None) -> None:
         del hop  # the tables ask for it
         self._tables.hop_changed(address)
+
+    def _routes_changed(self) -> None:
+        """What programs remember of the kernel's look-ups is void."""
+        generation = layout.unpack_routes(self._maps["routes"].get_index(0))
+        self._maps["routes"].put_index(0, layout.pack_routes(generation + 1))
 
     def next_hop(self, address: Address) -> layout.Hop | None:
         """Where packets to a real server's address go; None = not resolved now."""

@@ -5,6 +5,7 @@
 
 #include "clamp.h"
 #include "fullnat.h"
+#include "reply_hop.h"
 #include "tunnel.h"
 #include "vlan.h"
 
@@ -135,9 +136,8 @@ INLINE int forward(void *ctx, const int hook, struct scratch *memory, const int 
 	}
 	if (server)
 		server_hop(ctx, hook, memory, server, length, family);
-	else
-		find_hop(ctx, hook, &memory->route, hop, &d->vip, d->full ? &d->other : &p->tuple.target, p->tos,
-			 length, family);
+	else if (call_find_reply_hop(ctx, hook, memory))
+		return drop(hook, EVENT_DROP_ERROR);
 	if (unlikely(hop->result == HOP_NO_ROUTE)) {
 		count(EVENT_DROP_NO_ROUTE);
 		return refuse(hook, memory, known, REASON_NO_ROUTE, 0);

@@ -299,4 +299,9 @@ struct vip {
 #define LEASES_MAX 1024
 #define LEASE_OF_TARGET 0xffff /* in struct server: look the packet's target up in `leased` */
 
+/*
+ * map `routes` ARRAY[1]: __u32, which grows whenever the kernel's links, addresses, routes, rules or neighbours change: what
+ * programs remember of the kernel's look-ups is void then. Written by user space.
+ */
+
 #endif

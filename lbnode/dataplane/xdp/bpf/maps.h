@@ -203,6 +203,13 @@ struct {
 	__type(value, struct record);
 } records SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} routes SEC(".maps");
+
 /* The kernel's own description of a map: its size as loaded, without a second place to keep it. */
 struct bpf_map {
 	__u32 max_entries;

@@ -79,7 +79,9 @@ from lbnode.dataplane.xdp.layout.sizes import (
     UNPINNED,
     VIP_SIZE,
     pack_meta,
+    pack_routes,
     unpack_meta,
+    unpack_routes,
 )
 
 __all__ = [
@@ -137,6 +139,7 @@ __all__ = [
     "pack_address",
     "pack_meta",
     "pack_pool",
+    "pack_routes",
     "pack_service_key",
     "pack_vip",
     "tunnel_overhead",
@@ -145,6 +148,7 @@ __all__ = [
     "unpack_meta",
     "unpack_pool",
     "unpack_prefix_service",
+    "unpack_routes",
     "unpack_service_key",
     "unpack_source_key",
     "unpack_vip",

@@ -13,7 +13,8 @@ GROUP_MEMBERS = 16
 ALL_BITS = (1 << 128) - 1
 LEASES_MAX = 1024
 LEASE_OF_TARGET = 0xFFFF
-UNPINNED = frozenset({"capture", "captured", "capture_state"})  # maps that an instance of the program has for itself
+# Maps that an instance of the program has for itself.
+UNPINNED = frozenset({"capture", "captured", "capture_state", "reply_hops"})
 POOL_ADDRESSES = 16
 
 SERVICE_KEY_SIZE = 24
@@ -39,6 +40,15 @@ ENTRY_BYTES = (BUCKET_SIZE + REPLY_BUCKET_SIZE) // BUCKET_WAYS  # of the connect
 def pack_meta(generation: int = 0) -> bytes:
     """`generation`: the last one that was given to a server."""
     return struct.pack("=II", LAYOUT_VERSION, generation)
+
+
+def pack_routes(generation: int) -> bytes:
+    """Map `routes`. Numbers wrap."""
+    return struct.pack("=I", generation & 0xFFFFFFFF)
+
+
+def unpack_routes(data: bytes) -> int:
+    return int(struct.unpack("=I", data)[0])
 
 
 def unpack_meta(data: bytes) -> int:
