@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 from collections.abc import Mapping
@@ -44,17 +45,22 @@ class EpochFile:
     async def follow(self, epochs: Epochs, journal: Journal) -> None:
         """Write down what changes, until cancelled. In a thread: a slow disk delays nothing but this."""
         told = ""
-        while True:
-            await asyncio.sleep(LOOK_INTERVAL_S)
-            if (kept := epochs.kept()) == self._holds:
-                continue
-            try:
-                await asyncio.to_thread(self.save, kept)
-                told = ""
-            except OSError as error:
-                if told != str(error):
-                    told = str(error)
-                    journal.record(Kind.ELECTION, str(self.path), "epochs not written", told)
+        try:
+            while True:
+                await asyncio.sleep(LOOK_INTERVAL_S)
+                if (kept := epochs.kept()) == self._holds:
+                    continue
+                try:
+                    await asyncio.to_thread(self.save, kept)
+                    told = ""
+                except OSError as error:
+                    if told != str(error):
+                        told = str(error)
+                        journal.record(Kind.ELECTION, str(self.path), "epochs not written", told)
+        finally:
+            if epochs.kept() != self._holds:
+                with contextlib.suppress(OSError):
+                    self.save(epochs.kept())
 
 
 def _parse(text: str) -> dict[str, Kept]:

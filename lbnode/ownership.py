@@ -28,6 +28,7 @@ from lbnode.store.base import Expect, Store, View
 
 WRITE_TIMEOUT_S = 2.0
 RETRY_S = 1.0
+MAX_EPOCH = 1 << 63  # heartbeats and connection records carry 64 bits; nobody counts so far
 
 log = logging.getLogger(__name__)
 
@@ -86,9 +87,10 @@ class Ownership:
 
     def _owner(self, group: str) -> Owner | None:
         document = self._read(OWNERS + group)
-        if not isinstance(document.get("node"), str) or not isinstance(document.get("epoch"), int):
+        node, epoch = document.get("node"), document.get("epoch")
+        if not isinstance(node, str) or not isinstance(epoch, int) or not 0 < epoch < MAX_EPOCH:
             return None
-        return Owner(document["node"], document["epoch"])
+        return Owner(node, epoch)
 
     def _read(self, key: str) -> Mapping[str, Any]:
         """Empty if the key is not there, or another version of lbnode wrote something that is not understood."""

@@ -59,6 +59,8 @@ async def test_changes_are_written_and_a_disk_that_fails_is_tried_again(tmp_path
         while EpochFile(file.path).load() != {"front": Kept(3, 0)}:
             await asyncio.sleep(0.01)
     assert [event.message for event in journal.since(0)] == ["epochs not written"]
+    epochs.see("front", 4)
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
+    assert EpochFile(file.path).load() == {"front": Kept(4, 0)}

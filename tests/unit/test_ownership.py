@@ -191,9 +191,12 @@ def test_the_process_asks_once_for_each_timer_and_not_at_all_while_the_owner_has
     assert known.wants_to_ask(4, 5 + ASK_AGAIN, refused=True) and known.answered(4) is False
 
 
-async def test_a_record_that_nobody_understands_is_replaced(pair: tuple[MemoryStore, Daemon, Daemon]) -> None:
+@pytest.mark.parametrize("record", ["not JSON", '{"node": "b", "epoch": 18446744073709551616}'])
+async def test_a_record_that_nobody_understands_is_replaced(
+    record: str, pair: tuple[MemoryStore, Daemon, Daemon]
+) -> None:
     store, a, _b = pair
-    await store.txn({"owners/front": "not JSON", "owners/front/question": "[]"})
+    await store.txn({"owners/front": record, "owners/front/question": "[]"})
     a.becomes(VrrpState.ACTIVE)
     await until(lambda: store.owner == ("a", 1))
 
