@@ -147,7 +147,7 @@ class Groups:
         if held is None or held["vrid"] != member.group.vrid:
             member.machine.start(now)
             return
-        member.machine.resume(now, held["reason"], held["sent_at"])
+        member.machine.resume(now, held["reason"], held["sent_at"], held.get("dark_after"))
         self._actions.perform(member)
         if member.active:
             member.since = held["since"]

@@ -68,12 +68,13 @@ class Machine:
     def start(self, now: int, reason: str = "election started") -> None:
         self._dispatch(Input.START, now, reason)
 
-    def resume(self, now: int, reason: str, sent_at: int) -> None:
+    def resume(self, now: int, reason: str, sent_at: int, dark_after: int | None = None) -> None:
         """Start as Active: the addresses are here, and whoever advertised last, at `sent_at`, has stepped aside.
 
-        As Backup if that was too long ago: a peer may have taken over.
+        As Backup if that was too long ago: a peer may have taken over. `dark_after`: of that one, whose interval may
+        have been another; the peers have heard of no other yet.
         """
-        dark = self.router.peers and now - sent_at > self.router.dark_after
+        dark = self.router.peers and now - sent_at > (dark_after or self.router.dark_after)
         self._dispatch(Input.START if dark else Input.RESUME, now, reason)
 
     @property

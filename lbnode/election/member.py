@@ -76,6 +76,7 @@ class Member:
             "since": self.since,
             "reason": self.reason,
             "sent_at": self.machine.sent_at,
+            "dark_after": self.machine.router.dark_after,
         }
 
     @property

@@ -1,8 +1,8 @@
 """Messages between the daemon and its election process: JSON lines over a socket pair. Pure.
 
 To the process: {"setup": {...}} first of all, {"groups": [...], "leases": {NAME: INDEX}, "maintenance": BOOL} whenever
-the configuration changes (the first time also "held": {NAME: {"vrid", "since", "reason", "sent_at"}}, what the process
-before it held), {"handover": NAME, "to": NODE}, LEAVE at the end.
+the configuration changes (the first time also "held": {NAME: {"vrid", "since", "reason", "sent_at", "dark_after"}},
+what the process before it held), {"handover": NAME, "to": NODE}, LEAVE at the end.
 From the process: {"ready": true} when it can serve, {"role": {...}} on each change, {"dropped": {...}} for invalid
 packets, {"warning": TEXT}, {"figures": [...]} now and then, {"realtime": TEXT}: why it may be late, "" = it may not.
 

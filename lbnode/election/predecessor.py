@@ -49,7 +49,7 @@ class Predecessor:
                 self._socket.send(encode_line(PROGRESS))
 
     async def abdicate(self) -> tuple[Mapping[str, Mapping[str, Any]], str]:
-        """Have it end. Returns (what it holds: group -> {"vrid", "since", "reason", "sent_at"}, what went wrong).
+        """Have it end. Returns (what it holds: group -> see Member.held, what went wrong).
 
         One that does not answer in time is killed: its leases have run out, or will, before a peer serves.
         """

@@ -197,6 +197,9 @@ def test_a_new_process_that_comes_too_late_listens_first() -> None:
     machine.resume(T0, "a while ago", T0 - ROUTER.dark_after - 1)
     assert kinds(machine) == ["Lease", "Withdraw", "Changed"]
     assert machine.state is VrrpState.BACKUP
+    slower = Machine(ROUTER)
+    slower.resume(T0, "a while ago", T0 - 2 * ROUTER.dark_after, 2 * ROUTER.dark_after)  # with twice the interval
+    assert slower.state is VrrpState.ACTIVE
     sole = Machine(replace(ROUTER, peers=()))
     sole.resume(T0, "a while ago", 0)  # nobody else could have
     assert sole.state is VrrpState.ACTIVE

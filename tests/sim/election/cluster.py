@@ -23,6 +23,8 @@ from tests.sim.election.node import Node, Process
 from tests.sim.election.process import ElectionProcess, Settings
 from tests.sim.election.store import OwnerStore
 
+FOLLOWED_IN = 3  # intervals, in which all nodes have read a new configuration
+
 
 class Cluster:
     def __init__(
@@ -147,6 +149,12 @@ class Cluster:
         if node.awake:
             self.pause(node)
             self.at(self.random.randrange(self.interval), self._succeed, node)
+
+    def configure(self, settings: Settings) -> None:
+        """The operator has written another configuration: every node follows, some later than others."""
+        self.settings = settings
+        for process in self.processes:
+            self.at(self.random.randrange(FOLLOWED_IN * self.interval), process.follow, settings)
 
     def _succeed(self, node: Node) -> None:
         if node.process is Process.PAUSED and node.powered and not node.stunned:

@@ -227,6 +227,9 @@ UPGRADES = (
     Profile("2-signed", faults.LOCAL, HARMLESS, dual=True, signed=True),
     Profile("2-signed-reordering", {"reordering": faults.reordering}, UNNOTICED, dual=True, signed=True),
     Profile("3-upgrade", UPGRADE, UNNOTICED, dual=True, store=True),
+    Profile("2-authentication", {"authentication": faults.authentication}, UNNOTICED, dual=True, signed=True),
+    Profile("2-changes", faults.CHANGES, UNNOTICED, dual=True, signed=True),
+    Profile("3-changes", faults.CHANGES, UNNOTICED, dual=True, store=True),
     Profile("3-upgrade-storm", {**ANYTHING, **UPGRADE}, STORM, storm=True, dual=True, store=True, signed=True),
 )
 PROFILES = {profile.name: profile for profile in (*VRRP_ALONE, *SECOND_PATH, *WITH_STORE, *UPGRADES)}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
+from lbnode.election.authentication import Mode
 from tests.sim.election.cluster import Cluster
 from tests.sim.election.network import CLIENT, GATEWAY, STORE, Link, Path
 from tests.sim.election.node import Node
@@ -52,6 +54,36 @@ def hand_over(cluster: Cluster, node: Node, _: random.Random) -> End:
 def upgrade(cluster: Cluster, node: Node, _: random.Random) -> End:
     """No fault either: another process takes over on the node, without an election."""
     cluster.upgrade(node)
+    return lambda: None
+
+
+def reconfiguration(cluster: Cluster, _: Node, chance: random.Random) -> End:
+    """Other priorities, and perhaps another interval: no role may move for it, since nobody preempts."""
+    settings = cluster.settings
+    priorities = tuple(chance.sample(tuple(settings.priorities), len(settings.priorities)))
+    slower = 2 * cluster.interval // 10_000_000
+    interval_cs = chance.choice((settings.interval_cs, slower if settings.interval_cs != slower else slower // 2))
+    cluster.configure(replace(settings, priorities=priorities, interval_cs=interval_cs))
+    return lambda: None
+
+
+def rolling_upgrade(cluster: Cluster, _: Node, chance: random.Random) -> End:
+    """Every node gets another process, one after the other, and meanwhile the configuration changes."""
+    at = 0
+    for node in chance.sample(cluster.nodes, len(cluster.nodes)):
+        cluster.at(at, cluster.upgrade, node)
+        at += int(chance.uniform(1, 3) * cluster.interval)
+    cluster.at(chance.randrange(at), reconfiguration, cluster, cluster.nodes[0], chance)
+    cluster.run(at / cluster.interval + 1)
+    return lambda: None
+
+
+def authentication(cluster: Cluster, _: Node, chance: random.Random) -> End:
+    """The operator goes one mode further, or back: a running group is changed over like that (see Mode)."""
+    modes, settings = tuple(Mode), cluster.settings
+    at = modes.index(settings.authentication)
+    mode = chance.choice([modes[n] for n in (at - 1, at + 1) if 0 <= n < len(modes)])
+    cluster.configure(replace(settings, authentication=mode))
     return lambda: None
 
 
@@ -196,4 +228,5 @@ SECOND_PATH: Mapping[str, Fault] = {
     "deafness": deafness,
 }
 STORES: Mapping[str, Fault] = {"store outage": store_outage, "store cut": store_cut}
+CHANGES: Mapping[str, Fault] = {"reconfiguration": reconfiguration, "rolling upgrade": rolling_upgrade}
 ALL: Mapping[str, Fault] = {**LOCAL, "stun": stun, **NETWORK}

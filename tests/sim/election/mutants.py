@@ -71,7 +71,7 @@ def does_not_care_who_hears_it(patch: Patch) -> None:
 
 
 def heir_starts_anew(patch: Patch) -> None:
-    patch.setattr(Machine, "resume", lambda machine, now, reason, _sent_at: machine.start(now, reason))
+    patch.setattr(Machine, "resume", lambda machine, now, reason, *_: machine.start(now, reason))
 
 
 # Each with the profile that is to catch it.

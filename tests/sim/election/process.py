@@ -1,7 +1,8 @@
 """The election process of one node: what the production driver does around the production Member and Machine.
 
 Sockets are replaced by the simulated network, authentication (unless `signed`) by the order it keeps: of an
-advertisement that comes by two ways, or again, the first copy counts. Everything is decided by the production code.
+advertisement that comes by two ways, or again, the first copy counts. When `signed`, advertisements and heartbeats are
+bytes, with the trailer and the tag of the production code. Everything is decided by the production code.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from lbnode.election.authentication import Authentication, Mode
 from lbnode.election.endpoint import Style
 from lbnode.election.events import Announce, Changed, Claim, Lease, Send, Withdraw
 from lbnode.election.heartbeat import Beat, Conversation
+from lbnode.election.heartbeat import decode as decode_beat
+from lbnode.election.heartbeat import encode as encode_beat
 from lbnode.election.machine import Machine
 from lbnode.election.member import Member
 from lbnode.election.messages import Setup
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
 VIP = ip_address("192.0.2.10")
 GATEWAY_ADDRESS, GATEWAY_MAC = ip_address("192.0.2.254"), bytes(6)
 FIRST_ADDRESS = IPv4Address("192.0.2.1")
-ENFORCE = Authentication(Mode.ENFORCE, {1: bytes(32)}, 1)
+KEYS = {1: bytes(32)}
 MAX_UTC_ERROR = 3600 * SECOND
 SOCKET_QUEUE = 256  # datagrams that wait for a process
 
@@ -48,6 +51,7 @@ class Settings:
     store: bool = False  # a shared store that names the owner
     policy: str = "availability"
     signed: bool = False  # advertisements are bytes with a trailer, made and checked by the production code
+    authentication: Mode = Mode.ENFORCE  # if signed
 
     def group(self) -> VipGroup:
         priorities = {name_of(number): priority for number, priority in enumerate(self.priorities)}
@@ -76,8 +80,7 @@ class ElectionProcess:
 
     def __init__(self, cluster: Cluster, node: Node, settings: Settings) -> None:
         self.cluster, self.node = cluster, node
-        self.router = settings.router(node.number)
-        self._settings = settings
+        self._use(settings)
         self._sequence = 0  # of advertisements: grows over restarts, as the trailer's time does
         self._daemon = cluster.store.connect(self) if settings.store else None
         self._hears_after = cluster.network.delay()  # ns from the wire to the process
@@ -86,13 +89,13 @@ class ElectionProcess:
         self._begin()
 
     def _begin(self) -> None:
-        """A new process knows nothing."""
+        """A new process knows nothing but the newest configuration."""
+        self._use(self.cluster.settings)
         settings, number = self._settings, self.node.number
         self.member = Member(settings.group(), name_of(number), Setup())
         self.machine = self.member.machine = Machine(self.router)
         self.machine.name_of = self.member.name_of
-        style = Style(authentication=ENFORCE) if settings.signed else Style()
-        self.member.endpoint.configure(51, settings.interval_cs, {self.router.source: (VIP,)}, style)
+        self._configure_endpoint()
         others = [n for n in range(len(settings.priorities)) if n != number] if settings.dual else []
         incarnation = self.cluster.random.getrandbits(64) | 1
         self.member.conversations = {name_of(other): Conversation(incarnation, self._now) for other in others}
@@ -100,6 +103,16 @@ class ElectionProcess:
         self._newest: dict[int, int] = {}  # sequence of the last advertisement, by sender
         self._wake_at: int | None = None
         self._question: Callable[[], None] = lambda: None
+
+    def _configure_endpoint(self) -> None:
+        settings = self._settings
+        style = Style(authentication=Authentication(settings.authentication, KEYS, 1)) if settings.signed else Style()
+        self.member.endpoint.configure(51, settings.interval_cs, {self.router.source: (VIP,)}, style)
+        if settings.gateway:
+            self.member.gateways.configure([GATEWAY_ADDRESS], self.router.interval, self._now)
+
+    def _use(self, settings: Settings) -> None:
+        self._settings, self.router = settings, settings.router(self.node.number)
 
     @property
     def active(self) -> bool:
@@ -115,12 +128,10 @@ class ElectionProcess:
         """`held`: of the Active process in whose place this one comes, see succession."""
         self._begin()
         now = self._now
-        if self._settings.gateway:
-            self.member.gateways.configure([GATEWAY_ADDRESS], self.router.interval, now)
         if self._daemon is not None:
             self._daemon.ready()
         if held is not None:
-            self.machine.resume(now, held["reason"], held["sent_at"])
+            self.machine.resume(now, held["reason"], held["sent_at"], held["dark_after"])
         else:
             self.machine.start(now)
         self._perform()
@@ -157,6 +168,13 @@ class ElectionProcess:
         """A message of lbnoded about the store."""
         if self.node.process is not Process.DEAD:
             self.deliver(TOLD[what], *arguments)
+
+    def follow(self, settings: Settings) -> None:
+        """lbnoded has read a configuration that was written before."""
+        if self.node.stunned:
+            self.cluster.at(self.router.interval, self.follow, settings)
+        elif settings is self.cluster.settings:  # else a newer one is on its way
+            self.deliver(ElectionProcess.hear_settings, settings)
 
     def hear_question(self, question: Callable[[], None]) -> None:
         """Of another node through the store; to be called if we serve."""
@@ -213,8 +231,9 @@ class ElectionProcess:
             self.cluster.judge.yielded(self.router, self.cluster.processes[sender].router)
         self._perform()
 
-    def hear_beat(self, sender: int, beat: Beat, sequence: int, advert: Advert | None) -> None:
+    def hear_beat(self, sender: int, told: Beat | bytes, sequence: int, advert: Advert | None) -> None:
         try:
+            beat = decode_beat(told, KEYS) if isinstance(told, bytes) else told
             self.member.conversations[beat.node].receive(beat, self._now, self.member.patience)
         except Rejected:
             return
@@ -222,6 +241,15 @@ class ElectionProcess:
             self.hear_advert(sender, sequence, advert, beat.message)
             if not beat.active:
                 self.machine.yielded(beat.source, self._now)
+
+    def hear_settings(self, settings: Settings) -> None:
+        """The configuration has changed."""
+        self._use(settings)
+        self.member.reconfigure(settings.group(), name_of(self.node.number), Setup())
+        self._configure_endpoint()
+        if self.machine.state is not VrrpState.INITIALIZE and self.machine.router != self.router:
+            self.machine.reconfigure(self.router, self._now)
+            self._perform()
 
     def hear_gateway(self, _: int) -> None:
         self.member.gateways.heard(GATEWAY_ADDRESS, GATEWAY_MAC, self._now)
@@ -293,16 +321,16 @@ class ElectionProcess:
 
     def _send(self, advert: Advert) -> None:
         self._sequence += 1
-        cluster, own, payload = self.cluster, self.node.number, b"copy"
+        cluster, own, payload, copy = self.cluster, self.node.number, b"copy", b"copy"
         if self._settings.signed:
             (outgoing,) = self.member.endpoint.datagrams(advert, self._now + self._utc_at_0)
-            payload = outgoing.payload
+            payload, copy = outgoing.payload, self.member.endpoint.copy
         for other in cluster.processes:
             if other is not self:
                 message = (ElectionProcess.hear_advert, own, self._sequence, advert, payload)
                 cluster.send(Path.LAN, own, other, other._hears_after, message)
         if self.member.conversations:
-            self._beat(advert, payload)
+            self._beat(advert if copy else None, copy)
 
     def _beat(self, advert: Advert | None, copy: bytes = b"") -> None:
         """A heartbeat to each peer, with a copy of the advertisement if there is one."""
@@ -317,7 +345,8 @@ class ElectionProcess:
                 told = (self.active, *reach, member.priority, epoch)
                 source = self.router.source
                 beat = Beat("front", name_of(own), source, *told, incarnation, sequence, echo, copy)
-                message = (ElectionProcess.hear_beat, own, beat, self._sequence, advert)
+                wire = encode_beat(beat, 1, KEYS[1]) if self._settings.signed else beat
+                message = (ElectionProcess.hear_beat, own, wire, self._sequence, advert)
                 self.cluster.send(Path.SYNC, own, other, other._hears_after, message)
 
     # --- timers ---------------------------------------------------------------------------------------------------
@@ -352,4 +381,10 @@ TOLD = {
     "owner": ElectionProcess.hear_owner,
     "answer": ElectionProcess.hear_answer,
 }
-ORDER = (*TOLD.values(), ElectionProcess.hear_advert, ElectionProcess.hear_beat, ElectionProcess.hear_gateway)
+ORDER = (
+    ElectionProcess.hear_settings,
+    *TOLD.values(),
+    ElectionProcess.hear_advert,
+    ElectionProcess.hear_beat,
+    ElectionProcess.hear_gateway,
+)
