@@ -6,9 +6,15 @@ import ctypes
 import gc
 import os
 
+from lbnode.cpus import kept_clear
+
 
 def become_realtime() -> str:
-    """SCHED_FIFO, locked memory, frozen heap. Returns what could not be had, with its consequence; "" = all."""
+    """SCHED_FIFO, CPUs without long system calls, locked memory, frozen heap.
+
+    Returns what could not be had, with its consequence; "" = all.
+    """
+    os.sched_setaffinity(0, kept_clear(os.sched_getaffinity(0)))
     problems = [problem for problem in (_raise_priority(), _lock_memory()) if problem]
     gc.collect()
     gc.freeze()

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from lbnode.cpus import long_call
 from lbnode.dataplane.xdp import syscall
 from lbnode.errors import DataPlaneError
 
@@ -181,7 +182,8 @@ class LoadedObject:
             for name, item in programs.items():
                 if only is not None and name not in only:
                     lib.bpf_program__set_autoload(item, False)
-            code = lib.bpf_object__load(self._object)
+            with long_call():  # makes the maps, and verifies
+                code = lib.bpf_object__load(self._object)
             if code != 0:
                 raise _failure(f"{path} was refused by the kernel", -code)
             self.maps = {name: int(lib.bpf_map__fd(item)) for name, item in maps.items()}
