@@ -11,11 +11,13 @@ from typing import Any
 
 from lbnode.cli.client import EXIT_FAILED, EXIT_USAGE, ApiError, Client, segment
 from lbnode.cli.lbctl import render
+from lbnode.cli.lbctl.fields import FIELDS
 from lbnode.cli.lbctl.verbs import Verbs, add_output, as_yaml
 
 
 def add_to(verbs: Verbs) -> None:
     apply_ = verbs.add("apply", apply, "make the configuration contain this document, as one transaction")
+    apply_.epilog, apply_.formatter_class = FIELDS, argparse.RawDescriptionHelpFormatter
     diff_ = verbs.add("diff", diff, "show what `apply` would change; exit 1 if anything")
     for sub in (apply_, diff_):
         sub.add_argument("-f", "--file", required=True, help="YAML or JSON; - reads standard input")
