@@ -6,7 +6,10 @@ that. Carrying millions of connections over to new maps may take the next daemon
 
 from __future__ import annotations
 
-AWAY = 10_000_000_000  # without a sign of the next daemon
+AWAY = 10_000_000_000  # until the next daemon comes
+STEP = (
+    20_000_000_000  # from one sign of it to the next: verifying programs takes seconds, much longer on a busy machine
+)
 LONGEST = 300_000_000_000  # in all, for one that gets on slowly, or fails and is started again and again
 
 
@@ -21,7 +24,8 @@ class Patience:
 
     @property
     def ends(self) -> int:
-        return min(self._heard_at + AWAY, self._gone_at + LONGEST)
+        came = self._heard_at > self._gone_at
+        return min(self._heard_at + (STEP if came else AWAY), self._gone_at + LONGEST)
 
     def why(self, now: int) -> str:
         """It has ended."""

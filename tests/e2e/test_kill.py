@@ -81,7 +81,7 @@ def test_beside_a_peer_a_restart_moves_nothing_and_a_kill_moves_the_vip_and_both
                     return watch.holders == {"gw2"}
 
                 with hung_daemon(lab, "gw1"):
-                    deadline = time.monotonic() + 30  # another lbnoded could take over for 10 s
+                    deadline = time.monotonic() + 50  # another lbnoded could take over for 20 s
                     while not moved():
                         assert time.monotonic() < deadline, f"held by {watch.holders}"
                         time.sleep(0.001)
