@@ -67,6 +67,7 @@ class Scene:
         probe = self.lab.net.popen("client", *command, cwd=ROOT, **pipes)
         assert probe.stdout is not None and probe.stdout.readline() == "answered\n"
         time.sleep(0.1 + random.random() * self.interval_s)
+        assert self._alone(), "the role moved before the fault"
         began = time.monotonic_ns()
         healed = fault(self)
         time.sleep(WATCHED_S)
