@@ -102,8 +102,10 @@ def test_another_interface_is_another_question(moved: Conversation) -> None:
     assert moved.sent_to("front") == NEW_MAC
 
 
-def test_so_is_another_tos(moved: Conversation) -> None:
-    assert moved.sent_to(tos=0x10) == NEW_MAC
+@pytest.mark.parametrize(("family", "tos", "another"), [(4, 0x10, True), (4, 0x02, False), (6, 0x10, False)])
+def test_so_is_another_tos_of_ipv4(moved: Conversation, tos: int, another: bool) -> None:
+    """But for its ECN bits, which vary from packet to packet (RFC 3168); of IPv6's class the kernel is told nothing."""
+    assert moved.sent_to(tos=tos) == (NEW_MAC if another else CLIENT_ROUTER_MAC)
 
 
 @pytest.mark.parametrize("method", [MASQUERADE])

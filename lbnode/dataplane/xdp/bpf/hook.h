@@ -163,6 +163,8 @@ INLINE int decrement_ttl(void *ctx, const int hook, const int family)
 
 /* --- next hop -------------------------------------------------------------------------------------------------- */
 
+#define ROUTE_TOS 0x1c /* what IPv4 routes and rules may distinguish (IPTOS_RT_MASK) */
+
 enum hop_result {
 	HOP_OK,
 	HOP_NO_NEIGHBOUR, /* `family`, `gateway`, `ifindex` are known */
@@ -198,7 +200,7 @@ INLINE void find_hop(void *ctx, const int hook, struct bpf_fib_lookup *fib, stru
 		fib->family = AF_INET;
 		fib->ipv4_src = source->word[3];
 		fib->ipv4_dst = target->word[3];
-		fib->tos = tos & 0x1c;
+		fib->tos = tos & ROUTE_TOS;
 	}
 	if (length <= 0xffff)
 		fib->tot_len = length;

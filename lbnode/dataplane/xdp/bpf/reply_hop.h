@@ -23,7 +23,7 @@ struct reply_hop {
 	__u8 target_mac[ETH_ALEN];
 	__u8 source_mac[ETH_ALEN];
 	__u16 mtu;
-	__u8 tos;
+	__u8 tos; /* IPv4: ROUTE_TOS of it */
 	__u8 reserved;
 };
 
@@ -59,12 +59,13 @@ INLINE int find_reply_hop(void *ctx, const int hook, struct scratch *memory)
 	struct clock *clock = get_clock();
 	struct reply_hop *known = get_reply_hop(client);
 	__u32 length = wire_length(ctx, hook, p), in = ingress(ctx, hook), generation = get_routes();
+	__u8 tos = p->family == 6 ? 0 : p->tos & ROUTE_TOS;
 	if (!known || !clock)
 		return -1;
 	__u32 now = clock->now_ms;
 	if (likely(known->routes == generation && now - known->since_ms < REPLY_HOP_MS &&
 		   addr_equal(&known->client, client) && addr_equal(&known->vip, &d->vip) && known->ingress == in &&
-		   known->tos == p->tos)) {
+		   known->tos == tos)) {
 		hop->ifindex = known->ifindex;
 		hop->mtu = known->mtu;
 		copy_mac(hop->target_mac, known->target_mac);
@@ -82,7 +83,7 @@ INLINE int find_reply_hop(void *ctx, const int hook, struct scratch *memory)
 	known->since_ms = now;
 	known->ifindex = hop->ifindex;
 	known->mtu = memory->route.mtu_result;
-	known->tos = p->tos;
+	known->tos = tos;
 	copy_mac(known->target_mac, hop->target_mac);
 	copy_mac(known->source_mac, hop->source_mac);
 	return 0;
