@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 from collections import Counter
@@ -114,6 +115,7 @@ def daemon(lab: Lab, node: str) -> Iterator[Callable[[], None]]:
 
     def kill() -> None:
         lab.run(node, ["sh", "-c", "kill -9 $(cat /run/lbnoded.pid)"])
+        process.send_signal(signal.SIGCONT)  # nsenter stops itself when what it runs is stopped
         process.wait(timeout=10)
 
     try:

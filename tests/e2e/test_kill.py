@@ -14,7 +14,7 @@ import pytest
 from lbnode.lab import observe
 from lbnode.lab.demo import CLUSTER, GATEWAYS, VIP, WEB
 from lbnode.lab.lab import Lab
-from tests.e2e.cluster import HolderWatch, configure, daemon, hung_daemon, probing, shipped_lab, until
+from tests.e2e.cluster import HolderWatch, Probe, configure, daemon, hung_daemon, probing, shipped_lab, until
 
 pytestmark = [pytest.mark.root, pytest.mark.etcd, pytest.mark.timeout(240)]
 IDLE = ["sleep", "infinity"]
@@ -92,6 +92,40 @@ def test_beside_a_peer_a_restart_moves_nothing_and_a_kill_moves_the_vip_and_both
                 assert observe.holders(lab, VIP) == ("gw2",)
                 until(lambda: owner(lab) == ("gw2", 2), "gw2 owns the group in etcd, the restart changed nothing")
                 assert probe.ask("sessions")["lost"] == 0
+                with daemon(lab, "gw1"):
+                    until(lambda: observe.in_sync(lab, "gw1"), "gw1 is in sync")
+                    an_active_that_was_stopped_is_refused(lab, probe)
+
+
+def an_active_that_was_stopped_is_refused(lab: Lab, probe: Probe) -> None:
+    """Its daemon is stopped before its election process, so that its kernel has changes which it has not sent when gw1
+    takes over. They come once it goes on: from another epoch."""
+    pid = lab.run("gw2", ["cat", "/run/lbnoded.pid"]).stdout.strip()
+    election = lab.run("gw2", ["pgrep", "-P", pid, "-f", "lbnode.election.driver"]).stdout.strip()
+    lab.run("gw2", ["kill", "-STOP", pid])
+    try:
+        probe.flows()
+        lab.run("gw2", ["kill", "-STOP", election])
+        until(lambda: owner(lab) == ("gw1", 3), "gw1 has taken over")
+        assert refused_records(lab, "gw1") == 0
+    finally:
+        lab.run("gw2", ["kill", "-CONT", pid, election])
+    until(lambda: refused_records(lab, "gw1") > 0, "gw1 refuses what gw2 had not sent")
+    until(lambda: observe.in_sync(lab, "gw1") and observe.in_sync(lab, "gw2"), "both are in sync again")
+    events = lab.run("gw1", ["lbctl", "events"]).stdout
+    assert events.count("VIP group front: of epoch 2, the group has had epoch 3 since") == 1
+    for node in GATEWAYS:
+        until(lambda node=node: kept_epochs(lab, node) == {"front": [3, 3]}, f"{node} has the epoch on disk")  # type: ignore[misc]
+    probe.flows()
+    assert probe.ask("sessions")["lost"] == 0
+
+
+def refused_records(lab: Lab, node: str) -> int:
+    return sum(peer["refused_records"] for peer in (observe.api(lab, node, "status") or {"sync": ()})["sync"])
+
+
+def kept_epochs(lab: Lab, node: str) -> object:
+    return json.loads(lab.run(node, ["cat", "/var/lib/lbnode/epochs.json"]).stdout)
 
 
 @pytest.fixture
