@@ -174,3 +174,34 @@ def test_two_cpus_and_the_sweeper(
     assert bench.records() == [] and bench.gauges() == (0, 0)
     assert not any(any(bucket) for _, bucket in bench.maps["replies"].items())
     assert bench.event(Event.DROP_ERROR) == 0
+
+
+def test_two_cpus_want_the_same_room(wire: Wire, wrappers: list[LoadedObject]) -> None:
+    """Each entry is a half-open connection that gives way, so every new one finds room, whoever takes it first."""
+    packets, calls, flows = 50_000, 8, 1 << 20
+    machine = Machine(buckets=4)
+    try:
+        bench = Bench(machine, wire, "xdp")
+        service = bench.service()
+        bench.server(service, f"{SERVER}:80", TUNNEL)
+        cores = sorted(os.sched_getaffinity(0))
+
+        def send(cpu: int) -> None:
+            os.sched_setaffinity(0, {cores[cpu % len(cores)]})  # of this thread
+            sender = Sender(bench, wrappers[cpu], cpu, flows)
+            for call in range(calls):
+                sender.send("S", packets=packets, first=cpu * flows // CPUS + call * packets)
+
+        threads = [
+            threading.Thread(target=call_in_netns, args=(wire.namespace, lambda cpu=cpu: send(cpu)))
+            for cpu in range(CPUS)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert bench.counters(service).connections == CPUS * calls * packets
+        assert len({record.inward for record in bench.records()}) == len(bench.records()) == sum(bench.gauges()) == 16
+        assert bench.events() == {Event.EVICTED: CPUS * calls * packets - 16}
+    finally:
+        machine.close()

@@ -23,6 +23,7 @@ from lbnode.dataplane.xdp.layout import Event
 from lbnode.dataplane.xdp.records import MergeResult
 from tests.packets import seeds
 from tests.packets.bench import HANDOVER, HANDOVER_SIZE, VERDICTS, Bench
+from tests.packets.checksums import wrong_checksums
 from tests.packets.judge import Judge
 from tests.packets.judge_link import Link
 from tests.packets.mutations import mutate
@@ -143,7 +144,8 @@ def test_mutations(bench: Bench, seed: int) -> None:
                 this[verdict] += 1
                 if verdict == "send":
                     complaint = judge.sent(frame, out, interface, gun.how)
-                    if dice.random() < 0.01 and right_by_scapy(frame):
+                    # scapy leaves what follows SCTP's chunks out of the CRC: what is wrong before is not asked about
+                    if dice.random() < 0.01 and right_by_scapy(frame) and not wrong_checksums(untagged(frame)):
                         asked_scapy += 1
                         complaint += "" if right_by_scapy(out) else " scapy finds wrong checksums"
                 elif verdict:

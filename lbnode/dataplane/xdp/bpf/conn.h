@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * The connection table: two choices of buckets, four ways each (lb.h: struct bucket). Whoever moves a way's word to
- * STATE_BUSY by compare-and-swap owns the way until it writes the word again; nobody waits.
+ * STATE_BUSY by compare-and-swap owns the way until it writes the word again. Nobody waits for it but who lost the way to
+ * what may be the same connection, and that for a moment.
  */
 #ifndef LBNODE_CONN_H
 #define LBNODE_CONN_H
@@ -142,14 +143,29 @@ INLINE bool conn_find_reply(const struct tuple *t, __u64 hash, struct place *p)
 
 /* --- taking and giving ways -------------------------------------------------------------------------------------- */
 
-/* Own the way; what was in it is gone: counted off, no replies any more. 0, or -1: another CPU was faster. */
-GLOBAL int conn_seize(__u32 number, __u32 way, __u64 word)
+/* What a way says while a connection with this hash is entered; hash 0: while it is emptied. */
+INLINE __u64 busy_word(__u32 generation, __u64 hash)
+{
+	return WORD(generation, 0, STATE_BUSY) | (__u64)(hash ? hash_tag(hash) & 0xffff : 0) << 16;
+}
+
+/* Whether another CPU enters such a connection into this way right now. */
+INLINE bool is_entering(__u64 word, __u64 hash)
+{
+	return (__u32)word == (__u32)busy_word(0, hash);
+}
+
+/*
+ * Own the way, for a connection with this `hash`, or 0 to empty it; what was in it is gone: counted off, no replies any
+ * more. 0, or -1: another CPU was faster.
+ */
+GLOBAL int conn_seize(__u32 number, __u32 way, __u64 word, __u64 hash)
 {
 	struct config *config = get_config();
 	struct bucket *bucket = bpf_map_lookup_elem(&conns, &number);
 	if (!bucket || !config || way >= BUCKET_WAYS)
 		return -1;
-	if (!swap_word(&bucket->word[way], word, WORD(word_generation(word) + 1, 0, STATE_BUSY)))
+	if (!swap_word(&bucket->word[way], word, busy_word(word_generation(word) + 1, hash)))
 		return -1;
 	if (word_state(word) == STATE_NONE)
 		return 0;
@@ -165,7 +181,7 @@ GLOBAL int conn_seize(__u32 number, __u32 way, __u64 word)
 
 INLINE bool conn_take(struct place *p)
 {
-	return conn_seize(p->number, p->way, p->word) == 0;
+	return conn_seize(p->number, p->way, p->word, 0) == 0;
 }
 
 /* The word of a way that this CPU owns; an exchange, because it orders the writes before it on every architecture. */
@@ -314,19 +330,47 @@ struct new_conn {
 	__u64 ref;   /* out: where it is, as in back.control */
 };
 
-/* Put a new connection into the table. 0, or -1: no room. */
+#define RIVAL_READS 64 /* entering a connection takes less */
+
+/* Another CPU was faster to take this way. Whether it did so for the same connection: a packet that was sent twice. */
+GLOBAL int lost_to_same(const struct new_conn *new, __u32 number, __u32 way)
+{
+	struct bucket *bucket = bpf_map_lookup_elem(&conns, &number);
+	__u64 word = 0;
+	if (!new || !bucket || way >= BUCKET_WAYS)
+		return 1;
+	for (int i = 0; i < RIVAL_READS; i++) {
+		word = *(volatile __u64 *)&bucket->word[way];
+		if (!is_entering(word, new->hash))
+			break;
+	}
+	return is_entering(word, new->hash) || (word_used(word) && tuple_equal(&bucket->way[way].in, &new->conn.in));
+}
+
+#define ADD_TRIES 8 /* lost to other CPUs, each of which took the way that was best */
+
+/* Put a new connection into the table. 0, or -1: no room, or another CPU has just entered it. */
 GLOBAL int conn_add(struct new_conn *new)
 {
 	struct config *config = get_config();
 	if (!new || !config)
 		return -1;
-	__u32 mask = bucket_count() - 1;
 	struct offer offer = {};
-	conn_offer(&offer, hash_bucket(new->hash, 0, mask));
-	if (offer.price < PRICE_SPARE)
-		conn_offer(&offer, hash_bucket(new->hash, 1, mask));
+	for (int try = 0;; try++) {
+		__u32 mask = bucket_count() - 1;
+		offer.price = 0;
+		conn_offer(&offer, hash_bucket(new->hash, 0, mask));
+		if (offer.price < PRICE_SPARE)
+			conn_offer(&offer, hash_bucket(new->hash, 1, mask));
+		if (!offer.price)
+			return -1;
+		if (likely(conn_seize(offer.number, offer.way, offer.word, new->hash) == 0))
+			break;
+		if (try == ADD_TRIES || lost_to_same(new, offer.number, offer.way))
+			return -1;
+	}
 	struct bucket *bucket = bpf_map_lookup_elem(&conns, &offer.number);
-	if (!offer.price || !bucket || conn_seize(offer.number, offer.way, offer.word) != 0)
+	if (!bucket)
 		return -1;
 	if (offer.price < 3ULL << 32)
 		count(EVENT_EVICTED);

@@ -47,7 +47,7 @@ struct back {
  * map `conns` ARRAY, BPF_F_MMAPABLE. max_entries must be a power of two; capacity = 4 connections per bucket.
  *
  * word[i] of a way: generation of the way << 32 | flags (CONN_*) << 8 | state. State STATE_NONE = free, STATE_BUSY =
- * being written. It changes by compare-and-swap only; the generation grows by one whenever the way is filled or freed.
+ * being written: then bits 16 to 31 are those of the hash of what is entered (0: nothing). It changes by compare-and-swap only; the generation grows by one whenever the way is filled or freed.
  * A reader (also user space, through mmap) reads the word, the entry, and the word again: equal generations and neither
  * free nor busy mean that the copy is good.
  */
