@@ -74,6 +74,11 @@ def heir_starts_anew(patch: Patch) -> None:
     patch.setattr(Machine, "resume", lambda machine, now, reason, *_: machine.start(now, reason))
 
 
+def heir_counts_in_its_own_interval(patch: Patch) -> None:
+    resume = Machine.resume
+    patch.setattr(Machine, "resume", lambda machine, now, reason, sent_at, _: resume(machine, now, reason, sent_at))
+
+
 # Each with the profile that is to catch it.
 MUTANTS: Mapping[str, tuple[Callable[[Patch], None], str]] = {
     "lease of 4 intervals": (lease_of_four_intervals, "local"),
@@ -85,4 +90,5 @@ MUTANTS: Mapping[str, tuple[Callable[[Patch], None], str]] = {
     "holds on without the gateway": (holds_on_without_gateway, "2-lan"),
     "does not care who hears it": (does_not_care_who_hears_it, "2-one-way-both"),
     "heir starts anew": (heir_starts_anew, "2-upgrade"),
+    "heir counts in its own interval": (heir_counts_in_its_own_interval, "2-changes"),
 }

@@ -17,6 +17,7 @@ CAUGHT_BY = {
     "holds on without the gateway": "dark for",
     "does not care who hears it": "two nodes served for",
     "heir starts anew": "dark for",
+    "heir counts in its own interval": "dark for",
 }
 EPISODES = 60
 
