@@ -171,6 +171,19 @@ def test_what_this_node_saw_later_wins(bench: Bench, peer: Bench) -> None:
     assert peer.record().state is State.CLOSE and peer.gauges() == (0, 1)
 
 
+def test_a_peers_word_that_a_connection_ends_counts_though_it_came_faster(bench: Bench, peer: Bench) -> None:
+    """The first record was 50 ms under way, the second one less: its packet seems to be the earlier one."""
+    configured(bench), configured(peer)
+    bench.establish()
+    begins = bench.record()
+    assert peer.merge(begins.pack()) == [MergeResult.TAKEN]
+    bench.send(tcp(flags="R"))
+    ends = replace(bench.record(), idle_ms=30)
+    assert peer.merge(ends.pack()) == [MergeResult.TAKEN]
+    assert peer.record().state is State.CLOSE and peer.gauges() == (0, 1)
+    assert peer.merge(replace(begins, idle_ms=40).pack()) == [MergeResult.OLDER], "none begins by an older record"
+
+
 def test_expired_record_is_not_taken(bench: Bench, peer: Bench) -> None:
     configured(bench), configured(peer)
     bench.establish()

@@ -205,7 +205,16 @@ GLOBAL __u32 find_told(const struct record *r, __u32 list, __u32 count)
 	return search.found;
 }
 
-/* This node's entry of the same connection gives way to a record that saw a packet more recently, or as recently. */
+/*
+ * A record that overtakes time: its way here was so much shorter than that of the record before it, at most, that it seems to
+ * tell of an earlier packet.
+ */
+#define HASTE_MS 2000
+
+/*
+ * This node's entry of the same connection gives way to a record that saw a packet more recently, or as recently; what is
+ * known from a peer alone, also to one which says that the connection ends, and was made in more haste.
+ */
 GLOBAL int merge_one(struct record *r, __u32 late)
 {
 	struct config *config = get_config();
@@ -248,7 +257,8 @@ GLOBAL int merge_one(struct record *r, __u32 late)
 	if (conn_find(&r->in, new.hash, &place)) {
 		struct conn *c = place_conn(&place);
 		bool used = !(word_flags(place.word) & CONN_IMPORTED) && !template;
-		if (now - c->last_ms < r->idle_ms + (used ? late : 0))
+		bool ends = !used && state_active(word_state(place.word)) && !state_active(r->state);
+		if (now - c->last_ms + (ends ? HASTE_MS : 0) < r->idle_ms + (used ? late : 0))
 			return MERGE_OLDER;
 		if (place.server == index && place.generation == server->generation &&
 		    tuple_equal(&place_back(&place)->out, &r->out) &&
