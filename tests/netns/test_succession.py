@@ -17,7 +17,7 @@ import pytest
 
 from lbnode.build_hook import compile_object
 from lbnode.dataplane.base import PutService
-from lbnode.dataplane.xdp import counts, layout, settings, syscall
+from lbnode.dataplane.xdp import counts, exchange, layout, listing, records, settings, syscall
 from lbnode.dataplane.xdp.counts import NOTHING_REFUSED
 from lbnode.dataplane.xdp.maps import Map
 from lbnode.dataplane.xdp.plane import OBJECT, XdpPlane
@@ -106,6 +106,13 @@ def understand(monkeypatch: pytest.MonkeyPatch) -> None:
     def unpack_next(cls: Any, data: bytes) -> Any:
         return unpack(cls, data[8:])
 
+    line, grown = listing.line, 16  # records have so much in front
+    size = records.RECORD_SIZE + grown
+    for module in (records, exchange, listing):
+        monkeypatch.setattr(module, "RECORD_SIZE", size)
+    monkeypatch.setattr(records, "_RESULT_AT", records._RESULT_AT + grown)
+    monkeypatch.setattr(exchange, "_IDLE_AT", exchange._IDLE_AT + grown)
+    monkeypatch.setattr(listing, "line", lambda data, at: line(data, at + grown))
     monkeypatch.setattr(layout, "LAYOUT_VERSION", 999)
     monkeypatch.setattr(layout, "SERVER_SIZE", layout.SERVER_SIZE + 8)
     monkeypatch.setattr(layout, "UNUSED_SERVER", bytes(layout.SERVER_SIZE))
@@ -191,7 +198,7 @@ async def test_who_may_connect_and_for_how_long_goes_on_in_a_later_version(
             assert settings.unpack_own(soonest) == OwnTimeouts(50, 120, 7)
             left = dict(plane._maps["sources"].items())
             assert len(left) == 1
-            held = await plane.dump()
+            held, (tracked,) = await plane.dump(), await _established(plane)
             await plane.close()
             understand(monkeypatch)
             new = XdpPlane(tmp_path, attach=lab.plane_attach, object_path=next_object)  # type: ignore[arg-type]
@@ -199,6 +206,8 @@ async def test_who_may_connect_and_for_how_long_goes_on_in_a_later_version(
             try:
                 assert await new.dump() == held
                 assert dict(new._maps["sources"].items()) == left
+                (carried,) = await _established(new)
+                assert replace(carried, expires_s=tracked.expires_s) == tracked and carried.expires_s > 40
                 ask(sock, "goes on")
                 with lab.connect() as another:
                     ask(another)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import os
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -22,6 +24,9 @@ _DEFINITION = ("type", "key_size", "value_size", "max_entries", "map_flags", "bt
 _PRINT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 _RECORD = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)  # ring_buffer_sample_fn
 _LIBBPF_DEBUG = 2  # enum libbpf_print_level: warn 0, info 1, debug 2
+# The oldest kernel that the balancer is tried on. Its helpers are of 5.17 (bpf_loop) and 5.18 (bpf_xdp_load_bytes,
+# bpf_xdp_store_bytes, bpf_xdp_get_buff_len), its timer of 5.15; lease.bpf.o loads on 5.10, too.
+OLDEST_KERNEL = (6, 1)
 _LOG_TAIL = 15  # lines of the verifier's log that an error message carries
 _LOG_BYTES = 1 << 24  # libbpf's own limit; the reason stands at the end
 _libc = ctypes.CDLL(None)
@@ -101,12 +106,22 @@ def _walk(following: Callable[[Any, Any], int | None], obj: int) -> list[int]:
     return found
 
 
+def too_old(release: str) -> str:
+    """What to say of a kernel that is older than those that the programs are tried on, or ''."""
+    found = re.match(r"(\d+)\.(\d+)", release)
+    if found is None or (int(found[1]), int(found[2])) >= OLDEST_KERNEL:
+        return ""
+    return f"this is Linux {release}; the balancer's programs need {'.'.join(map(str, OLDEST_KERNEL))} or newer"
+
+
 def _failure(what: str, code: int) -> DataPlaneError:
     lines = "".join(_log).rstrip().splitlines()
     _log.clear()
     hint = ""
     if code in (errno.EPERM, errno.EACCES) and not any("R0" in line or "processed" in line for line in lines):
         hint = " - it needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
+    elif old := too_old(os.uname().release):
+        hint = f" - {old}"
     elif any("BTF" in line and "vmlinux" in line for line in lines):
         hint = " - the kernel must have BTF (/sys/kernel/btf/vmlinux; CONFIG_DEBUG_INFO_BTF)"
     tail = "\n".join(f"  {line}" for line in lines[-_LOG_TAIL:])
