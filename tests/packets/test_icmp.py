@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_RR
-from scapy.layers.inet6 import ICMPv6DestUnreach, ICMPv6TimeExceeded
+from scapy.layers.inet6 import ICMPv6DestUnreach, ICMPv6EchoRequest, ICMPv6TimeExceeded
 from scapy.packet import Packet
 
 from lbnode.dataplane.xdp.layout import Event
 from tests.packets.bench import DIRECT, TUNNEL, Bench
 from tests.packets.traffic import answer, ether, ip, tcp, udp
-from tests.packets.wire import CLIENT, SERVER6, SERVER_MAC, VIP, VIP6
+from tests.packets.wire import CLIENT, CLIENT6, SERVER6, SERVER_MAC, VIP, VIP6
 
 pytestmark = pytest.mark.root
 ROUTER = "198.51.100.200"  # somewhere between
@@ -33,6 +33,14 @@ def test_echo_of_zeros(bench: Bench) -> None:
     """The reply is all zeros: its checksum is 0xffff, not the other zero of one's complement arithmetic."""
     bench.service()
     assert bench.send(IP(src=CLIENT, dst=VIP) / ICMP(id=0, seq=0) / bytes(8)).ip[ICMP].chksum == 0xFFFF
+
+
+def test_echo_with_a_code_is_no_request(bench: Bench) -> None:
+    bench.service()
+    bench.service(f"tcp:[{VIP6}]:80")
+    for packet in (ip(CLIENT, VIP) / ICMP(code=1), ip(CLIENT6, VIP6) / ICMPv6EchoRequest(code=1)):
+        assert bench.send(packet).verdict == "pass"
+    assert bench.events() == {}
 
 
 @pytest.mark.parametrize("address", ["192.0.2.1", "198.51.100.11", "192.0.2.99"])

@@ -70,6 +70,16 @@ def test_without_a_server_it_is_refused_and_counted(bench: Bench, scheduler: str
     assert bench.events() == {Event.DROP_NO_SERVER: 1, Event.ICMP_SENT: 1} and bench.records() == []
 
 
+@pytest.mark.parametrize("scheduler", ["sh", "mh", "dh"])
+def test_a_reset_of_nothing_known_opens_nothing(bench: Bench, scheduler: str) -> None:
+    """Also where the hash would lead it to a server, as it does other segments."""
+    bench.server(bench.service(scheduler=scheduler), "198.51.100.11:80")
+    for flags in ("R", "RA"):
+        assert bench.send(tcp(flags=flags)).verdict == "pass"
+    assert bench.records() == [] and bench.events() == {Event.NO_CONNECTION: 2}
+    assert bench.send(tcp(flags="A")).verdict == "send"
+
+
 def test_deleted_server_loses_its_connections_only(bench: Bench) -> None:
     service = bench.service()
     gone, kept = bench.server(service, "198.51.100.11:80"), bench.server(service, "198.51.100.12:80")
