@@ -11,7 +11,7 @@ import struct
 import subprocess
 import sysconfig
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -56,14 +56,29 @@ class Variant:
     flags: str = "A"
     reply: bool = False
     family: int = 4
+    options: Sequence[tuple[str, object]] = ()  # TCP's, as scapy names them
 
     def frame(self, wire: Wire) -> bytes:
         clients, vip, server = ENDS[self.family]
         if self.reply:
             packet = ip(server, clients) / TCP(sport=8000 + self.port, dport=1024, flags=self.flags)
         else:
-            packet = ip(clients, vip) / TCP(sport=1024, dport=self.port, flags=self.flags)
+            options = list(self.options)
+            packet = ip(clients, vip) / TCP(sport=1024, dport=self.port, flags=self.flags, options=options)
         return ether(packet / bytes(10), target=wire.mac("back" if self.reply else "front"))
+
+
+STAMPS = (("NOP", None), ("NOP", None), ("Timestamp", (1, 2)))
+SACK = (("NOP", None), ("NOP", None), ("SAck", (1, 2)))
+MSS, CLAMPED = (("MSS", 1460),), 84  # the port of a service with an `mss` below that
+_FULL, _NAT = PORTS[ForwardingMethod.FULLNAT], PORTS[ForwardingMethod.MASQUERADE]
+# What the table has no columns for, named as in the lines below it.
+OTHERS = (
+    Variant("fullnat, 1024 flows, with timestamps", "xdp_lb", FLOWS[1], _FULL, options=STAMPS),
+    Variant("fullnat, 1024 flows, with timestamps and SACK", "xdp_lb", FLOWS[1], _FULL, options=(*STAMPS, *SACK)),
+    Variant("masquerade, new flow, its SYN has an MSS", "xdp_lb", NEW_FLOWS, _NAT, "S", options=MSS),
+    Variant("masquerade, new flow, its MSS is made smaller", "xdp_lb", NEW_FLOWS, CLAMPED, "S", options=MSS),
+)
 
 
 def flows_of(method: ForwardingMethod) -> tuple[int, ...]:
@@ -86,7 +101,7 @@ def variants() -> list[Variant]:
             if method is ForwardingMethod.MASQUERADE:
                 many = FLOWS[1]
                 result.append(Variant(f"{row}/reply", "xdp_lb", many, port, reply=True, family=family))
-    return result
+    return [*result, *OTHERS]
 
 
 def load_wrapper() -> LoadedObject:
@@ -128,6 +143,8 @@ class Harness:
             local = [f"198.51.100.{last}" for last in range(4, 8)] if method is ForwardingMethod.FULLNAT else ()
             bench.server(bench.service(f"tcp:{VIP}:{port}"), f"{SERVER}:{server_port}", method, local=local)
             bench.server(bench.service(f"tcp:[{VIP6}]:{port}"), f"[{SERVER6}]:{server_port}", method)
+        clamped = bench.service(f"tcp:{VIP}:{CLAMPED}", mss=1400)
+        bench.server(clamped, f"{SERVER}:{8000 + CLAMPED}", ForwardingMethod.MASQUERADE)
         lease = bench.tables.set_leases({"front": {ip_address(VIP), ip_address(VIP6)}})["front"]
         bench.maps["leases"].put_index(lease, struct.pack("=Q", FOREVER))
         return bench
@@ -194,6 +211,7 @@ def table(best: Mapping[str, int]) -> str:
                 took = best.get(f"{row}/{column}", wrapper) - wrapper
                 cells.append(f"{took} ({took / max(1, floor):.1f})" if took else "-")
             lines.append(f"{row:<18}" + "".join(f"{cell:>16}" for cell in cells))
+    lines += ["", *(f"IPv4 {one.name}: {best[one.name] - wrapper}" for one in OTHERS if one.name in best)]
     lines.append(f"\nThe floor, which parses and sends: {floor} ns. The wrapper's {wrapper} ns are taken off; +-1 ns.")
     lines.append(f"New flows come to a full table; replies are those of {FLOWS[1]} flows.")
     return "\n".join(lines)

@@ -38,13 +38,13 @@ INLINE int translate_in(void *ctx, const int hook, struct scratch *memory)
 					  : call_translate_one4(ctx, hook, memory);
 }
 
-/* Whether a client could forge TOA in it: it has options, and not only timestamps. */
+/* Whether a client could forge TOA in it: it has options, and not only the usual ones. */
 INLINE bool may_have_toa(void *ctx, const int hook, const struct packet *p)
 {
 	if (p->tuple.protocol != IPPROTO_TCP || p->l4_header <= TCP_HEADER ||
 	    (p->kind != KIND_L4 && p->kind != KIND_FIRST_FRAGMENT))
 		return false;
-	return !(p->family == 6 ? only_timestamps(ctx, hook, p, 6) : only_timestamps(ctx, hook, p, 4));
+	return !(p->family == 6 ? usual_options(ctx, hook, p, 6) : usual_options(ctx, hook, p, 4));
 }
 
 /* 0, or the event that tells why the packet has to be dropped. First the end that masquerade translates, then the other. */

@@ -38,13 +38,31 @@ struct toa {
 
 /* --- what clients say ---------------------------------------------------------------------------------------------- */
 
-/* The one option of Linux's segments but SYNs, in 12 bytes with two NOPs (RFC 7323 appendix A). */
-INLINE bool only_timestamps(void *ctx, const int hook, const struct packet *p, const int family)
+/*
+ * What nearly all segments with options have: timestamps, SACK's blocks or both, each behind two NOPs (RFC 7323 appendix A,
+ * RFC 2018 section 3), or the options of Linux's SYN. There is no TOA among them, and no wrong length.
+ */
+INLINE bool usual_options(void *ctx, const int hook, const struct packet *p, const int family)
 {
-	const __be32 *option = frame(ctx, hook) + ETH_HLEN + header_length(p, family) + TCP_HEADER;
-	if (p->l4_header != TCP_HEADER + 12 || (void *)(option + 1) > frame_end(ctx, hook))
+	const __be32 *word = frame(ctx, hook) + ETH_HLEN + header_length(p, family) + TCP_HEADER;
+	const void *end = frame_end(ctx, hook);
+	__u32 length = p->l4_header - TCP_HEADER;
+	if ((void *)(word + 1) > end)
 		return false;
-	return *option == bpf_htonl(0x0101080a);
+	if (word[0] == bpf_htonl(0x0101080a)) {
+		if (length <= 12)
+			return length == 12;
+		word += 3;
+		length -= 12;
+		if ((void *)(word + 1) > end)
+			return false;
+	}
+	if (word[0] == bpf_htonl(0x01010500 + length - 2))
+		return true;
+	/* MSS, SACK permitted, timestamps, NOP, window scale */
+	return length == 20 && (void *)(word + 5) <= end &&
+	       (word[0] & bpf_htonl(0xffff0000)) == bpf_htonl(0x02040000) && word[1] == bpf_htonl(0x0402080a) &&
+	       (word[4] & bpf_htonl(0xffffff00)) == bpf_htonl(0x01030300);
 }
 
 /*
