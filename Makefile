@@ -87,7 +87,9 @@ bpf: built
 	@$(BIN)/python -m tests.packets.verifier
 
 # Daemons, the network and real time: these tests run one at a time, on a machine that does nothing else.
-REAL_TIME := $(addprefix tests/,contracts e2e health netns node sync web)
+REAL_TIME := $(addprefix tests/,e2e netns node web)
+# These wait most of the time, for etcd, leases and time-outs.
+WAITING := $(addprefix tests/,contracts health sync)
 test: packages-test built
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -95,7 +97,8 @@ test: packages-test built
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	@failed=0; set -x; \
-	$(BIN)/pytest -q --durations=15 -n 2 --no-loadscope-reorder $(addprefix --ignore=,$(REAL_TIME)) || failed=1; \
+	$(BIN)/pytest -q --durations=15 -n 2 --no-loadscope-reorder $(addprefix --ignore=,$(WAITING) $(REAL_TIME)) || failed=1; \
+	$(BIN)/pytest -q --durations=15 -n 4 --no-loadscope-reorder $(WAITING) || failed=1; \
 	$(BIN)/pytest -q --durations=15 $(REAL_TIME) || failed=1; exit $$failed
 
 test-reference: built

@@ -40,9 +40,9 @@ NEEDS = {
     "chromium": lambda: "" if shutil.which("chromium") else "needs Chromium: apt-get install chromium",
 }
 
-# `make test` runs two tests at a time (pytest-xdist) where none waits for real time. What is of one group runs one
-# after the other: User-Mode Linux's one kernel, and the packet tests, who share what the verifier takes a second for;
-# all else a file at a time. The longest begin first.
+# `make test` runs two tests at a time (pytest-xdist) where none waits for real time, four of those that mostly wait.
+# What is of one group runs one after the other: User-Mode Linux's one kernel, and the packet tests, who share what the
+# verifier takes a second for; all else a file at a time. The longest begin first.
 GROUPS = {"uml": "uml", "packets": "packets"}
 ORDER = ("uml", "tests/sim/election/test_campaign.py", "packets")
 
