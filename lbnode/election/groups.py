@@ -137,7 +137,8 @@ class Groups:
             self._start(member, now)
         elif member.machine.router != member.router():
             member.machine.reconfigure(member.router(), now)
-        if member.active and (self._vips.claim(placement.places, now) or (placement.running and not was_running)):
+        serving = member.machine.serving
+        if serving and (self._vips.claim(placement.places, now) or (placement.running and not was_running)):
             member.machine.announce(now)
         self._actions.perform(member)
 

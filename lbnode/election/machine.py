@@ -12,7 +12,8 @@ What it adds to the RFC, and why (field evidence: keepalived issues 166, 1884, 2
 - an Active that yields says so with one last advertisement, and whoever stays Active after meeting another one
   announces its addresses again: else the loser's gratuitous ARP may be the last that clients heard;
 - a Backup that preempts does so right after an advertisement that came in time, not when a timer runs out: an Active
-  that is paused just then could not give way, while its kernel goes on serving until its lease ends;
+  that is paused just then could not give way, while its kernel goes on serving until its lease ends. It serves when the
+  other has yielded, or after a moment if that one says nothing (keepalived): so they never serve both;
 - the best of the remaining members takes over a released group without waiting for Skew_Time: nobody is better;
 - a release by somebody else than the Active we follow is ignored: packets of two senders may change their order.
 
@@ -33,6 +34,8 @@ from lbnode.election.events import FOREVER, Changed, Claim, Event, Input, Lease,
 from lbnode.election.packet import RELEASE_PRIORITY, Advert, parse_ipv4
 from lbnode.election.router import CENTISECOND, MILLISECOND, VirtualRouter
 from lbnode.model import Address, VrrpState
+
+YIELD_WITHIN = 5 * MILLISECOND  # for an Active that is preempted to take its addresses off; keepalived needs about 1 ms
 
 
 class Machine:
@@ -55,6 +58,7 @@ class Machine:
         self._heard_out = False  # a late Active_Down_Timer was prolonged once already
         self._adver_at = 0  # Adver_Timer, while Active
         self._sent_at = 0  # our last advertisement
+        self._serve_at = FOREVER  # while the Active that we preempt yields: when we do not wait for it any longer
         self._announcements = Announcements()
         self._degraded = False  # the Active we follow has lowered its priority
         self._not_before = 0  # startup_delay
@@ -76,6 +80,11 @@ class Machine:
         """
         dark = self.router.peers and now - sent_at > (dark_after or self.router.dark_after)
         self._dispatch(Input.START if dark else Input.RESUME, now, reason)
+
+    @property
+    def serving(self) -> bool:
+        """Active, and the addresses belong on their interfaces: whom we preempted has yielded."""
+        return self.state is VrrpState.ACTIVE and self._serve_at == FOREVER
 
     @property
     def sent_at(self) -> int:
@@ -131,7 +140,7 @@ class Machine:
         if advert.priority != RELEASE_PRIORITY:
             self.alarm = self.router.mismatch(advert)
         self._degraded = degraded
-        kind, name = self._classify(advert), self.name_of(advert.source)
+        kind, name = self.router.classify(advert), self.name_of(advert.source)
         reason = f"priority {advert.priority} from {name}"
         if self.state is VrrpState.ACTIVE and kind is not Input.RELEASE:
             if epoch and self.epoch and epoch != self.epoch:
@@ -150,9 +159,11 @@ class Machine:
         if self.state is VrrpState.ACTIVE:
             self._step_down_if_dark(now)
         if self.state is VrrpState.ACTIVE:
+            if now >= self._serve_at:
+                self._serve(now)
             if now >= self._adver_at:
                 self._dispatch(Input.TIMER, now, "")
-            if now >= self._announcements.at:
+            if self.serving and now >= self._announcements.at:
                 self._events.append(self._announcements.again(now))
         elif self.state is VrrpState.BACKUP and now >= self._down_at:
             if now - self._down_at > self._active_interval and not self._heard_out:
@@ -175,7 +186,7 @@ class Machine:
     def get_timer(self) -> int | None:
         """When to call `handle_timer` next; None: never."""
         if self.state is VrrpState.ACTIVE:
-            return min(self._adver_at, self._announcements.at)
+            return min(self._adver_at, self._announcements.at if self.serving else self._serve_at)
         return self._down_at if self.state is VrrpState.BACKUP else None
 
     def next_event(self) -> Event | None:
@@ -186,7 +197,7 @@ class Machine:
         old, self.router = self.router, router
         if self.state is VrrpState.ACTIVE:
             self._advertise_now(now)
-            if old.addresses != router.addresses or old.source != router.source:
+            if self.serving and (old.addresses != router.addresses or old.source != router.source):
                 self._events.append(self._announcements.begin(now))
         elif self.state is VrrpState.BACKUP:
             if self.active_address is None:
@@ -196,7 +207,7 @@ class Machine:
     def announce(self, now: int) -> None:
         """Announce the addresses again, from the first round: they were added anew, the link came back, or somebody
         answers again who may have heard another Active meanwhile."""
-        if self.state is VrrpState.ACTIVE:
+        if self.serving:
             self._events.append(self._announcements.begin(now))
 
     # --- RFC 9568 section 6.1: intervals --------------------------------------------------------------------
@@ -224,12 +235,20 @@ class Machine:
         self._become_backup(now, reason)
 
     def _take_over(self, now: int, reason: str, _: Advert | None) -> None:
+        preempts = self.hears_active(now)
         self.state, self.active_address, self.alarm, self._gave_way = VrrpState.ACTIVE, None, "", False
         self.epoch, self.refused = 0, ""
+        self._serve_at = now + min(YIELD_WITHIN, self.router.interval // 10)
         self._advertise_now(now)
+        if not preempts:
+            self._serve(now)
+        self._events.append(Changed(self.state, reason))
+
+    def _serve(self, now: int) -> None:
+        self._serve_at = FOREVER
+        self._extend_lease()
         self._events.append(Claim())
         self._events.append(self._announcements.begin(now))
-        self._events.append(Changed(self.state, reason))
 
     def _advertise(self, now: int, _reason: str, _: Advert | None) -> None:
         self.due = self._adver_at
@@ -240,7 +259,10 @@ class Machine:
 
     def _assert_role(self, now: int, _reason: str, _: Advert | None) -> None:
         self._advertise_now(now)
-        self._events.append(self._announcements.begin(now))
+        if self.serving:
+            self._events.append(self._announcements.begin(now))
+        else:
+            self._serve(now)  # whom we preempt has yielded
 
     def _yield_role(self, now: int, reason: str, advert: Advert | None) -> None:
         assert advert is not None
@@ -303,23 +325,15 @@ class Machine:
         if now < self._designated_until:
             self._await_release(now, reason)
         else:
-            # Even at once means by the timer: what else has been received may show a successor.
-            self._arm_down(now, 0 if known and self._best_of_the_rest() else self._skew_time(), reason)
+            at_once = known and self.router.is_best_without(self._active_priority)
+            # Also at once means by the timer: what else has been received may show a successor.
+            self._arm_down(now, 0 if at_once else self._skew_time(), reason)
 
     def _await_release(self, now: int, reason: str) -> None:
         """After a handover to one that was named: the others leave it the time to take over."""
         self._arm_down(now, 0 if self._designated else self._down_interval(), reason)
 
     # --- their parts ----------------------------------------------------------------------------------------
-
-    def _classify(self, advert: Advert) -> Input:
-        router = self.router
-        if advert.priority == RELEASE_PRIORITY:
-            return Input.RELEASE
-        if advert.priority != router.priority:
-            return Input.SUPERIOR if advert.priority > router.priority else Input.INFERIOR
-        ours = router.source if advert.source.version == router.source.version else router.second_source
-        return Input.SUPERIOR if ours is None or int(advert.source) > int(ours) else Input.EQUAL
 
     def _why_takeover(self, now: int) -> str:
         if self._down_reason or self.active_address is None:
@@ -328,13 +342,6 @@ class Machine:
         ended = silent - self._active_interval * 5 // 2
         lease = f", its lease ended {ended // MILLISECOND} ms ago" if ended > 0 else ""
         return f"no advertisement from {name} for {silent // MILLISECOND} ms{lease}"
-
-    def _best_of_the_rest(self) -> bool:
-        """No remaining member has a higher claim than we, so that nobody is to be waited for."""
-        rest = list(self.router.peers)
-        if self._active_priority in rest:
-            rest.remove(self._active_priority)
-        return all(priority < self.router.priority for priority in rest)
 
     def _step_down_if_dark(self, now: int) -> None:
         silent = now - self._sent_at
@@ -352,8 +359,12 @@ class Machine:
 
     def _advertise_now(self, now: int) -> None:
         self._send(self.router.priority, now)
-        self._events.append(Lease(now + self.router.dark_after if self.router.peers else FOREVER))
+        if self.serving:
+            self._extend_lease()
         self._adver_at = now + self.router.interval
+
+    def _extend_lease(self) -> None:
+        self._events.append(Lease(self._sent_at + self.router.dark_after if self.router.peers else FOREVER))
 
     def _withdraw(self) -> None:
         self._events += (Lease(0), Withdraw())

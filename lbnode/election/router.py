@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lbnode.election.packet import MAX_INTERVAL_CS, Advert
+from lbnode.election.events import Input
+from lbnode.election.packet import MAX_INTERVAL_CS, RELEASE_PRIORITY, Advert
 from lbnode.model import Address
 
 CENTISECOND = 10_000_000  # ns
@@ -48,3 +49,19 @@ class VirtualRouter:
             return ""
         theirs, ours = (", ".join(map(str, sorted(a, key=int))) for a in (advert.addresses, same_family))
         return f"{advert.source} announces {theirs} with VRID {advert.vrid}, we have {ours}: make them equal"
+
+    def classify(self, advert: Advert) -> Input:
+        """What an advertisement of this virtual router means to its Active here (RFC 9568 section 6.4.3)."""
+        if advert.priority == RELEASE_PRIORITY:
+            return Input.RELEASE
+        if advert.priority != self.priority:
+            return Input.SUPERIOR if advert.priority > self.priority else Input.INFERIOR
+        ours = self.source if advert.source.version == self.source.version else self.second_source
+        return Input.SUPERIOR if ours is None or int(advert.source) > int(ours) else Input.EQUAL
+
+    def is_best_without(self, active_priority: int) -> bool:
+        """No member but the Active, which is gone, has a higher claim than we, so that nobody is to be waited for."""
+        rest = list(self.peers)
+        if active_priority in rest:
+            rest.remove(active_priority)
+        return all(priority < self.priority for priority in rest)

@@ -48,14 +48,14 @@ def loser_says_nothing(patch: Patch) -> None:
 
 
 def inverted_tie_rule(patch: Patch) -> None:
-    def classify(self: Machine, advert: Advert) -> Input:
+    def classify(self: VirtualRouter, advert: Advert) -> Input:
         if advert.priority == RELEASE_PRIORITY:
             return Input.RELEASE
-        if advert.priority == self.router.priority:
-            return Input.SUPERIOR if advert.source < self.router.source else Input.EQUAL
-        return Input.SUPERIOR if advert.priority > self.router.priority else Input.INFERIOR
+        if advert.priority == self.priority:
+            return Input.SUPERIOR if advert.source < self.source else Input.EQUAL
+        return Input.SUPERIOR if advert.priority > self.priority else Input.INFERIOR
 
-    patch.setattr(Machine, "_classify", classify)
+    patch.setattr(VirtualRouter, "classify", classify)
 
 
 def two_intervals_of_patience(patch: Patch) -> None:
