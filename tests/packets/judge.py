@@ -164,7 +164,10 @@ class Judge:
         if i.target in self.vips and (o.source, o.target) == (i.source, i.target):
             return "direct", self._same(before, i, after[: o.end])
         if i.is_error_type and i.protocol == o.protocol and not i.fragment and before[i.at] in ERRORS[i.protocol]:
-            return "error translated", self._translated(before, i, after, o)
+            complaint = self._translated(before, i, after, o)
+            if complaint and own and o.source in self.ways.locals:  # a forger's, about full NAT
+                complaint = self._quoted(before, i, after, o) or self.ways.error(before, i, after, o)
+            return "error translated", complaint
         if i.is_error_type and i.protocol == o.protocol and not i.fragment:
             return "echo", self._echo(before, i, after, o)
         if i.target in self.vips and o.source == i.source:

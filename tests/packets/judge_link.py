@@ -40,5 +40,5 @@ class Link:
         if leaves is None:
             left = not how and not client and out[:12] == frame[:12]  # bpf_redirect_neigh
             return "" if left else "to another MAC address"
-        expected = "reflected" if leaves == interface and frame[12:14] != _TAG else "redirected"
+        expected = "reflected" if leaves == interface else "redirected"
         return "by another interface" if how not in ("", expected) else ""
