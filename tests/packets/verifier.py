@@ -25,6 +25,7 @@ _CALL, _LOAD_IMM64 = 0x85, 0x18
 _JUMP, _EXIT = 0x05, 0x95
 _JUMP_CLASSES = (0x05, 0x06)  # BPF_JMP, BPF_JMP32
 _PSEUDO_CALL, _PSEUDO_FUNC = 1, 4  # src_reg of a call of a subprogram, and of a callback's address
+_FOR_EACH_MAP_ELEM = 164  # enum bpf_func_id: a loop where there is no bpf_loop (older.h), else removed unverified
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +111,24 @@ def _edges(code: list[_Instruction]) -> Iterator[tuple[int, int]]:
 
 
 def _calls(code: list[_Instruction]) -> tuple[frozenset[int], ...]:
-    starts = sorted({0, *(target for _, target in _edges(code))})
-    calls: list[set[int]] = [set() for _ in starts]
-    for at, target in _edges(code):
-        caller = max(number for number, start in enumerate(starts) if start <= at)
-        calls[caller].add(starts.index(target))
-    return tuple(frozenset(one) for one in calls)
+    edges = list(_edges(code))
+    starts = sorted({0, *(target for _, target in edges)})
+    kept = sorted({0, *(target for at, target in edges if not _is_replaced(code, at))})
+    calls: dict[int, set[int]] = {start: set() for start in kept}
+    for at, target in edges:
+        caller = max(start for start in starts if start <= at)
+        if caller in calls and target in calls:
+            calls[caller].add(kept.index(target))
+    return tuple(frozenset(one) for one in calls.values())
+
+
+def _is_replaced(code: list[_Instruction], at: int) -> bool:
+    """Whether the address of a subprogram is loaded for a helper that is not called where there is bpf_loop."""
+    if code[at].code != _LOAD_IMM64:
+        return False
+    while code[at].code != _CALL:
+        at += 1 + (code[at].offset if code[at].code == _JUMP else 0)
+    return (code[at].registers >> 4, code[at].immediate) == (0, _FOR_EACH_MAP_ELEM)
 
 
 def _successors(code: list[_Instruction], at: int) -> list[tuple[int, bool]]:

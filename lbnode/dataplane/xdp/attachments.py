@@ -23,9 +23,9 @@ _log = logging.getLogger(__name__)
 class Attachments:
     """Links of one data plane in the current network namespace.
 
-    `programs`: descriptors by use: "xdp"; "xdp-frags", for interfaces whose MTU needs multi-buffer frames; "tcx";
-    "xdp+tcx", what runs at tcx behind an XDP program for packets that only the network stack can send; "out", at tcx
-    egress, on every interface.
+    `programs`: descriptors by use: "xdp"; "xdp-frags", for interfaces whose MTU needs multi-buffer frames (absent where
+    the kernel has none: those are served at tcx); "tcx"; "xdp+tcx", what runs at tcx behind an XDP program for packets
+    that only the network stack can send; "out", at tcx egress, on every interface.
     """
 
     def __init__(self, directory: Path, names: Sequence[str], mode: Attach, programs: Mapping[str, int]) -> None:
@@ -118,7 +118,7 @@ class Attachments:
         try:
             self._put(kind, ifindex, self._programs[use])
         except DataPlaneError as error:
-            if kind != "xdp" or error.errno != errno.ERANGE:
+            if kind != "xdp" or error.errno != errno.ERANGE or "xdp-frags" not in self._programs:
                 raise
             self._put(kind, ifindex, self._programs["xdp-frags"])
 

@@ -9,6 +9,7 @@ import ctypes
 import errno
 import os
 import re
+import struct
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -27,6 +28,7 @@ _LIBBPF_DEBUG = 2  # enum libbpf_print_level: warn 0, info 1, debug 2
 # The oldest kernel that the balancer is tried on. Its helpers are of 5.17 (bpf_loop) and 5.18 (bpf_xdp_load_bytes,
 # bpf_xdp_store_bytes, bpf_xdp_get_buff_len), its timer of 5.15; lease.bpf.o loads on 5.10, too.
 OLDEST_KERNEL = (6, 1)
+_PROG_TYPE_XDP, _BPF_F_XDP_HAS_FRAGS = 6, 1 << 5
 _LOG_TAIL = 15  # lines of the verifier's log that an error message carries
 _LOG_BYTES = 1 << 24  # libbpf's own limit; the reason stands at the end
 _libc = ctypes.CDLL(None)
@@ -60,6 +62,7 @@ def _library() -> ctypes.CDLL:
         ("bpf_object__next_program", pointer, pointer, pointer),
         ("bpf_object__next_map", pointer, pointer, pointer),
         ("bpf_program__name", string, pointer),
+        ("bpf_program__section_name", string, pointer),
         ("bpf_program__fd", number, pointer),
         ("bpf_program__set_autoload", number, pointer, ctypes.c_bool),
         ("bpf_map__name", string, pointer),
@@ -95,6 +98,19 @@ class Definition:
     flags: int
     key_type: int
     value_type: int
+
+
+@cache
+def _has_frags() -> bool:
+    """Whether XDP programs may be given frames of several buffers (Linux 5.18): a program that asks for them loads."""
+    pass_on = struct.pack("=BBhiBBhi", 0xB7, 0, 0, 2, 0x95, 0, 0, 0)  # r0 = XDP_PASS; exit
+    try:
+        os.close(syscall.prog_load(_PROG_TYPE_XDP, pass_on, _BPF_F_XDP_HAS_FRAGS))
+    except DataPlaneError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return False
+    return True
 
 
 def _walk(following: Callable[[Any, Any], int | None], obj: int) -> list[int]:
@@ -151,7 +167,8 @@ class LoadedObject:
     Maps named in `pins` are taken from their pin path if something is pinned there (libbpf refuses a pin whose type
     or sizes differ), and pinned there otherwise. `max_entries` overrides map sizes. `shared` is asked about each map,
     with the object's BTF: the descriptor of a map to take instead of a new one, or None. `only`: programs to load; the
-    others are left out. `constants`: values of the programs' constants by the name of their section.
+    others are left out. So are programs for frames of several buffers at XDP where the kernel has none. `constants`:
+    values of the programs' constants by the name of their section.
     """
 
     def __init__(
@@ -194,17 +211,17 @@ class LoadedObject:
             programs = {
                 lib.bpf_program__name(item).decode(): item for item in _walk(lib.bpf_object__next_program, self._object)
             }
-            for name, item in programs.items():
-                if only is not None and name not in only:
+            for name, item in list(programs.items()):
+                frags = lib.bpf_program__section_name(item) == b"xdp.frags"
+                if (only is not None and name not in only) or (frags and not _has_frags()):
                     lib.bpf_program__set_autoload(item, False)
+                    del programs[name]
             with long_call():  # makes the maps, and verifies
                 code = lib.bpf_object__load(self._object)
             if code != 0:
                 raise _failure(f"{path} was refused by the kernel", -code)
             self.maps = {name: int(lib.bpf_map__fd(item)) for name, item in maps.items()}
-            self.programs = {
-                name: int(lib.bpf_program__fd(item)) for name, item in programs.items() if only is None or name in only
-            }
+            self.programs = {name: int(lib.bpf_program__fd(item)) for name, item in programs.items()}
         except BaseException:
             self.close()
             raise

@@ -2,7 +2,8 @@
 
 The data plane caches interface and MAC addresses per real server, which saves the kernel's route lookup per packet
 (measured: 134 ns). Neighbours are made `managed` (NTF_EXT_MANAGED, Linux 5.16): the kernel then keeps them resolved
-without traffic. An address that does not resolve has no next hop; the data plane asks the kernel per packet then.
+without traffic. An older one is told every 10 s that they are in use, while this process lives. An address that does
+not resolve has no next hop; the data plane asks the kernel per packet then.
 For replies it asks the kernel for each client, and has to be told of every change (bpf/reply_hop.h).
 """
 
@@ -41,6 +42,7 @@ _GROUPS = (
     | (_RTMGRP_IPV6_IFADDR | _RTMGRP_IPV6_ROUTE | _RTMGRP_IPV6_RULE)
     | _RTMGRP_NEXTHOP
 )
+_NTF_USE = 1
 _NTF_EXT_MANAGED = 1
 _NUD_PERMANENT = 0x80
 # REACHABLE STALE DELAY PROBE NOARP PERMANENT: the address in the entry may be used (include/net/neighbour.h NUD_VALID)
@@ -48,6 +50,7 @@ _NUD_VALID = 0x02 | 0x04 | 0x08 | 0x10 | 0x40 | _NUD_PERMANENT
 _RTN_UNICAST, _RTN_LOCAL = 1, 2
 _SETTLE_S = 0.05  # route and link changes come in bursts; one look-up of all routes per burst
 _RETRY_S = 1.0
+_USE_S = 10.0  # an entry is believed for 15 s at least (arp(7): base_reachable_time)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,7 @@ class Neighbours:
         self._via: dict[tuple[int, Address], set[Address]] = {}  # (ifindex, neighbour) -> addresses behind it
         self._macs: dict[tuple[int, Address], bytes] = {}
         self._permanent: set[tuple[int, Address]] = set()  # entries an operator made: neither managed nor deleted
+        self._managed: set[tuple[int, Address]] = set()  # entries the kernel says that it keeps resolved
         self._links: dict[int, Interface] = {}
         self._dirty: set[Address] = set()
         self._wake = asyncio.Event()
@@ -94,7 +98,9 @@ class Neighbours:
     async def start(self) -> None:
         """Subscribe, read what is there, call `on_links` once, then follow."""
         ready = asyncio.Event()
-        self._tasks = [asyncio.create_task(self._follow(ready)), asyncio.create_task(self._resolve_loop())]
+        self._tasks = [
+            asyncio.create_task(each) for each in (self._follow(ready), self._resolve_loop(), self._use_loop())
+        ]
         await ready.wait()
 
     async def stop(self, *, release: bool = False) -> None:
@@ -211,6 +217,10 @@ class Neighbours:
             self._permanent.add(key)
         else:
             self._permanent.discard(key)
+        if (message.get("flags_ext") or 0) & _NTF_EXT_MANAGED and message.get("event") != "RTM_DELNEIGH":
+            self._managed.add(key)
+        else:
+            self._managed.discard(key)
         mac = bytes.fromhex((message.get("lladdr") or "").replace(":", ""))
         before = self._macs.get(key)
         if message.get("event") == "RTM_DELNEIGH" or not message["state"] & _NUD_VALID or len(mac) != 6:
@@ -306,6 +316,21 @@ class Neighbours:
             encapsulates=bool(reply.get("encap_type")),
         )
 
+    async def _use_loop(self) -> None:
+        while True:
+            await asyncio.sleep(_USE_S)
+            unmanaged = {(one.ifindex, one.via): one for one in self._routes.values()}
+            for key in self._managed:
+                unmanaged.pop(key, None)
+            if not unmanaged:
+                continue
+            try:
+                async with AsyncIPRoute() as query:
+                    for route in unmanaged.values():
+                        await self._manage(query, route)
+            except (OSError, NetlinkError) as error:
+                _log.warning("rtnetlink: %s; neighbours are resolved again in %.0f s", error, _USE_S)
+
     async def _manage(self, query: Any, route: _Route) -> None:
         link = self._links.get(route.ifindex)
         if link is None or not link.ether or not link.up or (route.ifindex, route.via) in self._permanent:
@@ -314,7 +339,12 @@ class Neighbours:
             return
         with contextlib.suppress(NetlinkError):  # the interface went away meanwhile
             await query.neigh(
-                "replace", dst=str(route.via), ifindex=route.ifindex, state=0, NDA_FLAGS_EXT=_NTF_EXT_MANAGED
+                "replace",
+                dst=str(route.via),
+                ifindex=route.ifindex,
+                state=0,
+                flags=_NTF_USE,
+                NDA_FLAGS_EXT=_NTF_EXT_MANAGED,
             )
 
     async def _unmanage(self, query: Any, ifindex: int, via: Address) -> None:

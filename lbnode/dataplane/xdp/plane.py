@@ -117,7 +117,7 @@ class XdpPlane:
             raise
 
     async def _start(self, loaded: LoadedObject) -> None:
-        programs = {use: loaded.programs[name] for use, name in PROGRAMS.items()}
+        programs = {use: loaded.programs[name] for use, name in PROGRAMS.items() if name in loaded.programs}
         self._neighbours = Neighbours(self._hop_changed, self._links_changed, self._routes_changed)
         self._tables = Tables(self._maps, time.monotonic, self._neighbours)
         self._attachments = Attachments(self._pins, self._names, self._attach, programs)

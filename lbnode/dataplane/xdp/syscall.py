@@ -34,6 +34,7 @@ class Cmd(IntEnum):
     MAP_LOOKUP_ELEM = 1
     MAP_UPDATE_ELEM = 2
     MAP_DELETE_ELEM = 3
+    PROG_LOAD = 5
     OBJ_PIN = 6
     OBJ_GET = 7
     PROG_TEST_RUN = 10
@@ -255,6 +256,18 @@ def _info(fd: int, size: int) -> bytes:
     info = _buffer(size)
     bpf(Cmd.OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", fd, size, ctypes.addressof(info)))
     return bytes(info.raw)
+
+
+def prog_load(kind: int, code: bytes, flags: int) -> int:
+    """A program that needs neither maps nor relocations. `kind`: enum bpf_prog_type."""
+    instructions, license_ = _buffer(code), _buffer(b"Apache-2.0\0")
+    attr = struct.pack(
+        "=IIQQ IIQ II",
+        *(kind, len(code) // 8, ctypes.addressof(instructions), ctypes.addressof(license_)),
+        *(0, 0, 0),  # no log
+        *(0, flags),
+    )
+    return bpf(Cmd.PROG_LOAD, attr)[0]
 
 
 def prog_info(fd: int) -> ProgInfo:

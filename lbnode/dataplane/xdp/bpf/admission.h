@@ -78,6 +78,7 @@ static long overloaded_step(__u32 i, struct walk **walk)
 	w->chosen = *index;
 	return 1;
 }
+LOOPED(overloaded_step, struct walk *)
 
 /* Why the scheduler found nobody: a server that has weight is overloaded, or there is none. */
 GLOBAL int why_no_server(const struct service *s, struct walk *w)
@@ -85,7 +86,7 @@ GLOBAL int why_no_server(const struct service *s, struct walk *w)
 	if (!s || !w)
 		return EVENT_DROP_NO_SERVER;
 	walk_list(s, w);
-	bpf_loop(w->len, overloaded_step, &w, 0);
+	LOOP(w->len, overloaded_step, &w);
 	return w->chosen == NO_SERVER ? EVENT_DROP_NO_SERVER : EVENT_DROP_OVERLOADED;
 }
 

@@ -49,8 +49,7 @@ INLINE long capture_frame(void *ctx, const int hook, const struct capture *c, st
 	/* The verifier wants to see that it is neither 0 nor too long. */
 	__u32 last = (*(volatile __u32 *)&record->captured - 1) & (CAPTURE_SNAP - 1);
 	asm volatile("" : "+r"(last));
-	return is_xdp(hook) ? bpf_xdp_load_bytes(ctx, 0, state->data, last + 1)
-			    : bpf_skb_load_bytes(ctx, 0, state->data, last + 1);
+	return load_bytes(ctx, hook, 0, state->data, last + 1);
 }
 
 /* The packet has been read and is as it came. */

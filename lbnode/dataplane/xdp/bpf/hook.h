@@ -6,6 +6,7 @@
 #ifndef LBNODE_HOOK_H
 #define LBNODE_HOOK_H
 
+#include "older.h"
 #include "packet.h"
 
 #define HOOK_XDP 0
@@ -66,7 +67,7 @@ INLINE __u32 frame_len(void *ctx, const int hook)
 {
 	if (hook == HOOK_TC)
 		return ((struct __sk_buff *)ctx)->len;
-	if (hook == HOOK_XDP_FRAGS)
+	if (hook == HOOK_XDP_FRAGS && HAS(BPF_FUNC_xdp_get_buff_len))
 		return bpf_xdp_get_buff_len(ctx);
 	__u64 length = (__u64)frame_end(ctx, hook);
 	asm volatile("%0 -= %1" : "+r"(length) : "r"(frame(ctx, hook))); /* the compiler would subtract 32-bit halves */
@@ -76,7 +77,10 @@ INLINE __u32 frame_len(void *ctx, const int hook)
 /* Bytes from anywhere in the frame, also from buffers that cannot be looked into. 0, or a negative errno. */
 INLINE long load_bytes(void *ctx, const int hook, __u32 at, void *to, const __u32 length)
 {
-	return is_xdp(hook) ? bpf_xdp_load_bytes(ctx, at, to, length) : bpf_skb_load_bytes(ctx, at, to, length);
+	if (!is_xdp(hook))
+		return bpf_skb_load_bytes(ctx, at, to, length);
+	return HAS(BPF_FUNC_xdp_load_bytes) ? bpf_xdp_load_bytes(ctx, at, to, length)
+					    : xdp_copy(ctx, at, to, length, false);
 }
 
 INLINE __u32 ingress(void *ctx, const int hook)

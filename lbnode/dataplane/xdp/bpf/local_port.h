@@ -102,6 +102,7 @@ static long port_draw(__u32 i, struct port_draw *draw)
 	remember_half_open(search, out, at, clock->now_ms);
 	return 0;
 }
+LOOPED(port_draw, struct port_draw)
 
 /* The oldest half-open connection that was met gives its port up. */
 INLINE bool evict_half_open(struct tuple *out, struct port_search *search)
@@ -149,7 +150,7 @@ GLOBAL int conn_add_local(struct new_conn *new, struct port_search *search, __u3
 		goto out;
 	result = ADDED_NO_PORT;
 	if (pool->count)
-		bpf_loop(PORT_DRAWS, port_draw, &draw, 0);
+		LOOP(PORT_DRAWS, port_draw, &draw);
 	if (!search->claimed && !evict_half_open(&new->back.out, search))
 		goto out;
 	result = conn_add(new) ? ADDED_NOT : ADDED;

@@ -8,8 +8,10 @@
 
 INLINE long store_bytes(void *ctx, const int hook, __u32 at, void *from, const __u32 length)
 {
-	return is_xdp(hook) ? bpf_xdp_store_bytes(ctx, at, from, length)
-			    : bpf_skb_store_bytes(ctx, at, from, length, 0);
+	if (!is_xdp(hook))
+		return bpf_skb_store_bytes(ctx, at, from, length, 0);
+	return HAS(BPF_FUNC_xdp_store_bytes) ? bpf_xdp_store_bytes(ctx, at, from, length)
+					     : xdp_copy(ctx, at, from, length, true);
 }
 
 /* From 4 to 40 bytes of options; the mask is what Linux 6.1 believes. */

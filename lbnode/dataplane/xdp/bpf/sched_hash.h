@@ -46,6 +46,7 @@ static long fallback_step(__u32 i, struct fallback *f)
 	f->chosen = *index;
 	return 1;
 }
+LOOPED(fallback_step, struct fallback)
 
 /* IPv4 as it is, the four words of IPv6 by exclusive or (maglev.py: fold). */
 INLINE __u32 fold(const struct addr *a)
@@ -72,7 +73,7 @@ INLINE __u32 schedule_hash(struct service *s, const struct tuple *t)
 	if (s->scheduler == SCHED_DH || !(s->flags & SERVICE_FLAG_1))
 		return NO_SERVER;
 	struct fallback f = {.service = s, .hashed = hashed, .first = slot, .chosen = NO_SERVER};
-	bpf_loop(s->table_len, fallback_step, &f, 0);
+	LOOP(s->table_len, fallback_step, &f);
 	return f.chosen;
 }
 

@@ -104,6 +104,7 @@ static long group_step(__u32 i, struct walk **walk)
 	w->group = group->next;
 	return !w->group;
 }
+LOOPED(group_step, struct walk *)
 
 /* The least loaded server of the service, or NO_SERVER; w->spare: somebody has connections to spare. */
 INLINE __u32 schedule_least(const struct service *s, struct walk *w)
@@ -114,7 +115,7 @@ INLINE __u32 schedule_least(const struct service *s, struct walk *w)
 	w->spare = 0;
 	w->least.index = NO_SERVER;
 	if (w->group)
-		bpf_loop(map_size(&groups), group_step, &w, 0); /* some may have lost all their members */
+		LOOP(map_size(&groups), group_step, &w); /* some may have lost all their members */
 	return w->least.index;
 }
 

@@ -26,6 +26,7 @@ static long rr_step(__u32 i, struct walk **walk)
 		w->at = 0;
 	return 0;
 }
+LOOPED(rr_step, struct walk *)
 
 /*
  * wrr: passes over the list with a current weight that falls by the gcd; a server is due if its weight reaches it. A
@@ -65,6 +66,7 @@ static long wrr_step(__u32 i, struct walk **walk)
 	w->steps--;
 	return 0;
 }
+LOOPED(wrr_step, struct walk *)
 
 /* One try; *w says whether another CPU moved the cursor meanwhile. */
 GLOBAL int choose_by_cursor(struct service *s, struct walk *w)
@@ -84,7 +86,7 @@ GLOBAL int choose_by_cursor(struct service *s, struct walk *w)
 		if (stale)
 			at = s->start;
 		w->at = at + 1 < len ? at + 1 : 0;
-		bpf_loop(len, rr_step, &w, 0);
+		LOOP(len, rr_step, &w);
 	} else {
 		w->cw = old >> 16;
 		w->max = s->max_weight;
@@ -100,7 +102,7 @@ GLOBAL int choose_by_cursor(struct service *s, struct walk *w)
 		w->whole = at >= len;
 		w->at = w->whole ? 0 : at + 1;
 		w->steps = len - w->at;
-		bpf_loop(5 * len + 5, wrr_step, &w, 0);
+		LOOP(5 * len + 5, wrr_step, &w);
 	}
 	if (w->chosen == NO_SERVER)
 		return NO_SERVER;
@@ -136,12 +138,13 @@ static long first_step(__u32 i, struct walk **walk)
 	w->chosen = *index;
 	return 1;
 }
+LOOPED(first_step, struct walk *)
 
 INLINE __u32 schedule_first(const struct service *s, struct walk *w)
 {
 	walk_list(s, w);
 	w->scheduler = s->scheduler;
-	bpf_loop(w->len, first_step, &w, 0);
+	LOOP(w->len, first_step, &w);
 	return w->chosen;
 }
 

@@ -41,6 +41,7 @@ static long affinity_step(__u32 i, struct walk **walk)
 		w->least = w->load;
 	return 0;
 }
+LOOPED(affinity_step, struct walk *)
 
 /* ip_vs_dest_set_max: the most loaded one becomes w->best, its position w->looked. */
 static long affinity_most_step(__u32 i, struct walk **walk)
@@ -62,15 +63,17 @@ static long affinity_most_step(__u32 i, struct walk **walk)
 	}
 	return 0;
 }
+LOOPED(affinity_most_step, struct walk *)
 
 /* Take the most loaded server out of the target's set. */
 INLINE void affinity_shrink(struct walk *w)
 {
 	w->looked = AFFINITY_SET;
 	w->best.index = NO_SERVER;
-	bpf_loop(AFFINITY_SET, affinity_most_step, &w, 0);
+	LOOP(AFFINITY_SET, affinity_most_step, &w);
 	if (w->looked >= AFFINITY_SET)
 		return;
+#pragma unroll /* as in sync.h: take_all_step */
 	for (__u32 i = 0; i < AFFINITY_SET - 1; i++)
 		if (i >= w->looked)
 			w->affinity.server[i] = w->affinity.server[i + 1];
@@ -87,6 +90,7 @@ static long affinity_find_step(__u32 i, struct walk **walk)
 	w->looked = i;
 	return 1;
 }
+LOOPED(affinity_find_step, struct walk *)
 
 /* lblc: w->chosen replaces the server before. lblcr: it comes first in the set, unless it is in it. */
 INLINE void affinity_insert(struct walk *w, __u32 now)
@@ -94,7 +98,7 @@ INLINE void affinity_insert(struct walk *w, __u32 now)
 	__u32 index = w->chosen;
 	struct server *server = bpf_map_lookup_elem(&servers, &index);
 	w->looked = AFFINITY_SET;
-	bpf_loop(AFFINITY_SET, affinity_find_step, &w, 0);
+	LOOP(AFFINITY_SET, affinity_find_step, &w);
 	if (!server || w->looked < AFFINITY_SET)
 		return;
 	if (w->affinity.count >= AFFINITY_SET)
@@ -132,7 +136,7 @@ GLOBAL int schedule_local(struct service *s, const struct tuple *t, struct walk 
 		known->used_ms = now;
 		w->affinity = *known;
 		w->least.index = NO_SERVER;
-		bpf_loop(AFFINITY_SET, affinity_step, &w, 0);
+		LOOP(AFFINITY_SET, affinity_step, &w);
 		before = w->least.index;
 		if (w->affinity.count > 1 && now - known->changed_ms > AFFINITY_MS) {
 			affinity_shrink(w);

@@ -38,7 +38,7 @@ INLINE __u32 schedule_twos(struct service *s, struct walk *w)
 	if (first == NO_SERVER && second == NO_SERVER) {
 		walk_list(s, w); /* nearly all are full: whoever is not */
 		w->at = bpf_get_prandom_u32() % (w->len ? w->len : 1);
-		bpf_loop(w->len, rr_step, &w, 0);
+		LOOP(w->len, rr_step, &w);
 		return w->chosen;
 	}
 	if (!load_of(SCHED_TWOS, first, &one))

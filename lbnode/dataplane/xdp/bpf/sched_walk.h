@@ -3,7 +3,7 @@
 #ifndef LBNODE_SCHED_WALK_H
 #define LBNODE_SCHED_WALK_H
 
-#include "maps.h"
+#include "older.h"
 
 #define NO_SERVER SLOT_EMPTY
 

@@ -3,6 +3,7 @@
 #ifndef LBNODE_SEGMENT_H
 #define LBNODE_SEGMENT_H
 
+#include "older.h"
 #include "packet.h"
 
 #define TCP_HEADER 20
@@ -99,6 +100,7 @@ static long option_step(__u32 i, struct tcp_options **step)
 	o->next = at + size;
 	return 0;
 }
+LOOPED(option_step, struct tcp_options *)
 
 /* What the options in `byte` say; ends at the first malformed one. */
 GLOBAL int read_options(struct tcp_options *o)
@@ -112,7 +114,7 @@ GLOBAL int read_options(struct tcp_options *o)
 	o->sack_permitted = o->sack_at = o->sack_end = 0;
 	struct tcp_options *step = o;
 	if (o->length)
-		bpf_loop(TCP_OPTIONS_MAX, option_step, &step, 0);
+		LOOP(TCP_OPTIONS_MAX, option_step, &step);
 	return 0;
 }
 

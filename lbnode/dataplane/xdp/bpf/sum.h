@@ -36,11 +36,13 @@ static long sum_step_xdp(__u32 i, struct sum_step *step)
 {
 	return sum_step(step, HOOK_XDP);
 }
+LOOPED(sum_step_xdp, struct sum_step)
 
 static long sum_step_tc(__u32 i, struct sum_step *step)
 {
 	return sum_step(step, HOOK_TC);
 }
+LOOPED(sum_step_tc, struct sum_step)
 
 /* One's complement sum of `length` bytes from offset `at`, in s->sum. False: too long, or not there. */
 INLINE bool sum_bytes(void *ctx, const int hook, struct sum *s, __u32 at, __u32 length)
@@ -50,9 +52,9 @@ INLINE bool sum_bytes(void *ctx, const int hook, struct sum *s, __u32 at, __u32 
 	s->at = at;
 	s->left = length;
 	if (length && is_xdp(hook))
-		bpf_loop(SUM_CHUNKS, sum_step_xdp, &step, 0);
+		LOOP(SUM_CHUNKS, sum_step_xdp, &step);
 	else if (length)
-		bpf_loop(SUM_CHUNKS, sum_step_tc, &step, 0);
+		LOOP(SUM_CHUNKS, sum_step_tc, &step);
 	return !s->left;
 }
 

@@ -78,6 +78,7 @@ static long sweep_step(__u32 i, struct pass_state *state)
 	state->removed += sweep_bucket((state->first + i) & (bucket_count() - 1));
 	return 0;
 }
+LOOPED(sweep_step, struct pass_state)
 
 static int tick(void *map, __u32 *key, struct sweeper *sweeper)
 {
@@ -90,7 +91,7 @@ static int tick(void *map, __u32 *key, struct sweeper *sweeper)
 			share = 1;
 		clock->now_ms = bpf_ktime_get_ns() / 1000000;
 		clock->icmp_tokens = (config->icmp_rate + 1000 / TICK_MS - 1) / (1000 / TICK_MS);
-		bpf_loop(share, sweep_step, &state, 0);
+		LOOP(share, sweep_step, &state);
 		sweeper->cursor = (state.first + share) & (buckets - 1);
 	}
 	bpf_timer_start(&sweeper->timer, TICK_MS * 1000000ULL, 0);
@@ -127,7 +128,7 @@ int sweep(struct sweep_args *args)
 	struct pass_state state = {};
 	clock->now_ms = args->now_ms;
 	clock->icmp_tokens = config->icmp_rate;
-	bpf_loop(bucket_count(), sweep_step, &state, 0);
+	LOOP(bucket_count(), sweep_step, &state);
 	args->removed = state.removed;
 	return 0;
 }

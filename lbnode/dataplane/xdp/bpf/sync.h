@@ -62,6 +62,7 @@ static long take_changed_step(__u32 i, struct export *e)
 	}
 	return e->count >= e->limit;
 }
+LOOPED(take_changed_step, struct export)
 
 SEC("syscall")
 int take_changed(struct records_args *args)
@@ -73,7 +74,7 @@ int take_changed(struct records_args *args)
 	if (e.limit > RECORDS_MAX)
 		e.limit = RECORDS_MAX;
 	if (e.limit)
-		bpf_loop(2 * RECORDS_MAX, take_changed_step, &e, 0);
+		LOOP(2 * RECORDS_MAX, take_changed_step, &e);
 	args->count = e.count;
 	args->done = e.done;
 	return 0;
@@ -102,6 +103,7 @@ static long take_all_step(__u32 i, struct export *e)
 	e->bucket++;
 	return 0;
 }
+LOOPED(take_all_step, struct export)
 
 SEC("syscall")
 int take_all(struct records_args *args)
@@ -112,7 +114,7 @@ int take_all(struct records_args *args)
 	struct export e = {.limit = args->limit, .bucket = args->bucket, .now = clock->now_ms, .flags = args->flags};
 	if (e.limit > RECORDS_MAX)
 		e.limit = RECORDS_MAX;
-	bpf_loop(args->steps ? args->steps : bucket_count() + 1, take_all_step, &e, 0);
+	LOOP(args->steps ? args->steps : bucket_count() + 1, take_all_step, &e);
 	args->count = e.count;
 	args->bucket = e.bucket;
 	args->done = e.done;
@@ -146,6 +148,7 @@ static long search_step(__u32 i, struct search *s)
 	s->found = *index;
 	return 1;
 }
+LOOPED(search_step, struct search)
 
 INLINE bool record_valid(const struct record *r)
 {
@@ -201,7 +204,7 @@ GLOBAL __u32 find_told(const struct record *r, __u32 list, __u32 count)
 {
 	struct search search = {.record = r, .list = list, .found = NO_SERVER};
 	if (r)
-		bpf_loop(count & 0xffff, search_step, &search, 0);
+		LOOP(count & 0xffff, search_step, &search);
 	return search.found;
 }
 
@@ -293,6 +296,7 @@ static long merge_step(__u32 i, struct import *state)
 	}
 	return 0;
 }
+LOOPED(merge_step, struct import)
 
 SEC("syscall")
 int merge(struct records_args *args)
@@ -300,7 +304,7 @@ int merge(struct records_args *args)
 	/* Clocks of two sets of maps do not tick at once. */
 	struct import state = {.late = args->flags & RECORDS_CARRIED ? TICK_MS : 0};
 	__u32 limit = args->limit > RECORDS_MAX ? RECORDS_MAX : args->limit;
-	bpf_loop(limit, merge_step, &state, 0);
+	LOOP(limit, merge_step, &state);
 	args->count = state.taken;
 	return 0;
 }

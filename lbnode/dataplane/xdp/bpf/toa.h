@@ -88,6 +88,7 @@ static long strip_step(__u32 i, struct tcp_options **step)
 	o->next--;
 	return 0;
 }
+LOOPED(strip_step, struct tcp_options *)
 
 /* In a segment of a client. 0, or not. */
 INLINE int strip_toa(void *ctx, const int hook, struct scratch *memory)
@@ -100,7 +101,7 @@ INLINE int strip_toa(void *ctx, const int hook, struct scratch *memory)
 		return -1;
 	o->next = 0;
 	o->strip = o->stripped = 0;
-	bpf_loop(TCP_OPTIONS_MAX, strip_step, &step, 0);
+	LOOP(TCP_OPTIONS_MAX, strip_step, &step);
 	if (!o->stripped)
 		return 0;
 	if (store_options(ctx, hook, memory, &change))

@@ -120,7 +120,8 @@ class Capturer:
         ring = RingBuffer(loaded.maps["captured"])
         unix_ns = time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         try:
-            self._attachments.use({**self._programs, **{use: loaded.programs[name] for use, name in _USES.items()}})
+            capturing = {use: loaded.programs[name] for use, name in _USES.items() if use in self._programs}
+            self._attachments.use({**self._programs, **capturing})
             done = False
             while not done:
                 figures = Figures.unpack(control.get_index(0))

@@ -38,7 +38,8 @@ class Predecessor:
     def hand_over(self, programs: Mapping[str, int]) -> None:
         """From now on its programs give every packet without an entry to these."""
         for name, program in _SUCCESSORS.items():
-            self._set.maps[name].put_index(0, struct.pack("=I", programs[program]))
+            if program in programs:
+                self._set.maps[name].put_index(0, struct.pack("=I", programs[program]))
         config = self._set.maps["config"]
         value = bytearray(config.get_index(0))
         at = offset_of(self._layouts.of(config)[1].fields, "flags")
