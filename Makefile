@@ -132,7 +132,7 @@ soak-parsers: built
 # Root. Seeds are those of make test, so that what it finds is found again.
 soak-packets: built
 	LBNODE_FUZZ=100000000 LBNODE_STRESS=100000000 LBNODE_TRUTH=10000000 $(BIN)/pytest -q -s --timeout 0 \
-	  tests/packets/test_fuzz.py tests/packets/test_concurrency.py tests/packets/test_local_ports.py tests/packets/test_truth.py
+	  tests/packets/test_fuzz.py tests/packets/test_fuzz_syn_proxy.py tests/packets/test_concurrency.py tests/packets/test_local_ports.py tests/packets/test_truth.py
 
 demo: packages-lab built
 	$(BIN)/lbnode demo $(if $(ONCE),--once)

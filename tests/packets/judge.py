@@ -32,6 +32,8 @@ from tests.packets.view import (
     view,
 )
 
+OTHER_QUOTE = "quotes something else"
+
 
 @dataclass
 class Judge:
@@ -152,7 +154,7 @@ class Judge:
         own = o.source == i.source and not (target and target.method is ForwardingMethod.FULLNAT)  # a forger's
         full = i.target in self.ways.locals or (o.source in self.ways.locals and not own)
         if o.is_error_type and o.target == i.source and not i.is_error_type:
-            return "own error", self._own_error(before, after, o)
+            return "own error", self.own_error(before, after, o)
         if full and i.is_error_type and not i.fragment:
             return "error translated", self._quoted(before, i, after, o) or self.ways.error(before, i, after, o)
         if full:
@@ -169,7 +171,7 @@ class Judge:
                 complaint = self._quoted(before, i, after, o) or self.ways.error(before, i, after, o)
             return "error translated", complaint
         if i.is_error_type and i.protocol == o.protocol and not i.fragment:
-            return "echo", self._echo(before, i, after, o)
+            return "echo", self.echo(before, i, after, o)
         if i.target in self.vips and o.source == i.source:
             return "masquerade", self._masquerade(before, i, after, o)
         if o.target == i.target:
@@ -233,7 +235,7 @@ class Judge:
         return rewritten(before, i, after, o, SOURCE)
 
     @staticmethod
-    def _echo(before: bytes, i: View, after: bytes, o: View) -> str:
+    def echo(before: bytes, i: View, after: bytes, o: View) -> str:
         asked, answered = (8, 0) if i.protocol == 1 else (128, 129)
         if (o.source, o.target) != (i.target, i.source) or (before[i.at], after[o.at]) != (asked, answered):
             return "not the answer"
@@ -244,13 +246,13 @@ class Judge:
         return "" if l4_sum(before, i) == l4_sum(after, o) else "ICMP checksum"
 
     @staticmethod
-    def _own_error(before: bytes, after: bytes, o: View) -> str:
+    def own_error(before: bytes, after: bytes, o: View) -> str:
         problems = wrong_checksums(after[: o.end], deep=False)
         pseudo = o.protocol + o.end - o.at if o.protocol == 58 else 0
         if problems or (l4_sum(after, o) + pseudo) % ONES:
             return "ICMP checksum"
         quote = after[o.at + 8 : o.end]
-        return "" if len(quote) >= 28 and before.startswith(quote) else "quotes something else"
+        return "" if len(quote) >= 28 and before.startswith(quote) else OTHER_QUOTE
 
     @staticmethod
     def _quoted(before: bytes, i: View, after: bytes, o: View) -> str:

@@ -95,7 +95,7 @@ class Ways:
         self.ends[way] = End(i.source, before[i.at : i.at + 2], target)
         if target.toa and o.end == i.end + TOA[i.family]:
             return _told(before, i, after, o)
-        return changed(_as_sent_on(before, i), i, after, o, SOURCE, TARGET) or sums(before, i, after, o)
+        return changed(as_sent_on(before, i), i, after, o, SOURCE, TARGET) or sums(before, i, after, o)
 
     def _reply(self, before: bytes, i: View, after: bytes, o: View) -> str:
         if i.fragment == 2:
@@ -166,10 +166,10 @@ def _told(before: bytes, i: View, after: bytes, o: View) -> str:
     length = slice(4, 6) if i.family == 6 else slice(2, 4)
     data[length] = before[length]
     seen = view(bytes(data))
-    return changed(_as_sent_on(before, i), i, bytes(data), seen, SOURCE, TARGET) if seen else "no IP packet"
+    return changed(as_sent_on(before, i), i, bytes(data), seen, SOURCE, TARGET) if seen else "no IP packet"
 
 
-def _as_sent_on(packet: bytes, seen: View) -> bytes:
+def as_sent_on(packet: bytes, seen: View) -> bytes:
     """TCP: without what the client says for TOA."""
     if seen.protocol != 6:
         return packet

@@ -102,6 +102,16 @@ def test_a_whole_conversation(bench: Bench, kind: Kind) -> None:
 
 
 @every_kind
+def test_a_flood_of_syn_acks_enters_nothing_either(bench: Bench, kind: Kind) -> None:
+    opening = Opening(bench, kind, threshold=1)
+    for port, entries in ((41000, 1), (41001, 1), (41002, 1)):  # below the threshold IPVS's rule holds
+        opening.port = port
+        opening.from_client("SA", ISN, 77)
+        assert len(bench.records()) == entries
+    assert bench.events() == {Event.NO_CONNECTION: 2}
+
+
+@every_kind
 def test_cookies_are_sent_from_the_threshold_on_and_no_longer(bench: Bench, kind: Kind) -> None:
     opening = Opening(bench, kind, threshold=2)
     for port, sent in ((41000, 0), (41001, 0), (41002, 1), (41003, 2)):

@@ -286,8 +286,11 @@ INLINE int defend(const struct packet *p, const struct service *service, __u32 n
 	struct half_open *h = get_half_open(service->index);
 	if (!h || p->tuple.protocol != IPPROTO_TCP)
 		return ACTION_ADMIT;
+	bool flooded = h->entries >= (__s32)service->syn_proxy;
 	if (flags == TCP_FLAG_SYN)
-		return h->entries >= (__s32)service->syn_proxy ? ACTION_ANSWER_SYN : ACTION_ADMIT;
+		return flooded ? ACTION_ANSWER_SYN : ACTION_ADMIT;
+	if (flooded && flags & TCP_FLAG_SYN)
+		return no_connection(); /* SYN-ACK: opens nothing (RFC 9293 3.10.7.2), but IPVS would make an entry */
 	if (flags & TCP_FLAG_ACK && !(flags & (TCP_FLAG_SYN | TCP_FLAG_RST)) && h->cookie_ms &&
 	    now - h->cookie_ms < COOKIE_LIFE_MS)
 		return ACTION_CHECK_COOKIE;
