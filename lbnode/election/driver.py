@@ -1,7 +1,7 @@
 """The election process: `python -m lbnode.election.driver --fd N --node NAME`, started by the supervisor.
 
 One select loop, no asyncio: what it does between hearing an advertisement and acting on a timer must be short and in
-this order; a thread waits where the kernel is slow (see macvlans). select() takes microseconds, so it is the timer too.
+this order; a thread waits where the kernel is slow (see worker). select() takes microseconds, so it is the timer too.
 It imports no store, no web, no pydantic; real-time priority, locked memory and a frozen heap keep an advertisement from
 being late.
 
@@ -19,6 +19,7 @@ import select
 import signal
 import socket
 import sys
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any, Protocol
 
@@ -28,14 +29,16 @@ from lbnode.election.ears import Ears
 from lbnode.election.groups import Groups
 from lbnode.election.lease import Leases
 from lbnode.election.member import Member
-from lbnode.election.netlink import open_monitor
+from lbnode.election.netlink import open_monitor, told_by
 from lbnode.election.parent import Parent
 from lbnode.election.patience import Patience
 from lbnode.election.realtime import become_realtime
 from lbnode.election.succession import Succession
+from lbnode.errors import DataPlaneError
 from lbnode.model import VrrpState
 
 FIGURES_EVERY = 5_000_000_000  # ns
+MONITOR_BATCH = 256  # datagrams that are read before advertisements have their turn
 
 
 class HasFileno(Protocol):
@@ -53,7 +56,9 @@ class Driver:
         self._vips = self._actions.vips
         self._ears = Ears(node, self._members, self._actions)
         self._groups = Groups(node, self._members, self._actions, self._ears.taken, self.warn)
-        self._monitor = open_monitor()
+        self._monitor = open_monitor()  # before the listing: what changes during that is told
+        with suppress(DataPlaneError):  # else the worker tries again
+            self._vips.scan()
         self._figures_at = 0
         self._leave_reason = ""
         self._succession = Succession()
@@ -74,7 +79,7 @@ class Driver:
 
     def _round(self, wake: socket.socket) -> None:
         parent = [] if self._parent.gone else [self._parent]
-        readers: list[HasFileno] = [*parent, self._monitor, wake, *self._actions.sockets.values()]
+        readers: list[HasFileno] = [*parent, self._monitor, self._vips.worker, wake, *self._actions.sockets.values()]
         readers += self._actions.more_sockets()
         readers += self._succession.sockets if self._parent.gone else []
         writers = [self._parent] if parent and self._parent.unsent else []
@@ -86,7 +91,9 @@ class Driver:
             self._read_parent()
         if self._parent.gone and not self._wait_for_heir():
             return
-        if self._monitor in ready:
+        if worked := self._vips.worker.collect():
+            self._groups.scan_after_work()
+        if worked or self._monitor in ready:  # what it did is told by now
             self._drain_monitor()
         if self._groups.is_due():
             self._groups.scan()
@@ -96,8 +103,6 @@ class Driver:
         self._vips.pump(now)
         for member in self._members.values():
             self._serve_timers(member, now)
-        if not self._vips.claiming:  # which may have to wait for it
-            self._vips.macvlans.remove()
         self._report()
 
     def _serve_timers(self, member: Member, now: int) -> None:
@@ -160,14 +165,16 @@ class Driver:
         return None if due is None else max(0, due - now_ns()) / 1e9
 
     def _drain_monitor(self) -> None:
-        try:
-            while True:
-                self._monitor.recv(1 << 16)
-        except BlockingIOError:
-            pass
-        except OSError:  # overflow: all the more reason to look
-            pass
-        self._groups.scan_soon()
+        news = False
+        for _ in range(MONITOR_BATCH):
+            try:
+                news = self._vips.apply(told_by(self._monitor.recv(1 << 16))) or news
+            except BlockingIOError:
+                break
+            except OSError:  # overflow
+                self._vips.interfaces.lost()
+        if news or self._vips.interfaces.outdated:
+            self._groups.scan_soon()
 
     def leave(self, reason: str) -> None:
         self._groups.leave(reason)
@@ -239,7 +246,10 @@ class Driver:
         for member in self._members.values():
             role = member.role(self._vips.problems_of(member.addresses), now_ns())
             if role != member.reported or everything:
-                took_over = role.state is VrrpState.ACTIVE and getattr(member.reported, "state", None) is not role.state
+                moved = getattr(member.reported, "state", None) is not role.state
+                took_over = moved and role.state is VrrpState.ACTIVE
+                if moved:  # interfaces may be kept for another purpose now
+                    self._groups.scan_soon()
                 member.reported = role
                 self._parent.tell(messages.role_message(role))
                 if took_over and member.ownership.store is not None:

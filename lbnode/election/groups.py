@@ -7,6 +7,7 @@ removed.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from lbnode.election.actions import Actions, now_ns
@@ -14,11 +15,11 @@ from lbnode.election.dual import DualPath
 from lbnode.election.machine import Machine
 from lbnode.election.member import Member, why_unauthenticated
 from lbnode.election.messages import Setup
-from lbnode.election.placement import Placement, place
+from lbnode.election.placement import Place, Placement, place
 from lbnode.errors import DataPlaneError
 from lbnode.model import Address, VipGroup
 
-SCAN_PAUSE = 50_000_000  # ns between two listings of interfaces, however many notifications come
+SCAN_PAUSE = 50_000_000  # ns between two looks at the interfaces, however many notifications come
 RETRY_SCAN = 1_000_000_000  # ns until the next look when something is amiss that netlink will not tell about
 
 
@@ -48,13 +49,14 @@ class Groups:
         self.scan_at = min(self.scan_at or 1 << 62, self._scanned_at + SCAN_PAUSE)
 
     def is_due(self) -> bool:
-        now = now_ns()
-        if self.scan_at is None or now < self.scan_at or self._vips.claiming:
-            return False
-        if self._vips.macvlans.removing:  # a listing would wait for it, and be outdated
-            self.scan_at = now + SCAN_PAUSE
-            return False
-        return True
+        if self._vips.interfaces.listing:  # when it is there, it leads here again
+            self.scan_at = None
+        return self.scan_at is not None and now_ns() >= self.scan_at and not self._vips.claiming
+
+    def scan_after_work(self) -> None:
+        """The worker has done something: what is next?"""
+        failed = self._vips.macvlans.failed or self._vips.interfaces.outdated
+        self.scan_at = min(self.scan_at or 1 << 62, now_ns() + (RETRY_SCAN if failed else 0))
 
     def configure(self, groups: list[VipGroup]) -> None:
         if not self.configured:  # not before: the process before this one hears the heartbeats until it abdicates
@@ -86,20 +88,17 @@ class Groups:
     def scan(self) -> None:
         """Look at the interfaces and make every group fit to them: start, stop, restore, remove what is left over."""
         self._scanned_at, self.scan_at = now_ns(), None
-        try:
-            self._vips.scan()
-        except DataPlaneError as error:
-            self._warn(f"cannot list interfaces, trying again: {error}")
-            self.scan_at = self._scanned_at + RETRY_SCAN
+        if self._vips.interfaces.outdated:
+            self._vips.scan_later()
             return
         for member in self.members.values():
             self._fit(member)
         if self.configured:
-            self._keep_held()
+            self._vips.keep([place for one in self.members.values() for place in one.placement.places], self._held())
         self._actions.close_sockets(self.members.values())
 
-    def _keep_held(self) -> None:
-        self._vips.keep_only([p for member in self.members.values() if member.active for p in member.placement.places])
+    def _held(self) -> list[Place]:
+        return [place for member in self.members.values() if member.active for place in member.placement.places]
 
     def _fit(self, member: Member) -> None:
         was_running = member.placement.running
@@ -175,6 +174,9 @@ class Groups:
         for member in self.members.values():
             if member.peers:
                 self.stop(member, reason)
+        self._vips.worker.finish()
         if self.configured:
-            self._keep_held()
-        self._vips.macvlans.finish()
+            with suppress(DataPlaneError):  # what was made last
+                self._vips.scan()
+            self._vips.keep(self._held(), self._held())
+            self._vips.worker.finish()

@@ -1,37 +1,42 @@
-"""The interfaces with the MAC addresses of virtual routers (see virtual_mac): made at a takeover, removed later."""
+"""The interfaces with the MAC addresses of virtual routers (see virtual_mac).
+
+Every member has them, so that a takeover only sets them up: to make one takes the kernel 50 to 90 ms, to set one down
+or remove it 20 to 60. A Backup's is down: it must not accept frames to that MAC address (RFC 9568 section 6.4.2).
+"""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from lbnode.election.netlink import Rtnetlink
 from lbnode.election.placement import Link, Place
 from lbnode.election.virtual_mac import is_ours
+from lbnode.election.worker import Worker
 from lbnode.errors import DataPlaneError
 
-STACK = 256 << 10  # bytes of the thread that removes: all memory is locked, and so is its stack
-PROC_SYS_NET = Path("/proc/sys/net")  # of the network namespace of the process that reads it
+PROC_SYS_NET = Path("/proc/sys/net")  # of the network namespace of the thread that reads it
 
 
 class Macvlans:
-    """`scan` comes before all else. `problems`: by interface, what does not keep it from its work.
+    """`scan` comes before all else. `failed`: a job did, and is to be tried again.
 
-    The kernel takes 20 ms to remove one, at times 60 (measured on Linux 6.18). A lease may last 25 ms, so a thread
-    waits for that. Who changes links or addresses meanwhile seldom has to wait for it, but then for up to 30 ms.
+    Each interface has one job at a time. `keep` finds out what is to be done, and is called again after each.
     """
 
-    def __init__(self, netlink: Rtnetlink, remover: Rtnetlink) -> None:
-        """`remover`: for the thread alone, in the same network namespace."""
-        self._netlink, self._remover = netlink, remover
+    def __init__(self, netlink: Rtnetlink, slow: Rtnetlink, worker: Worker) -> None:
+        """`slow`: for the worker alone, in the same network namespace."""
+        self._netlink, self._slow, self._worker = netlink, slow, worker
         self._there: dict[str, Link] = {}
-        self._unwanted: set[int] = set()  # indexes of those that are still to be removed
-        self._going = 0  # the index of the one that is being removed
-        self._lock = threading.Lock()  # of both
-        self._thread: threading.Thread | None = None
-        self.problems: dict[str, str] = {}
+        self._lock = threading.Lock()  # of the two below
+        self._jobs: dict[str, object] = {}  # by interface
+        self._going = ""  # the interface that is being worked on
+        self._refusals: dict[str, str] = {}  # by interface: what keeps it from its work
+        self._defects: dict[str, str] = {}  # what does not
+        self.failed = False
 
     def scan(self, links: Iterable[Link]) -> None:
         self._there = {one.name: one for one in links if one.kind == "macvlan" and is_ours(one.name, one.mac)}
@@ -43,69 +48,87 @@ class Macvlans:
         link = self._there.get(place.interface)
         return link.index if link is not None else 0
 
-    def make_ready(self, place: Place) -> str:
-        """Make the interface that the address belongs on, if it is not there, and set it up. Returns a problem: address
-        in use, if another program, as keepalived, has this MAC address above the same interface."""
+    def is_up(self, place: Place) -> bool:
+        """Whether its address can be there, as far as that is for us to say."""
+        link = self._there.get(place.interface)
+        return not place.mac or (link is not None and link.up)
+
+    def problem_of(self, place: Place) -> str:
+        """Of its interface; "" = none."""
+        return self._refusals.get(place.interface) or self._defects.get(place.interface, "")
+
+    def set_up(self, place: Place) -> bool:
+        """Set up the interface that the address belongs on. False: not now, since it is being worked on, or there is a
+        problem. "Address in use": another program, as keepalived, has this MAC address above the same interface."""
         name = place.interface
-        try:
-            if name not in self._there:
-                index = self._netlink.add_macvlan(place.link.index, name, place.mac)
-                self._there[name] = Link(index, name, place.mac, running=False, kind="macvlan")
-                if place.address.version == 6:
-                    self._netlink.give_no_address(index)  # it would be the same on every member
-                self.problems[name] = _speak_alone(place.link.name, name, place.address.version)
-            index = self._there[name].index
-            with self._lock:
-                self._unwanted.discard(index)
-                too_late = index == self._going
-            if too_late:  # the next scan, when it has gone, leads here again
-                del self._there[name]
-                return f"interface {name} is still being removed"
-            self._netlink.set_up(index)
-        except (DataPlaneError, OSError) as error:
-            return f"no interface for {place.mac.hex(':')} above {place.link.name}: {error}"
-        return ""
-
-    def keep_only(self, places: Iterable[Place]) -> None:
-        """Have those removed, by `remove`, on which none of these addresses belongs."""
-        wanted = {place.interface for place in places}
-        self._unwanted.update([self._there.pop(name).index for name in self._there.keys() - wanted])
-
-    @property
-    def removing(self) -> bool:
-        """The kernel is busy with it."""
-        return self._thread is not None and self._thread.is_alive()
-
-    def remove(self) -> None:
-        """See to it that those that are not wanted go, without waiting for it."""
-        if self._unwanted and not self.removing:
-            before = threading.stack_size(STACK)
-            try:
-                self._thread = threading.Thread(target=self._remove_all, daemon=True)
-                self._thread.start()
-            except RuntimeError:  # no memory, too many processes: the next call tries again
-                self._thread = None
-            finally:
-                threading.stack_size(before)
-
-    def finish(self) -> None:
-        """Wait until none is left that is not wanted."""
-        if self._thread is not None:
-            self._thread.join()
-        self._remove_all()
-
-    def close(self) -> None:
-        self._remover.close()
-
-    def _remove_all(self) -> None:
-        while self._take_next():
-            with suppress(DataPlaneError):  # the next scan finds it
-                self._remover.delete_link(self._going)
-
-    def _take_next(self) -> bool:
         with self._lock:
-            self._going = self._unwanted.pop() if self._unwanted else 0
-        return self._going != 0
+            if name == self._going or name not in self._there:
+                return False
+            self._jobs.pop(name, None)  # called off
+        try:
+            self._netlink.set_up(self._there[name].index)
+        except (DataPlaneError, OSError) as error:
+            self._refusals[name] = f"no interface for {place.mac.hex(':')} above {place.link.name}: {error}"
+            return False
+        self._refusals.pop(name, None)
+        self._there[name] = replace(self._there[name], up=True)
+        return True
+
+    def keep(self, places: Iterable[Place], held: Iterable[Place]) -> None:
+        """Have one for each of the places, down where they are not held, and no other, without waiting for it."""
+        wanted = {place.interface: place for place in places if place.mac}
+        served = {place.interface for place in held}
+        for problems in (self._refusals, self._defects):
+            for name in problems.keys() - wanted.keys():
+                del problems[name]
+        for name, link in self._there.items():
+            if name not in wanted:
+                self._ask(name, partial(self._slow.delete_link, link.index))
+            elif link.up and name not in served:
+                self._ask(name, partial(self._slow.set_down, link.index))
+        for name in wanted.keys() - self._there.keys():
+            self._ask(name, partial(self._make, wanted[name]))
+
+    def _ask(self, name: str, do: Callable[[], None]) -> None:
+        """Have the worker do it, unless it is called off before its turn."""
+
+        def job() -> tuple[bool, str]:
+            with self._lock:
+                if self._jobs.get(name) is not job:
+                    return False, ""
+                self._going = name
+            try:
+                do()
+            except (DataPlaneError, OSError) as error:
+                return True, f"interface {name}: {error}"
+            return True, ""
+
+        def then(result: tuple[bool, str]) -> None:
+            done, problem = result
+            if not done:
+                return
+            with self._lock:
+                self._going = ""
+                del self._jobs[name]
+            self.failed = problem != ""
+            self._refusals.pop(name, None)
+            if problem:
+                self._refusals[name] = problem
+
+        with self._lock:
+            if name in self._jobs:
+                return
+            self._jobs[name] = job
+        self._worker.submit(job, then)
+
+    def _make(self, place: Place) -> None:
+        """Down."""
+        name, version = place.interface, place.address.version
+        index = self._slow.add_macvlan(place.link.index, name, place.mac)
+        if version == 6:
+            self._slow.give_no_address(index)  # it would be the same on every member
+        if problem := _speak_alone(place.link.name, name, version):
+            self._defects[name] = problem
 
 
 def _speak_alone(below: str, name: str, version: int) -> str:

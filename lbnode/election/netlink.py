@@ -1,5 +1,7 @@
 """The little of rtnetlink(7) that the election needs: list links and addresses, add and delete an address, be told.
 
+All but being told waits for the kernel's lock of links (RTNL), which somebody else may hold for 60 ms and more.
+
 Written against the message layouts of linux/netlink.h, if_addr.h and if_link.h: an address is added in well under a
 millisecond and the driver's start stays fast, which a general library with its schema of every message does not give.
 """
@@ -14,6 +16,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing
 from ipaddress import ip_address
 
+from lbnode.election.interfaces import Told
 from lbnode.election.placement import InterfaceAddress, Link
 from lbnode.errors import DataPlaneError
 from lbnode.model import Address
@@ -34,7 +37,7 @@ _IFLA_AF_SPEC, _IFLA_INET6_ADDR_GEN_MODE, _IN6_ADDR_GEN_MODE_NONE = 26, 8, 1
 # election listens.
 _MACVLAN_MODE_BRIDGE = 4
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_CACHEINFO, _IFA_PROTO = 1, 2, 6, 11
-_IFA_F_NODAD, _IFA_F_DADFAILED, _IFA_F_TENTATIVE = 0x02, 0x08, 0x40
+_IFA_F_SECONDARY, _IFA_F_NODAD, _IFA_F_DADFAILED, _IFA_F_TENTATIVE = 0x01, 0x02, 0x08, 0x40
 # Valid for ever, preferred never: the kernel chooses it as source of no connection of its own.
 _DEPRECATED = struct.pack("=IIII", 0, 0xFFFFFFFF, 0, 0)
 _IFF_UP, _IFF_RUNNING = 0x1, 0x40
@@ -43,6 +46,8 @@ _RTMGRP_LINK, _RTMGRP_IPV4_IFADDR, _RTMGRP_IPV6_IFADDR = 0x1, 0x10, 0x100
 # IFA_PROTO of our addresses (Linux 5.18): tells them from those an operator set, also after both processes died.
 OUR_MARK = 112
 CHANGES_PER_CALL = 64
+MONITOR_BUFFER = 4 << 20  # bytes: a thousand addresses that go at once are a thousand messages of about 1 KB
+_SO_RCVBUFFORCE = 33  # beyond net.core.rmem_max; asm-generic/socket.h
 
 
 def _attribute(kind: int, value: bytes) -> bytes:
@@ -81,20 +86,20 @@ class Rtnetlink:
     def close(self) -> None:
         self._socket.close()
 
+    def listing(self) -> list[Told]:
+        """All interfaces and addresses, in the kernel's order (an interface's primary address first)."""
+        links = self._dump(_RTM_GETLINK, _IFINFO.pack(0, 0, 0, 0, 0))
+        addresses = self._dump(_RTM_GETADDR, _IFADDR.pack(socket.AF_UNSPEC, 0, 0, 0, 0))
+        found = (_told(kind, payload) for messages in (links, addresses) for kind, payload in messages)
+        return [told for told in found if told is not None and told.there]
+
     def links(self) -> dict[int, Link]:
         """Interfaces by index."""
-        links: dict[int, Link] = {}
-        for answer, payload in self._dump(_RTM_GETLINK, _IFINFO.pack(0, 0, 0, 0, 0)):
-            if answer == _RTM_NEWLINK:
-                _, _, index, flags, _ = _IFINFO.unpack_from(payload)
-                attributes = _attributes(payload[_IFINFO.size :])
-                name = attributes[_IFLA_IFNAME].rstrip(b"\0").decode()
-                running = flags & _IFF_UP != 0 and flags & _IFF_RUNNING != 0
-                mac = attributes.get(_IFLA_ADDRESS, bytes(6))
-                info = _attributes(attributes.get(_IFLA_LINKINFO, b""))
-                kind = info.get(_IFLA_INFO_KIND, b"").rstrip(b"\0").decode()
-                links[index] = Link(index, name, mac, running, kind)
-        return links
+        return {told.item.index: told.item for told in self.listing() if isinstance(told.item, Link)}
+
+    def addresses(self) -> list[InterfaceAddress]:
+        """Addresses of all interfaces. See `told_by`."""
+        return [told.item for told in self.listing() if isinstance(told.item, InterfaceAddress)]
 
     def add_macvlan(self, below: int, name: str, mac: bytes) -> int:
         """Make an interface, down as yet, with another MAC address above the one with index `below`; one of that name
@@ -116,6 +121,9 @@ class Rtnetlink:
     def set_up(self, index: int) -> None:
         self._do(_RTM_NEWLINK, 0, _IFINFO.pack(0, 0, index, _IFF_UP, _IFF_UP))
 
+    def set_down(self, index: int) -> None:
+        self._do(_RTM_NEWLINK, 0, _IFINFO.pack(0, 0, index, 0, _IFF_UP))
+
     def delete_link(self, index: int) -> None:
         """One that is gone already is success."""
         self._do(_RTM_DELLINK, 0, _IFINFO.pack(0, 0, index, 0, 0), errno.ENODEV)
@@ -125,23 +133,6 @@ class Rtnetlink:
         (code,) = self._acknowledgements(_message(kind, flags | _ACK, self._sequence, body), self._sequence, 1)
         if code not in (0, tolerated):
             raise DataPlaneError(os.strerror(code), code)
-
-    def addresses(self) -> list[InterfaceAddress]:
-        """Addresses of all interfaces, in the kernel's order (an interface's primary address first).
-
-        Without others' that IPv6 has not found to be unique yet (RFC 4862 section 5.4): nothing may be sent from them.
-        """
-        found: list[InterfaceAddress] = []
-        for kind, payload in self._dump(_RTM_GETADDR, _IFADDR.pack(socket.AF_UNSPEC, 0, 0, 0, 0)):
-            family, prefix_len, flags, _, index = _IFADDR.unpack_from(payload)
-            attributes = _attributes(payload[_IFADDR.size :])
-            local = attributes.get(_IFA_LOCAL) or attributes.get(_IFA_ADDRESS)
-            if kind != _RTM_NEWADDR or family not in (socket.AF_INET, socket.AF_INET6) or not local:
-                continue
-            ours = attributes.get(_IFA_PROTO, b"\0")[0] == OUR_MARK
-            if ours or not flags & (_IFA_F_TENTATIVE | _IFA_F_DADFAILED):
-                found.append(InterfaceAddress(index, ip_address(local), prefix_len, ours))
-        return found
 
     def add_addresses(self, wanted: Sequence[InterfaceAddress]) -> list[str]:
         """Add marked addresses; one that is there already is success. Returns a problem for each, "" = added."""
@@ -227,10 +218,52 @@ def _address_body(entry: InterfaceAddress, *, new: bool) -> bytes:
 
 
 def open_monitor() -> socket.socket:
-    """A non-blocking socket that becomes readable when a link or an address changes. What it holds is a hint
-    to list again, no more (it may overflow)."""
+    """A non-blocking socket that tells of each link and address that changes, see `told_by`. It may overflow
+    (ENOBUFS)."""
     monitor = socket.socket(
         socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
     )
+    monitor.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, MONITOR_BUFFER)
     monitor.bind((0, _RTMGRP_LINK | _RTMGRP_IPV4_IFADDR | _RTMGRP_IPV6_IFADDR))
     return monitor
+
+
+def told_by(data: bytes) -> list[Told]:
+    """What a datagram of the monitor tells.
+
+    An address of others' that IPv6 has not found to be unique yet (RFC 4862 section 5.4) counts as one that is not
+    there: nothing may be sent from it.
+    """
+    found = (_told(kind, payload) for kind, _, payload in _messages(data))
+    return [told for told in found if told is not None]
+
+
+def _told(kind: int, payload: bytes) -> Told | None:
+    if kind in (_RTM_NEWLINK, _RTM_DELLINK):
+        return _told_link(payload, there=kind == _RTM_NEWLINK)
+    return _told_address(payload, there=kind == _RTM_NEWADDR) if kind in (_RTM_NEWADDR, _RTM_DELADDR) else None
+
+
+def _told_link(payload: bytes, *, there: bool) -> Told | None:
+    family, _, index, flags, _ = _IFINFO.unpack_from(payload)
+    attributes = _attributes(payload[_IFINFO.size :])
+    if family != socket.AF_UNSPEC or _IFLA_IFNAME not in attributes:  # of a bridge's port, or a radio's event
+        return None
+    name = attributes[_IFLA_IFNAME].rstrip(b"\0").decode()
+    up = flags & _IFF_UP != 0
+    info = _attributes(attributes.get(_IFLA_LINKINFO, b""))
+    kind = info.get(_IFLA_INFO_KIND, b"").rstrip(b"\0").decode()
+    mac = attributes.get(_IFLA_ADDRESS, bytes(6))
+    return Told(Link(index, name, mac, up and flags & _IFF_RUNNING != 0, kind, up), there)
+
+
+def _told_address(payload: bytes, *, there: bool) -> Told | None:
+    family, prefix_len, flags, _, index = _IFADDR.unpack_from(payload)
+    attributes = _attributes(payload[_IFADDR.size :])
+    local = attributes.get(_IFA_LOCAL) or attributes.get(_IFA_ADDRESS)
+    if family not in (socket.AF_INET, socket.AF_INET6) or not local:
+        return None
+    ours = attributes.get(_IFA_PROTO, b"\0")[0] == OUR_MARK
+    usable = ours or not flags & (_IFA_F_TENTATIVE | _IFA_F_DADFAILED)
+    secondary = family == socket.AF_INET and flags & _IFA_F_SECONDARY != 0  # for IPv6 the bit means "temporary"
+    return Told(InterfaceAddress(index, ip_address(local), prefix_len, ours), there and usable, secondary)

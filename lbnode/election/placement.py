@@ -13,14 +13,15 @@ from lbnode.model import Address, VipAddress, VipGroup
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A network interface. `running`: administratively up and with carrier. `kind`: "macvlan", "veth", ...; empty for
-    hardware."""
+    """A network interface. `running`: administratively up and with carrier; `up`: the former at least. `kind`:
+    "macvlan", "veth", ...; empty for hardware."""
 
     index: int
     name: str
     mac: bytes
     running: bool
     kind: str = ""
+    up: bool = True
 
 
 @dataclass(frozen=True, slots=True)

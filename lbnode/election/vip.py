@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import socket
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
+from lbnode.election.interfaces import Interfaces, Told
 from lbnode.election.macvlans import Macvlans
 from lbnode.election.neighbour import announcement
 from lbnode.election.netlink import Rtnetlink
 from lbnode.election.placement import InterfaceAddress, Link, Place
+from lbnode.election.worker import Worker
+from lbnode.errors import DataPlaneError
 from lbnode.model import Address
 
 # A thousand addresses announced at once would overflow queues on the way; 64 frames each millisecond do not, and reach
@@ -21,46 +24,86 @@ CLAIMS = 16
 
 
 class Vips:
-    """Mirrors the kernel's links and addresses (`scan`). Adding and announcing go in portions, see `pump`."""
+    """What the node's interfaces have of them. Adding and announcing go in portions, see `pump`.
+
+    To set up an interface, add addresses and take them off waits for the kernel's lock of links, whoever has it: these
+    are the takeover and the release themselves. Everything else that needs it is left to the worker.
+    """
 
     def __init__(self) -> None:
-        self._netlink = Rtnetlink()
-        self.macvlans = Macvlans(self._netlink, Rtnetlink())
+        self._netlink, self._slow = Rtnetlink(), Rtnetlink()
+        self.worker = Worker()
+        self.interfaces = Interfaces()
+        self.macvlans = Macvlans(self._netlink, self._slow, self.worker)
         self._packet = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, 0)
         self._packet.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, 7)
-        self.links: dict[int, Link] = {}
-        self.present: list[InterfaceAddress] = []
         self._problems: dict[Address, str] = {}
+        self._kept: tuple[Place, ...] = ()  # with interfaces of their own
         self._claiming: deque[Place] = deque()
         self._announcing: deque[Place] = deque()  # each once more
         self._burst_at = 0
 
     def close(self) -> None:
+        self.worker.close()
         self._netlink.close()
-        self.macvlans.close()
+        self._slow.close()
         self._packet.close()
 
+    @property
+    def links(self) -> Mapping[int, Link]:
+        return self.interfaces.links
+
+    @property
+    def present(self) -> Sequence[InterfaceAddress]:
+        return self.interfaces.addresses
+
     def scan(self) -> None:
-        self.links = self._netlink.links()
-        self.present = self._netlink.addresses()
+        """List the interfaces and wait for it. DataPlaneError."""
+        self.interfaces.begin_listing()
+        found = None
+        try:
+            found = self._netlink.listing()
+        finally:
+            self._end_listing(found)
+
+    def scan_later(self) -> None:
+        """The same, without waiting: done when the worker is; `interfaces.outdated` then if it failed."""
+
+        def listed() -> list[Told] | None:
+            try:
+                return self._slow.listing()
+            except DataPlaneError:
+                return None
+
+        self.interfaces.begin_listing()
+        self.worker.submit(listed, self._end_listing)
+
+    def _end_listing(self, found: list[Told] | None) -> None:
+        self.interfaces.end_listing(found)
         self.macvlans.scan(self.links.values())
 
-    def problems_of(self, addresses: Collection[Address]) -> list[str]:
-        """What could not be added or taken off."""
-        return [problem for address, problem in self._problems.items() if address in addresses]
+    def apply(self, changes: Iterable[Told]) -> bool:
+        """What the kernel tells of. True if it is news."""
+        news = self.interfaces.apply(changes)
+        if news:
+            self.macvlans.scan(self.links.values())
+        return news
 
-    def claim(self, places: Iterable[Place], now: int) -> bool:
-        """Add the addresses that are missing, the first few at once. True if any was missing."""
+    def problems_of(self, addresses: Collection[Address]) -> list[str]:
+        """What could not be added or taken off, and what is wrong with their interfaces."""
+        found = [problem for address, problem in self._problems.items() if address in addresses]
+        found += [self.macvlans.problem_of(place) for place in self._kept if place.address in addresses]
+        return list(dict.fromkeys(filter(None, found)))
+
+    def claim(self, places: Collection[Place], now: int) -> bool:
+        """Add the addresses that are missing, the first few at once. True if any was missing: also one that cannot be
+        added yet."""
+        above = {place.interface: place for place in places if not self.macvlans.is_up(place)}
+        late = {name for name, place in above.items() if not self.macvlans.set_up(place)}
         there = {(entry.index, entry.address) for entry in self.present}
         there |= {(self.macvlans.index_of(place), place.address) for place in self._claiming}
         missing = [place for place in places if (self.macvlans.index_of(place), place.address) not in there]
-        above = {place.interface: place for place in missing if place.mac}
-        refused = {name: problem for name, place in above.items() if (problem := self.macvlans.make_ready(place))}
-        for place in missing:
-            if place.interface in refused:
-                self._note(place.address, refused[place.interface])
-            else:
-                self._claiming.append(place)
+        self._claiming.extend(place for place in missing if place.interface not in late)
         self.pump(now)
         return bool(missing)
 
@@ -70,18 +113,20 @@ class Vips:
         self._announcing = deque(place for place in self._announcing if place.address not in addresses)
         return self._delete([entry for entry in self.present if entry.ours and entry.address in addresses])
 
-    def keep_only(self, places: Collection[Place]) -> None:
-        """Take off every address of ours, and remove every interface, that is not where one of these belongs."""
-        wanted = {(self.macvlans.index_of(place), place.address) for place in places}
+    def keep(self, places: Collection[Place], held: Collection[Place]) -> None:
+        """Take off every address of ours that is not where one of those that are `held` belongs. Of interfaces keep
+        those of all places, as a Backup needs them."""
+        wanted = {(self.macvlans.index_of(place), place.address) for place in held}
         self._delete([e for e in self.present if e.ours and (e.index, e.address) not in wanted])
-        self.macvlans.keep_only(places)
+        self._kept = tuple(place for place in places if place.mac)
+        self.macvlans.keep(places, held)
 
     def _delete(self, entries: Sequence[InterfaceAddress]) -> list[str]:
         problems = self._netlink.delete_addresses(entries)
         for entry, problem in zip(entries, problems, strict=True):
             self._note(entry.address, problem)
-        gone = {entry for entry, problem in zip(entries, problems, strict=True) if not problem}
-        self.present = [entry for entry in self.present if entry not in gone]
+        gone = [entry for entry, problem in zip(entries, problems, strict=True) if not problem]
+        self.interfaces.apply(Told(entry, there=False) for entry in gone)
         return [problem for problem in problems if problem]
 
     def _note(self, address: Address, problem: str) -> None:
@@ -131,10 +176,8 @@ class Vips:
         ]
         problems = self._netlink.add_addresses(wanted)
         for entry, place, problem in zip(wanted, places, problems, strict=True):
-            lesser = self.macvlans.problems.get(place.interface, "")
-            self._note(place.address, f"{place.interface}: {problem}" if problem else lesser)
-            if not problem:
-                self.present.append(entry)
+            self._note(place.address, f"{place.interface}: {problem}" if problem else "")
+            self.interfaces.apply([Told(entry, there=not problem)])
         if self._claiming:
             self._send(places)  # the rest takes a while, these are usable now
 

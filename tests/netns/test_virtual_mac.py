@@ -28,10 +28,14 @@ def lab() -> Iterator[Lab]:
         yield Lab(net)
 
 
-def interfaces(lab: Lab, name: str) -> set[str]:
-    """Those with the MAC address of a virtual router."""
-    text = lab.net.run(name, "ip", "-br", "link", "show", "type", "macvlan")
+def interfaces(lab: Lab, name: str, *of: str) -> set[str]:
+    """Those with the MAC address of a virtual router. `of`: "up" = those that are up alone."""
+    text = lab.net.run(name, "ip", "-br", "link", "show", "type", "macvlan", *of)
     return {line.split("@")[0] for line in text.splitlines()}
+
+
+def up(lab: Lab, name: str) -> int:
+    return len(interfaces(lab, name, "up"))
 
 
 def speakers(lab: Lab) -> Callable[[], set[tuple[int, str]]]:
@@ -80,7 +84,8 @@ def test_what_the_client_knows_stays_true(lab: Lab) -> None:
     until(lambda: lab.holds("a", VIP6), "a is active")
     b = lab.daemon("b", GROUP)
     until(lambda: b.state == "backup" and b.roles[-1]["active_address"] == "192.0.2.1", "b follows a")
-    assert len(interfaces(lab, "a")) == 2 and not interfaces(lab, "b")
+    until(lambda: len(interfaces(lab, "b")) == 2, "b is ready for a takeover")
+    assert up(lab, "a") == 2 and not up(lab, "b"), "a Backup accepts no frame to the virtual MAC address"
     assert f"from {VIP} [{MAC.upper()}]" in lab.net.run("client", "arping", "-c1", "-w2", "-I", "front", VIP)
     reach_all(lab)
     known = lab.net.run("client", "ip", "neigh", "show", "dev", "front")
@@ -93,12 +98,14 @@ def test_what_the_client_knows_stays_true(lab: Lab) -> None:
     answers = lab.net.run("client", "arping", "-c2", "-w3", "-I", "front", VIP)
     assert answers.count("[") == answers.count(MAC.upper()) == 2, "one answer to each: a is dark"
 
-    assert len(interfaces(lab, "a")) == 2, "nobody was there to remove them"
+    assert up(lab, "a") == 2, "nobody was there to set them down"
+    kept = interfaces(lab, "b")
     a = lab.daemon("a", GROUP)
-    until(lambda: not interfaces(lab, "a") and not lab.holds("a"), "a removes what was left")
+    until(lambda: not up(lab, "a") and not lab.holds("a"), "a takes up what was left, and sets it down")
     until(lambda: a.state == "backup" and a.roles[-1]["active_address"] == "192.0.2.2", "a follows b")
     b.handover("front")
-    until(lambda: lab.holds("a", VIP6) and not interfaces(lab, "b"), "b gives everything away")
+    until(lambda: lab.holds("a", VIP6) and up(lab, "a") == 2 and not up(lab, "b"), "b gives everything away")
+    assert interfaces(lab, "b") == kept
     reach_all(lab)
     removals = lab.count_removals("a")
     a.kill(signal.SIGKILL)

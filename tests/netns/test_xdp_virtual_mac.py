@@ -39,12 +39,13 @@ def hold(vips: Vips, *, held: bool) -> None:
     vips.scan()
     places = place(GROUP, vips.links, vips.present, sole=True).places
     assert len(places) == len(ADDRESSES) and all(one.mac for one in places)
+    if not held:
+        vips.withdraw([one.address for one in places])
+    vips.keep(places, places if held else ())
+    vips.worker.finish()
+    vips.scan()
     if held:
         vips.claim(places, 0)
-    else:
-        vips.withdraw([one.address for one in places])
-    vips.keep_only(places if held else ())
-    vips.macvlans.finish()
     assert vips.problems_of([vip.address for vip in ADDRESSES]) == []
 
 

@@ -58,7 +58,7 @@ def test_a_descriptor_of_something_else_is_refused() -> None:
 
 
 def test_the_election_process_is_made_of_little() -> None:
-    """It shares its interpreter with nothing that allocates much or blocks; its only thread is that of macvlans.py."""
+    """It shares its interpreter with nothing that allocates much or blocks; its only thread is that of worker.py."""
     script = "import lbnode.election.driver, sys; print(*sys.modules)"
     loaded = set(
         subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, text=True).stdout.split()
