@@ -16,11 +16,20 @@
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 #define TEMPLATE 64
+#define FIRST_PORT 1024
+
+/* What a flow's number becomes */
+enum spread {
+	SPREAD_PORTS,	  /* 16384 ports of one address, then those of the next */
+	SPREAD_ADDRESSES, /* an address each */
+	SPREAD_TABLE,	  /* what map `ends` says */
+};
 
 struct setup {
 	__u32 length; /* of the frame */
 	__u32 mask;   /* flows - 1 */
-	__u32 reply;  /* vary the target instead of the source */
+	__u16 reply;  /* vary the target instead of the source */
+	__u16 spread; /* enum spread */
 	__u32 count;
 	__u64 bytes[TEMPLATE / 8];
 };
@@ -39,11 +48,29 @@ struct {
 	__type(value, __u32);
 } target SEC(".maps");
 
-static __always_inline void vary6(struct ipv6hdr *ip, __u32 reply, __u32 flow)
+/* By number of the flow: the last two bytes of an address << 16 | port */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1024);
+	__type(key, __u32);
+	__type(value, __u32);
+} ends SEC(".maps");
+
+static __always_inline __u32 end_of(const struct setup *s, __u32 flow)
+{
+	if (s->spread == SPREAD_PORTS)
+		return flow >> 14 << 16 | (FIRST_PORT + (flow & 16383));
+	if (s->spread == SPREAD_ADDRESSES)
+		return flow << 16 | FIRST_PORT;
+	__u32 *end = bpf_map_lookup_elem(&ends, &flow);
+	return end ? *end : 0;
+}
+
+static __always_inline void vary6(struct ipv6hdr *ip, __u32 reply, __u32 end)
 {
 	__be16 *port = (void *)(ip + 1);
-	(reply ? &ip->daddr : &ip->saddr)->in6_u.u6_addr16[7] |= bpf_htons(flow >> 14);
-	port[reply ? 1 : 0] = bpf_htons(1024 + (flow & 16383));
+	(reply ? &ip->daddr : &ip->saddr)->in6_u.u6_addr16[7] |= bpf_htons(end >> 16);
+	port[reply ? 1 : 0] = bpf_htons(end);
 }
 
 SEC("xdp")
@@ -62,24 +89,24 @@ int wrapper(struct xdp_md *ctx)
 #pragma unroll
 	for (int i = 0; i < TEMPLATE / 8; i++)
 		packet[i] = s->bytes[i];
-	__u32 flow = s->count++ & s->mask;
+	__u32 end = end_of(s, s->count++ & s->mask);
 	if (((struct ethhdr *)packet)->h_proto == bpf_htons(ETH_P_IPV6)) {
-		vary6((void *)packet + ETH_HLEN, s->reply, flow);
+		vary6((void *)packet + ETH_HLEN, s->reply, end);
 		bpf_tail_call(ctx, &target, 0);
 		return XDP_ABORTED;
 	}
 	struct iphdr *ip = (void *)packet + ETH_HLEN;
 	__be16 *port = (void *)(ip + 1);
-	__u16 high = flow >> 14;
-	/* the address ends in .0, so the header's sum grows by what is put there */
+	__u16 high = end >> 16;
+	/* the address ends in .0.0, or .0 and `high` in a byte, so the header's sum grows by what is put there */
 	__u32 sum = (__u16)~ip->check + bpf_htons(high);
 	ip->check = ~(__u16)((sum & 0xffff) + (sum >> 16));
 	if (s->reply) {
 		ip->daddr |= bpf_htonl(high);
-		port[1] = bpf_htons(1024 + (flow & 16383));
+		port[1] = bpf_htons(end);
 	} else {
 		ip->saddr |= bpf_htonl(high);
-		port[0] = bpf_htons(1024 + (flow & 16383));
+		port[0] = bpf_htons(end);
 	}
 	bpf_tail_call(ctx, &target, 0);
 	return XDP_ABORTED;

@@ -13,6 +13,7 @@ import sysconfig
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -29,12 +30,15 @@ from tests.packets.wire import SERVER6, VIP, VIP6, Wire
 
 SOURCE = Path(__file__).with_name("ns_per_packet.bpf.c")
 CLIENTS = "203.0.113.0"  # its last byte is free for a part of the flow's number
+MANY_CLIENTS = {4: "198.18.0.0", 6: "2001:db8:c::"}  # the last two bytes are free; IPv4: RFC 2544's, for benchmarks
+LOCALS = {4: "198.51.0.0", 6: "2001:db8:b::"}  # full NAT: its local addresses but for the last two bytes
 SERVER = "198.51.100.11"
 ENDS = {4: (CLIENTS, VIP, SERVER), 6: ("2001:db8:c::", VIP6, SERVER6)}
 TEMPLATE = 64
 ROUNDS = 10
 PACKETS = 100_000
 FLOWS = (1, 1024, 65536)
+REPLIES_TO = (256, 1024, 4096, 65536)  # clients, one connection each
 MILLION = 1 << 20
 NEW_FLOWS = 1 << 22  # as many as the wrapper can tell apart
 # buckets of four: a table that is full, one with room for all flows but a million, one for a million in three modes
@@ -47,6 +51,19 @@ PORTS: Mapping[ForwardingMethod, int] = {
 }
 
 
+class Spread(IntEnum):
+    """ns_per_packet.bpf.c: enum spread."""
+
+    PORTS = 0
+    ADDRESSES = 1
+    TABLE = 2
+
+
+def server_port(port: int) -> int:
+    """By a service's port: masquerade translates it, too."""
+    return 8000 + port if port == PORTS[ForwardingMethod.MASQUERADE] else port
+
+
 @dataclass(frozen=True, slots=True)
 class Variant:
     name: str
@@ -57,11 +74,15 @@ class Variant:
     reply: bool = False
     family: int = 4
     options: Sequence[tuple[str, object]] = ()  # TCP's, as scapy names them
+    spread: Spread = Spread.PORTS
 
     def frame(self, wire: Wire) -> bytes:
         clients, vip, server = ENDS[self.family]
+        if self.spread is Spread.ADDRESSES:
+            clients = MANY_CLIENTS[self.family]
         if self.reply:
-            packet = ip(server, clients) / TCP(sport=8000 + self.port, dport=1024, flags=self.flags)
+            target = LOCALS[self.family] if self.spread is Spread.TABLE else clients
+            packet = ip(server, target) / TCP(sport=server_port(self.port), dport=0, flags=self.flags)
         else:
             options = list(self.options)
             packet = ip(clients, vip) / TCP(sport=1024, dport=self.port, flags=self.flags, options=options)
@@ -90,6 +111,11 @@ def row_of(method: ForwardingMethod, family: int) -> str:
     return f"IPv{family} {method}"
 
 
+def to_clients(name: str, clients: int, flags: str, family: int, *, reply: bool) -> Variant:
+    """Masqueraded connections, one of each client."""
+    return Variant(name, "xdp_lb", clients, _NAT, flags, reply, family, spread=Spread.ADDRESSES)
+
+
 def variants() -> list[Variant]:
     """Named by the row and the column of the table that is printed."""
     result = [Variant("wrapper", "nothing", 1024), Variant("floor", "floor_program", 1024)]
@@ -101,6 +127,10 @@ def variants() -> list[Variant]:
             if method is ForwardingMethod.MASQUERADE:
                 many = FLOWS[1]
                 result.append(Variant(f"{row}/reply", "xdp_lb", many, port, reply=True, family=family))
+                result += [to_clients(f"{row}/to {n}", n, "A", family, reply=True) for n in REPLIES_TO]
+            elif method is ForwardingMethod.FULLNAT:
+                spread = Spread.TABLE
+                result.append(Variant(f"{row}/reply", "xdp_lb", FLOWS[1], port, reply=True, family=family, spread=spread))
     return [*result, *OTHERS]
 
 
@@ -121,11 +151,26 @@ class Harness:
         self.full, self.large = self._bench(SMALL), self._bench(LARGE)
         self.huge = {family: self._bench(HUGE) for family in ENDS}
         self.next_flow = 0
-        for family in (6, 4):  # the few first: where the table is full, entries lie in their second places
-            for method, port in PORTS.items():
+        for method, port in reversed(PORTS.items()):
+            for family in (6, 4):  # the few first: where the table is full, entries lie in their second places
                 for flows in flows_of(method)[1:]:
                     self._open(flows, port, family)
                 self.run(Variant("fill", "xdp_lb", NEW_FLOWS, port, "S", family=family), 8 * SMALL)
+            if method is ForwardingMethod.FULLNAT:
+                self.ends = self._local_ends()
+        wire.net.run("gw", "ip", "route", "add", f"{MANY_CLIENTS[4]}/16", "via", "192.0.2.254")
+        clients = max(REPLIES_TO)
+        for family in ENDS:
+            for flags in ("S", "A"):
+                self.run(to_clients("open", clients, flags, family, reply=False), clients)
+
+    def _local_ends(self) -> dict[int, bytes]:
+        """Map `ends` by family: the local addresses and ports of full NAT's connections."""
+        ends: dict[int, list[int]] = {family: [] for family in ENDS}
+        for record in self.large.records():
+            local = record.outward.target
+            ends[local.version].append((int(local) & 0xFFFF) << 16 | record.outward.target_port)
+        return {family: struct.pack(f"={FLOWS[1]}I", *found[: FLOWS[1]]) for family, found in ends.items()}
 
     def _open(self, flows: int, port: int, family: int) -> None:
         """So many connections; few of them half open at a time, as those give way to others."""
@@ -139,12 +184,11 @@ class Harness:
     def _bench(self, buckets: int) -> Bench:
         bench = Bench(Machine(buckets=buckets), self.wire, "xdp")
         for method, port in PORTS.items():
-            server_port = 8000 + port if method is ForwardingMethod.MASQUERADE else port
             local = [f"198.51.100.{last}" for last in range(4, 8)] if method is ForwardingMethod.FULLNAT else ()
-            bench.server(bench.service(f"tcp:{VIP}:{port}"), f"{SERVER}:{server_port}", method, local=local)
-            bench.server(bench.service(f"tcp:[{VIP6}]:{port}"), f"[{SERVER6}]:{server_port}", method)
+            bench.server(bench.service(f"tcp:{VIP}:{port}"), f"{SERVER}:{server_port(port)}", method, local=local)
+            bench.server(bench.service(f"tcp:[{VIP6}]:{port}"), f"[{SERVER6}]:{server_port(port)}", method)
         clamped = bench.service(f"tcp:{VIP}:{CLAMPED}", mss=1400)
-        bench.server(clamped, f"{SERVER}:{8000 + CLAMPED}", ForwardingMethod.MASQUERADE)
+        bench.server(clamped, f"{SERVER}:{CLAMPED}", ForwardingMethod.MASQUERADE)
         lease = bench.tables.set_leases({"front": {ip_address(VIP), ip_address(VIP6)}})["front"]
         bench.maps["leases"].put_index(lease, struct.pack("=Q", FOREVER))
         return bench
@@ -160,6 +204,10 @@ class Harness:
         first = 0
         if packets < variant.flows:  # the next ones: a round does not come to all
             first, self.next_flow = self.next_flow, (self.next_flow + packets) % NEW_FLOWS
+        if variant.spread is Spread.TABLE:
+            ends = Map(self.object.maps["ends"])
+            ends.put_range(0, self.ends[variant.family])
+            ends.close()
         return mean_ns(self.object, bench, variant, first, packets)
 
 
@@ -167,7 +215,7 @@ def mean_ns(wrapper: LoadedObject, bench: Bench, variant: Variant, first: int, p
     """ns per packet of so many packets, flow after flow from number `first` on; the kernel tells whole ones."""
     programs = wrapper.programs | bench.machine.programs
     frame = variant.frame(bench.wire)
-    setup = struct.pack("=IIII", len(frame), variant.flows - 1, variant.reply, first)
+    setup = struct.pack("=IIHHI", len(frame), variant.flows - 1, variant.reply, variant.spread, first)
     for name, value in (("setup", setup + frame[:TEMPLATE]), ("target", struct.pack("=I", programs[variant.program]))):
         one = Map(wrapper.maps[name])
         one.put_index(0, value)
@@ -212,6 +260,10 @@ def table(best: Mapping[str, int]) -> str:
                 cells.append(f"{took} ({took / max(1, floor):.1f})" if took else "-")
             lines.append(f"{row:<18}" + "".join(f"{cell:>16}" for cell in cells))
     lines += ["", *(f"IPv4 {one.name}: {best[one.name] - wrapper}" for one in OTHERS if one.name in best)]
+    for family in ENDS:
+        row = row_of(ForwardingMethod.MASQUERADE, family)
+        took = [f"{n}: {best[f'{row}/to {n}'] - wrapper}" for n in REPLIES_TO if f"{row}/to {n}" in best]
+        lines.append(f"{row}, replies, one to each of so many clients in turn: {', '.join(took)}")
     lines.append(f"\nThe floor, which parses and sends: {floor} ns. The wrapper's {wrapper} ns are taken off; +-1 ns.")
     lines.append(f"New flows come to a full table; replies are those of {FLOWS[1]} flows.")
     return "\n".join(lines)
