@@ -130,7 +130,9 @@ def variants() -> list[Variant]:
                 result += [to_clients(f"{row}/to {n}", n, "A", family, reply=True) for n in REPLIES_TO]
             elif method is ForwardingMethod.FULLNAT:
                 spread = Spread.TABLE
-                result.append(Variant(f"{row}/reply", "xdp_lb", FLOWS[1], port, reply=True, family=family, spread=spread))
+                result.append(
+                    Variant(f"{row}/reply", "xdp_lb", FLOWS[1], port, reply=True, family=family, spread=spread)
+                )
     return [*result, *OTHERS]
 
 

@@ -4,6 +4,7 @@
 #define LBNODE_DECIDE_H
 
 #include "admit.h"
+#include "reply_hop.h"
 
 /* What else full NAT translates: to the server the source, to the client the target. */
 INLINE void other_end(struct decision *d, struct place *place, bool in)
@@ -19,6 +20,13 @@ INLINE void local_end(struct decision *d, struct place *place, const struct pack
 	other_end(d, place, true);
 	if (place_conn(place)->toa && !(p->tcp_flags & TCP_FLAG_RST))
 		d->full |= FULL_TOA;
+}
+
+/* The connection that a packet to a client belongs to. */
+INLINE bool find_answered(const struct packet *p, __u64 hash, struct place *place)
+{
+	await_reply_hop(&p->tuple.target);
+	return conn_find_reply(&p->tuple, hash, place);
 }
 
 /*
@@ -71,7 +79,7 @@ GLOBAL int decide(const struct packet *p, struct decision *d, __u32 inspect)
 		conn_remove(&place);
 		if (!server && is_stateful(p) && !syn)
 			return drop_counted(EVENT_DROP_SERVER_GONE);
-	} else if (conn_find_reply(&p->tuple, hash, &place)) {
+	} else if (find_answered(p, hash, &place)) {
 		struct server *server = get_live_server(place.server, place.generation);
 		struct conn *c = place_conn(&place);
 		if (likely(server && !conn_expired(config, c, place.word, now))) {

@@ -2,7 +2,8 @@
 /*
  * The next hop of what goes to clients. The kernel's look-up costs as much as all the rest of a reply, so its answer is
  * remembered, with all that was asked. It holds until user space sees a change of anything that the look-up rests on, and
- * for a second at most: for what is not announced (a path MTU that was learnt), and while nobody listens.
+ * for a second at most: for what is not announced (a path MTU that was learnt), and while nobody listens. Of clients that
+ * share a place the first one keeps it for so long: taking turns would cost each of them a write and give it nothing.
  */
 #ifndef LBNODE_REPLY_HOP_H
 #define LBNODE_REPLY_HOP_H
@@ -10,7 +11,7 @@
 #include "admit.h"
 
 #define REPLY_HOP_MS 1000
-#define REPLY_HOPS 4096 /* a power of two */
+#define REPLY_HOPS 16384 /* a power of two; 1 MB for each CPU */
 
 /* What find_hop() was told but for the packet's length, and its answer. As large as a cache line. */
 struct reply_hop {
@@ -34,12 +35,20 @@ struct {
 	__type(value, struct reply_hop);
 } reply_hops SEC(".maps");
 
-/* By client: a node has few VIPs and interfaces. Two that share a slot take turns. */
+/* By client: a node has few VIPs and interfaces. */
 INLINE struct reply_hop *get_reply_hop(const struct addr *client)
 {
 	__u64 half = client->half[0] ^ client->half[1];
 	__u32 slot = mix((__u32)(half ^ half >> 32)) >> 40 & (REPLY_HOPS - 1);
 	return bpf_map_lookup_elem(&reply_hops, &slot);
+}
+
+/* With many clients the entry is in no near cache: ask for it while the connection is looked for. */
+INLINE void await_reply_hop(const struct addr *client)
+{
+	struct reply_hop *known = get_reply_hop(client);
+	if (known)
+		(void)*(volatile __u32 *)&known->since_ms;
 }
 
 INLINE __u32 get_routes(void)
@@ -63,9 +72,9 @@ INLINE int find_reply_hop(void *ctx, const int hook, struct scratch *memory)
 	if (!known || !clock)
 		return -1;
 	__u32 now = clock->now_ms;
-	if (likely(known->routes == generation && now - known->since_ms < REPLY_HOP_MS &&
-		   addr_equal(&known->client, client) && addr_equal(&known->vip, &d->vip) && known->ingress == in &&
-		   known->tos == tos)) {
+	bool holds = known->routes == generation && now - known->since_ms < REPLY_HOP_MS;
+	if (likely(holds && addr_equal(&known->client, client) && addr_equal(&known->vip, &d->vip) &&
+		   known->ingress == in && known->tos == tos)) {
 		hop->ifindex = known->ifindex;
 		hop->mtu = known->mtu;
 		copy_mac(hop->target_mac, known->target_mac);
@@ -74,7 +83,7 @@ INLINE int find_reply_hop(void *ctx, const int hook, struct scratch *memory)
 		return 0;
 	}
 	find_hop(ctx, hook, &memory->route, hop, &d->vip, client, p->tos, length, p->family);
-	if (hop->result != HOP_OK || !memory->route.mtu_result)
+	if (holds || hop->result != HOP_OK || !memory->route.mtu_result)
 		return 0;
 	known->vip = d->vip;
 	known->client = *client;
