@@ -33,11 +33,11 @@ from lbnode.election.messages import Setup
 from lbnode.election.supervisor import Election
 from lbnode.epoch_file import EpochFile
 from lbnode.epochs import Epochs
-from lbnode.errors import ConfigError
 from lbnode.feed import ConfigFeed
+from lbnode.handover import check_handover
 from lbnode.journal import Journal, Kind
 from lbnode.membership import Membership
-from lbnode.model import VipGroup, VrrpState
+from lbnode.model import VipGroup
 from lbnode.node_control import NodeControl
 from lbnode.ownership import Ownership
 from lbnode.planes import unload
@@ -250,14 +250,13 @@ class Node:
             await server.close()
 
     async def _handover(self, group: str, to: str) -> None:
-        def ready(node: NodeInfo) -> bool:
-            return node.reachable and any(r.group == group and r.state is VrrpState.BACKUP for r in node.roles)
-
-        backups = [node.name for node in self._membership.nodes()[1:] if ready(node)]
-        if group in self._election.roles.value and not backups:
-            raise ConfigError(f"VIP group {group}: no other node is backup now: nobody would take over")
-        if to and to not in backups:
-            raise ConfigError(f"VIP group {group}: {to} is not backup now; these are: {', '.join(backups)}")
+        """KeyError: no such group on this node."""
+        role, config = self._election.roles.value[group], self._feed.resolution.value
+        assert config is not None  # it has roles
+        shared = isinstance(self._store, EtcdStore)
+        silent = () if shared else config.config.vip_groups[group].priorities.keys() - self._config.sync.peers.keys()
+        others = self._membership.nodes()[1:]
+        check_handover(config.config.vip_groups[group], role, self._config.node, others, silent, to)
         await self._election.handover(group, to)
 
     def _token(self) -> str:

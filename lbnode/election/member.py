@@ -307,16 +307,30 @@ class Member:
         ]
         problems += [machine.refused, machine.alarm] if machine else []
         problems += [self.endpoint.alarm, *self.alarms(now)]
+        active_address = machine.active_address if machine else None
+        known = self.conversation_with(active_address) if active_address else None
         return Role(
             self.name,
             machine.state if machine else VrrpState.INITIALIZE,
             self.effective_priority,
             self.since,
             self.reason,
-            machine.active_address if machine else None,
+            active_address,
             "; ".join(problem for problem in problems if problem),
             machine.epoch if machine and self.active else 0,
+            known[0] if known else "",
+            self._backups(now) if self.active else (),
         )
+
+    def _backups(self, now: int) -> tuple[str, ...]:
+        """Members that were heard lately and take part: who does not sends no heartbeats. The best first."""
+        within = max(self.patience, SECOND)  # it is told to people, and not at each lost heartbeat
+        heard = [
+            (talk.heard.priority, name)
+            for name, talk in self.conversations.items()
+            if talk.heard and talk.hears(now, within) and not talk.heard_active
+        ]
+        return tuple(name for _, name in sorted(heard, reverse=True))
 
 
 def authentication_for(group: VipGroup, setup: Setup) -> tuple[Authentication, str]:

@@ -101,6 +101,8 @@ def role_message(role: Role) -> dict[str, Any]:
             "active_address": None if role.active_address is None else str(role.active_address),
             "problem": role.problem,
             "epoch": role.epoch,
+            "active_node": role.active_node,
+            "backups": list(role.backups),
         }
     }
 
@@ -112,5 +114,6 @@ def role_from(document: dict[str, Any]) -> Role:
             **document,
             "state": VrrpState(document["state"]),
             "active_address": None if address is None else ip_address(address),
+            "backups": tuple(document["backups"]),
         }
     )

@@ -26,7 +26,7 @@ from lbnode.election.lease import Leases
 from lbnode.election.messages import LEAVE, Setup, encode_line, groups_message, role_from, setup_message
 from lbnode.election.predecessor import Predecessor
 from lbnode.election.vip import fence
-from lbnode.errors import ConfigError, DataPlaneError, LbError
+from lbnode.errors import DataPlaneError, LbError
 from lbnode.journal import Journal, Kind
 from lbnode.model import Role, VipGroup, VrrpState
 from lbnode.watched import Watched
@@ -122,13 +122,8 @@ class Election:
     async def handover(self, group: str, to: str = "") -> None:
         """Give the Active role to a peer, the best one or `to`, and return once it is given up.
 
-        KeyError: no such group on this node.
+        See lbnode.handover for what comes before.
         """
-        role, config = self.roles.value[group], self._groups[group]
-        if role.state is not VrrpState.ACTIVE:
-            raise ConfigError(f"VIP group {group}: {self._node} is {role.state}; ask the active node to hand over")
-        if len(config.priorities) < 2:
-            raise ConfigError(f"VIP group {group}: {self._node} is its only member; there is nobody to hand over to")
         if self._writer is None:
             raise LbError(f"VIP group {group}: the election process is not running; try again in a moment")
         self._journal.record(Kind.ELECTION, group, f"handover to {to} requested" if to else "handover requested")

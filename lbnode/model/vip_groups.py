@@ -82,3 +82,5 @@ class Role:
     active_address: Address | None = None  # VRRP source address of the current Active, if it is another node
     problem: str = ""  # why the election cannot work here: interface missing, checksum mismatch, ...
     epoch: int = 0  # of the Active's ownership, once the store has written it; 0 = not Active, or not known
+    active_node: str = ""  # who has that address, if heartbeats tell it
+    backups: tuple[str, ...] = ()  # for an Active: who says by heartbeats that it is Backup, the best first

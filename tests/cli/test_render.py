@@ -79,7 +79,7 @@ def test_moves_name_the_best_backup_that_is_reachable() -> None:
         return {
             "name": name,
             "reachable": reachable,
-            "roles": [{"group": "front", "state": state, "priority": priority}],
+            "roles": [{"group": "front", "state": state, "priority": priority, "backups": []}],
         }
 
     nodes = [node("gw1", "active", 250), node("gw2", "backup", 150), node("gw3", "backup", 100)]
@@ -87,6 +87,8 @@ def test_moves_name_the_best_backup_that_is_reachable() -> None:
     assert render.moves({"nodes": nodes}, "gw1", ["front"]) == "front: gw1 -> gw2\n"
     assert render.moves({"nodes": nodes}, "gw1", ["front"], "gw3") == "front: gw1 -> gw3\n"
     assert render.moves({"nodes": nodes[:1]}, "gw1", ["front"]) == "front: stays at gw1, no other node is backup\n"
+    heard = {**nodes[0], "roles": [{"group": "front", "state": "active", "priority": 250, "backups": ["gw3", "gw2"]}]}
+    assert render.moves({"nodes": [heard]}, "gw1", ["front"]) == "front: gw1 -> gw3\n", "without a shared store"
 
 
 def test_the_timeline_of_a_group_shows_its_nodes_and_its_events() -> None:

@@ -98,7 +98,7 @@ def test_groups_and_roles_survive_the_way_between_the_processes() -> None:
     group = replace(GROUP, addresses=(vip("192.0.2.10", 24, "front"),), preempt=True, interface="front", revision=0)
     (document,) = groups_message([group])["groups"]
     assert group_from(document) == group
-    role = Role("front", VrrpState.BACKUP, 150, 1.5, "test", IPv4Address("192.0.2.3"), "none")
+    role = Role("front", VrrpState.BACKUP, 150, 1.5, "test", IPv4Address("192.0.2.3"), "none", 7, "gw2", ("gw3",))
     assert role_from(role_message(role)["role"]) == role
     assert encode_line(role_message(role)).endswith(b"}\n")
 

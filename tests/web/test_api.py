@@ -64,6 +64,8 @@ async def test_status_is_node_status_field_for_field(api: Client) -> None:
         "active_address": None,
         "epoch": 0,
         "problem": "",
+        "active_node": "",
+        "backups": [],
     }
     assert body["nodes"][1]["roles"][0]["active_address"] == "192.0.2.2"
     assert body["dataplane"]["drops"] == {"no-server": 0, "bad-checksum": 2}

@@ -83,11 +83,12 @@ export async function askHandover(group) {
     .filter((node) => node.reachable)
     .flatMap((node) => node.roles.filter((role) => role.group === group && role.state === "backup").map((role) => ({ node, role })))
     .sort((a, b) => b.role.priority - a.role.priority);
-  const heir = heirs[0];
+  const heard = state.status.roles.find((role) => role.group === group)?.backups ?? [];
+  const heir = heirs[0] ? `${heirs[0].node.name} (priority ${heirs[0].role.priority})` : heard[0];
   const sure = await ask({
     title: `Hand over VIP group ${group}?`,
     body: heir
-      ? `${heir.node.name} (priority ${heir.role.priority}) is expected to take over at once.`
+      ? `${heir} is expected to take over at once.`
       : "No reachable backup is known: the addresses of this group would answer nowhere until this node takes them back.",
     confirm: "Hand over",
     danger: !heir,

@@ -45,17 +45,24 @@ def election(arguments: argparse.Namespace, client: Client) -> int:
 
 def failover(arguments: argparse.Namespace, client: Client) -> int:
     status = client.get("/api/v1/status")
-    if any(role["group"] == arguments.group for role in status["roles"]):
-        print(render.moves(status, status["node"], (arguments.group,), arguments.to), end="")
-    if not arguments.dry_run:
-        to = f"?to={segment(arguments.to)}" if arguments.to else ""
-        client.call("POST", f"/api/v1/vip-groups/{segment(arguments.group)}/handover{to}", {})
+    node, group = status["node"], arguments.group
+    role = next((role for role in status["roles"] if role["group"] == group), None)
+    if role is not None and role["state"] == "active":
+        moves = render.moves(status, node, (group,), arguments.to)
+        known = render.NOBODY not in moves
+        print(moves if known or arguments.dry_run else f"{group}: {node} -> the best backup, if there is one\n", end="")
+        if arguments.dry_run:
+            return 0
+    to = f"?to={segment(arguments.to)}" if arguments.to else ""
+    client.call("POST", f"/api/v1/vip-groups/{segment(group)}/handover{to}", {})  # refused by all but the active node
     return 0
 
 
 def maintenance(arguments: argparse.Namespace, client: Client) -> int:
     status, known = client.get("/api/v1/status"), client.get("/api/v1/document")
     node = arguments.node or status["node"]
+    if node != status["node"] and status["store"]["kind"] != "etcd":
+        raise ApiError(f"{status['node']} has a store of its own: run this on {node}", EXIT_FAILED)
     settings = dict(known["document"].get("settings", {}))
     resting = set(settings.get("maintenance", ()))
     resting = resting | {node} if arguments.switch == "on" else resting - {node}
@@ -66,7 +73,7 @@ def maintenance(arguments: argparse.Namespace, client: Client) -> int:
         groups = [group for group in held if len(shared.get(group, {}).get("priorities", ())) > 1]  # the rest stays
         moves = render.moves(status, node, groups)
         print(moves, end="")
-        if "no other node" in moves:
+        if render.NOBODY in moves:
             raise ApiError("nobody would hold what stays; nothing was changed", EXIT_FAILED)
     body = {"document": {"settings": settings}, "dry_run": arguments.dry_run, "expect_revision": known["revision"]}
     result = client.call("POST", "/api/v1/apply", body)

@@ -173,7 +173,7 @@ def roles(items: Iterable[Json], now: float, leases: Iterable[Json]) -> str:
             str(role["priority"]),
             ago(role["since"], now),
             left.get(role["group"], "-"),
-            role["active_address"] or "-",
+            role["active_node"] or role["active_address"] or "-",
             role["problem"] or role["reason"],
         )
         for role in items
@@ -274,6 +274,9 @@ def connections(items: Iterable[Json]) -> Iterable[str]:
         yield f"{row}{server:<24}{local[0]}:{local[1]}\n" if local else f"{row}{server}\n"
 
 
+NOBODY = "no other node is backup"
+
+
 def moves(status: Any, node: str, groups: Iterable[str], to: str = "") -> str:
     """What happens to these VIP groups when the node gives them up."""
     lines = []
@@ -284,8 +287,10 @@ def moves(status: Any, node: str, groups: Iterable[str], to: str = "") -> str:
             for role in other["roles"]
             if other["reachable"] and other["name"] != node and role["group"] == group and role["state"] == "backup"
         ]
-        best = to or max(found, default=(0, ""))[1]
-        lines.append(f"{group}: {node} -> {best}" if best else f"{group}: stays at {node}, no other node is backup")
+        here = (role for one in status["nodes"] if one["name"] == node for role in one["roles"])
+        heard = next((role["backups"] for role in here if role["group"] == group), ())
+        best = to or max(found, default=(0, ""))[1] or next(iter(heard), "")
+        lines.append(f"{group}: {node} -> {best}" if best else f"{group}: stays at {node}, {NOBODY}")
     return "".join(line + "\n" for line in lines)
 
 
