@@ -54,3 +54,9 @@ def test_lost_answers_do_not_end_a_spell_but_long_breaks_do() -> None:
 def test_an_address_that_answers_no_more_is_lost_and_its_gap_lasts_to_the_end() -> None:
     outcome = judge(saw([range(1000), range(1200, 2000)], [], []), 999 * MS, 2000 * MS, END)
     assert outcome.lost and outcome.gap == 0.201 and outcome.heal_gap == 1.001
+
+
+def test_an_address_that_was_not_asked_any_more_is_not_lost() -> None:
+    saying = saw([range(2000)], [range(2000)], [])
+    saying["sent"] = saying["sent"][:2001]  # the probe did not run until the end
+    assert not judge(saying, 1000 * MS, None, END).lost

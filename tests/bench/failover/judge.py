@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-SILENT_S = 0.5  # an address that did not answer for so long at the end is lost
+SILENT_S = 0.5  # an address that answered no question of so long a time at the end is lost
 BREATH_NS = 20_000_000  # answers further apart are not one spell of serving
 
 
@@ -34,7 +34,7 @@ def judge(saw: Mapping[str, Any], began: int, healed: int | None, ended: int) ->
         gap=_longest_gap(sent, answered, began, healed or ended),
         double=_overlap(*spells),
         heal_gap=None if healed is None else _longest_gap(sent, answered, healed, ended),
-        lost=not answered or ended - sent[answered[-1]] > SILENT_S * 1e9,
+        lost=not answered or _span(sent[answered[-1] + 1 :]) > SILENT_S * 1e9,
         takeover=(served[1][first] - began) / 1e9 if first < len(served[1]) else None,
     )
 
@@ -59,6 +59,10 @@ def _spells(times: list[int]) -> list[tuple[int, int]]:
         else:
             spells.append((time_ns, time_ns))
     return spells
+
+
+def _span(times: Sequence[int]) -> int:
+    return times[-1] - times[0] if times else 0
 
 
 def _overlap(ours: list[tuple[int, int]], theirs: list[tuple[int, int]]) -> float:
