@@ -13,16 +13,17 @@ BUILD_PACKAGES := clang libbpf-dev libbpf1 python3-venv
 LAB_PACKAGES := iproute2 procps iputils-ping curl etcd-server etcd-client nginx-light
 TEST_PACKAGES := $(LAB_PACKAGES) keepalived ipvsadm frr chromium ethtool iputils-arping tcpdump bpftool user-mode-linux kmod
 BENCH_PACKAGES := $(LAB_PACKAGES) haproxy keepalived nftables wrk user-mode-linux kmod
-OLDEST_PACKAGES := qemu-system-x86 gcc libc6-dev libbpf-dev libelf-dev zlib1g-dev
+OLDEST_PACKAGES := qemu-system-x86 gcc libc6-dev libbpf-dev libelf-dev zlib1g-dev kmod ethtool iproute2
 
 .DEFAULT_GOAL := help
-.PHONY: help check bpf test test-reference test-oldest-kernel sim soak soak-parsers soak-packets demo lab bench bench-failover clean packages-lab packages-test packages-bench
+.PHONY: help check bpf test test-reference test-oldest-kernel sim soak soak-parsers soak-packets demo lab bench bench-failover clean packages-lab packages-test packages-bench packages-oldest
 
 help:
 	@echo "make demo         the two-gateway lab, a failover under load, then the web UI (root); ONCE=1 exits afterwards"
 	@echo "make test         everything; without root it runs what needs none and names what it skipped"
 	@echo "make test-reference  lbadm and the schedulers beside captures of ipvsadm and IPVS (LBNODE_REFERENCE: another folder)"
-	@echo "make test-oldest-kernel  the BPF objects in the verifier of Debian 12's Linux 6.1, in a virtual machine"
+	@echo "make test-oldest-kernel  the BPF objects in the verifier of Debian 12's Linux 6.1, and SCTP and VLANs with real"
+	@echo "                  traffic there, in a virtual machine (root)"
 	@echo "make check        lint, format, types, import direction, unit and simulation tests (seconds, no root)"
 	@echo "make bpf          compile the BPF programs, and what the kernel's verifier makes of each: states, stack, time (root)"
 	@echo "make sim          elections under random faults, as figures: CLUSTER_SECONDS=200000 SEED=1; PROFILE= NUMBER= tell one"
@@ -59,6 +60,8 @@ packages-test:
 	$(call install,$(BUILD_PACKAGES) $(TEST_PACKAGES))
 packages-bench:
 	$(call install,$(BUILD_PACKAGES) $(BENCH_PACKAGES))
+packages-oldest:
+	$(call install,$(OLDEST_PACKAGES))
 
 $(STAMP): pyproject.toml | packages-build
 	@echo "installing Python packages into $(VENV) (see pyproject.toml)"
@@ -97,7 +100,7 @@ test: packages-test built
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	@failed=0; set -x; \
-	$(BIN)/pytest -q --durations=15 -n 2 --no-loadscope-reorder $(addprefix --ignore=,$(WAITING) $(REAL_TIME)) || failed=1; \
+	$(BIN)/pytest -q --durations=15 -n 2 --no-loadscope-reorder $(addprefix --ignore=,$(WAITING) $(REAL_TIME) tests/vm) || failed=1; \
 	$(BIN)/pytest -q --durations=15 -n 4 --no-loadscope-reorder $(WAITING) || failed=1; \
 	$(BIN)/pytest -q --durations=15 $(REAL_TIME) || failed=1; exit $$failed
 
@@ -110,11 +113,11 @@ $(OLDEST_KERNEL):
 	mkdir -p $(@D)
 	cd $(@D) && apt-get download -qq $$(apt-cache depends linux-image-cloud-amd64 | awk '/Depends: linux-image/ {print $$2}')
 	cd $(@D) && dpkg-deb -x linux-image-*.deb . && rm linux-image-*.deb
+	/usr/sbin/depmod -b $(@D) $$(ls $(@D)/lib/modules)
 	cp $(@D)/boot/vmlinuz-6.1.* $@
 
-test-oldest-kernel: built $(OLDEST_KERNEL)
-	$(call install,$(OLDEST_PACKAGES))
-	$(BIN)/pytest -q tests/packets/test_oldest_kernel.py
+test-oldest-kernel: built packages-oldest $(OLDEST_KERNEL)
+	$(BIN)/pytest -q tests/packets/test_oldest_kernel.py tests/vm
 
 SEED ?= 1
 CLUSTER_SECONDS ?= 200000

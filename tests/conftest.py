@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import functools
 import os
+import platform
 import shutil
+import socket
 from contextlib import closing
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -31,12 +34,39 @@ def _missing_ip_vs() -> str:
     return ""
 
 
+_MODULES = Path("/lib/modules", platform.release())
+_IN_A_VM = "make test-oldest-kernel runs these tests in a virtual machine"
+
+
+@functools.cache
+def _has_sctp() -> bool:
+    """Asking loads its module where there is one."""
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP).close()
+    except OSError:
+        return False
+    return True
+
+
+@functools.cache
+def _has_vlans() -> bool:
+    """Loaded, or a module, or part of the kernel (modules.builtin)."""
+    built_in = _MODULES / "modules.builtin"
+    return (
+        Path("/proc/net/vlan").exists()
+        or any(_MODULES.glob("kernel/net/8021q/8021q.ko*"))
+        or (built_in.exists() and "/8021q.ko" in built_in.read_text())
+    )
+
+
 NEEDS = {
     "root": lambda: "" if os.geteuid() == 0 else "needs root: network namespaces and BPF",
     "etcd": lambda: "" if shutil.which("etcd") else "needs etcd: apt-get install etcd-server etcd-client",
     "keepalived": lambda: "" if shutil.which("keepalived") else "needs keepalived: apt-get install keepalived",
     "frr": lambda: "" if os.access("/usr/lib/frr/vrrpd", os.X_OK) else "needs FRR's vrrpd: apt-get install frr",
     "ipvs": _missing_ip_vs,
+    "sctp": lambda: "" if _has_sctp() else f"needs a kernel with SCTP: {_IN_A_VM}",
+    "vlan": lambda: "" if _has_vlans() else f"needs a kernel with VLANs (8021q): {_IN_A_VM}",
     "chromium": lambda: "" if shutil.which("chromium") else "needs Chromium: apt-get install chromium",
 }
 

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO, Self
 
@@ -42,12 +42,27 @@ def run(command: Sequence[str], limit_s: float, out: BinaryIO, err: BinaryIO) ->
     if linux is None:
         err.write(f"no User-Mode Linux here: apt-get install {PACKAGE}\n".encode())
         return DIED
+    return run_in(lambda box, log: _boot(linux, box, log), command, limit_s, out, err)
+
+
+def run_in(
+    boot: Callable[[Path, BinaryIO], subprocess.Popen[bytes]],
+    command: Sequence[str],
+    limit_s: float,
+    out: BinaryIO,
+    err: BinaryIO,
+) -> int:
+    """The same in any guest that finds this machine's files and ends when it is through.
+
+    boot: starts it, in a process group of its own, with guest.sh as its first program and `lb_box` and `lb_modules` in
+    its environment (guest.sh), and writes its console to the file.
+    """
     with tempfile.TemporaryDirectory(prefix="lbt-uml", dir="/var/tmp") as name:
         box = Path(name)
         (box / "command").write_text(_script(command))
         console = box / "console"
         with _Follower(box / "out", out) as output, _Follower(box / "err", err) as errors, console.open("wb") as log:
-            guest = _boot(linux, box, log)
+            guest = boot(box, log)
             try:
                 deadline = time.monotonic() + limit_s
                 while guest.poll() is None and time.monotonic() < deadline:
@@ -124,8 +139,8 @@ class _Follower:
         self._sink.flush()
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.uml.run", description=__doc__.partition("\n")[0])
+def main(run: Callable[[Sequence[str], float, BinaryIO, BinaryIO], int], program: str, description: str) -> int:
+    parser = argparse.ArgumentParser(prog=program, description=description)
     parser.add_argument("--limit", type=float, default=300.0, help="seconds, boot included (default %(default)g)")
     parser.add_argument("command", nargs=argparse.REMAINDER)
     arguments = parser.parse_args()
@@ -136,4 +151,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(run, "python -m tests.uml.run", __doc__.partition("\n")[0]))

@@ -107,6 +107,20 @@ INLINE int emit(void *ctx, const int hook, struct scratch *memory)
 	return call_leave_to_stack(ctx, hook, memory);
 }
 
+/* Whether the segments of a bundle, whose lengths the kernel alone knows, fit the next hop. */
+INLINE int measure_bundle(void *ctx, const int hook, struct scratch *memory)
+{
+	struct hop *hop = &memory->hop;
+	__u32 mtu = 0;
+	if (hop->result == HOP_OK && bpf_check_mtu(ctx, hop->ifindex, &mtu, 0, BPF_MTU_CHK_SEGS)) {
+		hop->result = HOP_TOO_BIG;
+		hop->mtu = mtu;
+	}
+	return 0;
+}
+
+RARE(measure_bundle)
+
 /*
  * Send a packet where the decision says: to a server, or what a server said by masquerade or full NAT (or an error about
  * what it got) to the client, where its source becomes the VIP again.
@@ -138,6 +152,8 @@ INLINE int forward(void *ctx, const int hook, struct scratch *memory, const int 
 		server_hop(ctx, hook, memory, server, length, family);
 	else if (call_find_reply_hop(ctx, hook, memory))
 		return drop(hook, EVENT_DROP_ERROR);
+	if (hook == HOOK_TC && unlikely(length == overhead))
+		call_measure_bundle(ctx, hook, memory);
 	if (unlikely(hop->result == HOP_NO_ROUTE)) {
 		count(EVENT_DROP_NO_ROUTE);
 		return refuse(hook, memory, known, REASON_NO_ROUTE, 0);

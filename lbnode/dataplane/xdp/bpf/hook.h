@@ -90,11 +90,22 @@ INLINE __u32 ingress(void *ctx, const int hook)
 	return ((struct __sk_buff *)ctx)->ifindex;
 }
 
-/* Bytes of the largest IP packet on the wire: a bundle of segments is cut on its way out, not to the MTU but as it came. */
+/*
+ * In place of the size of a bundle's segments: they are a list of packets of any length without headers, SCTP's, behind a
+ * head that holds these alone. Linux (6.1) crashes when such a bundle is cut after part of the list was pulled into the head.
+ */
+#define GSO_BY_FRAGS 0xffff
+
+/*
+ * Bytes of the largest IP packet on the wire: a bundle of segments is cut on its way out, not to the MTU but as it came. 0:
+ * the kernel alone knows.
+ */
 INLINE __u32 wire_length(void *ctx, const int hook, const struct packet *p)
 {
 	if (hook == HOOK_TC) {
 		__u32 segment = ((struct __sk_buff *)ctx)->gso_size;
+		if (unlikely(segment == GSO_BY_FRAGS))
+			return 0;
 		if (segment)
 			return p->header + p->l4_header + segment;
 	}

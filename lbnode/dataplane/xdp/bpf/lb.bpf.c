@@ -168,7 +168,7 @@ int tc_lb(struct __sk_buff *skb)
 	void *data = frame(skb, HOOK_TC), *end = frame_end(skb, HOOK_TC);
 	if (data + LINEAR > end) {
 		__u32 want = skb->len < LINEAR ? skb->len : LINEAR;
-		if (data + want > end && bpf_skb_pull_data(skb, want))
+		if (data + want > end && skb->gso_size != GSO_BY_FRAGS && bpf_skb_pull_data(skb, want))
 			return TC_NEXT;
 	}
 	if (unlikely(skb->pkt_type != PACKET_HOST) && !is_routers(skb))

@@ -15,7 +15,9 @@ int tc_lease(struct __sk_buff *skb)
 	if (skb->vlan_present) /* it comes again on the VLAN's interface */
 		return NEXT;
 	__u32 want = skb->len < LINEAR ? skb->len : LINEAR;
-	if ((void *)(long)skb->data + want > (void *)(long)skb->data_end && bpf_skb_pull_data(skb, want))
+	/* Bundles of segments have their headers in front, and some must not be pulled about (hook.h: GSO_BY_FRAGS). */
+	if ((void *)(long)skb->data + want > (void *)(long)skb->data_end && !skb->gso_size &&
+	    bpf_skb_pull_data(skb, want))
 		return NEXT;
 	struct ethhdr *eth = (void *)(long)skb->data;
 	void *end = (void *)(long)skb->data_end;

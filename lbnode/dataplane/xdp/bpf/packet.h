@@ -283,10 +283,11 @@ INLINE int parse_l4(void *ip, void *end, struct packet *p, const int family, int
 		struct sctp_header *sctp = l4;
 		if (payload < sizeof(*sctp))
 			return malformed(p, EVENT_DROP_L4_HEADER);
-		if ((void *)(sctp + 1) > end)
+		if ((void *)sctp + SCTP_HEADER > end)
 			return KIND_OTHER;
 		p->l4_header = SCTP_HEADER;
-		p->tcp_flags = sctp_flags(sctp->chunk);
+		/* A bundle (hook.h) has its chunks elsewhere: none of those that stand alone in their packet. */
+		p->tcp_flags = (void *)(sctp + 1) > end ? TCP_FLAG_ACK : sctp_flags(sctp->chunk);
 		p->tuple.source_port = sctp->source;
 		p->tuple.target_port = sctp->dest;
 		return kind;

@@ -69,13 +69,15 @@ INLINE int translate_sctp_port(void *ctx, const int hook, const struct packet *p
 	__u32 behind = p->length - p->header - (to->source ? 2 : 4);
 	__le32 change = crc_of_difference(old ^ to->port, behind);
 	struct sctp_header *sctp = frame(ctx, hook) + ETH_HLEN + header_length(p, p->family);
-	if ((void *)(sctp + 1) > frame_end(ctx, hook))
+	if ((void *)sctp + SCTP_HEADER > frame_end(ctx, hook))
 		return -1;
 	if (to->source)
 		sctp->source = to->port;
 	else
 		sctp->dest = to->port;
-	sctp->checksum ^= change;
+	/* A socket buffer that never was on a wire leaves it to a device, or to who gets it: then it is 0. */
+	if (hook != HOOK_TC || sctp->checksum)
+		sctp->checksum ^= change;
 	return 0;
 }
 
