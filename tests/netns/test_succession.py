@@ -230,18 +230,30 @@ def _denied(plane: XdpPlane) -> int:
     return counts.unpack_event(plane._maps["events"].get_index(layout.Event.DROP_DENIED))
 
 
-async def test_a_smaller_table_must_have_room_for_all(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_smaller_table_must_have_room_for_all(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with Lab(servers=1) as lab:
         async with lab.plane(tmp_path, connections=1024) as plane:
             await programmed(plane, "rr", server(1))
             held = [lab.connect() for _ in range(60)]
             await plane.close()
             new = XdpPlane(tmp_path, connections=16)
+            with monkeypatch.context() as patch:
+                # As if they were fewer: that they have no room where they belong shows when they are copied.
+                patch.setattr("lbnode.dataplane.xdp.succession.pins.PinnedSet.connections", 16)
+                await new.open()
+                assert "connections have no room in one of 16" in (await new.status()).problem
+                await new.close()
             await new.open()
             status = await new.status()
             await new.close()
             assert status.connections_max == 1024 and status.connections >= 60
-            assert "keeps its 1024 entries" in status.problem and status.problem in caplog.text
+            assert (
+                "keeps its 1024 entries" in status.problem
+                and "too many for one of 16" in status.problem
+                and status.problem in caplog.text
+            )
             for sock in held:
                 ask(sock)
                 sock.close()

@@ -6,7 +6,6 @@ told without that kernel is in test_verifier.py.
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -14,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from lbnode.dataplane.xdp.plane import OBJECT
+from tests.vm.initramfs import initramfs
+from tests.vm.run import KERNEL, QEMU
 
-KERNEL = Path(os.environ.get("LBNODE_OLDEST_KERNEL", ".build/oldest-kernel/vmlinuz"))
-QEMU = "qemu-system-x86_64"
 LIMIT_S = 110
 OBJECTS = [OBJECT, OBJECT.with_name("lease.bpf.o")]
 
@@ -24,16 +23,6 @@ pytestmark = [
     pytest.mark.skipif(shutil.which(QEMU) is None, reason=f"needs {QEMU}: apt-get install qemu-system-x86"),
     pytest.mark.skipif(not KERNEL.exists(), reason=f"needs Linux 6.1 at {KERNEL}: make test-oldest-kernel"),
 ]
-
-
-def initramfs(files: dict[str, bytes]) -> bytes:
-    """In the format "newc" (Documentation/driver-api/early-userspace/buffer-format.rst)."""
-    parts = []
-    for inode, (name, content) in enumerate([*files.items(), ("TRAILER!!!", b"")], 1):
-        fields = (inode, 0o100755, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(name) + 1, 0)
-        head = b"070701" + "".join(f"{field:08x}" for field in fields).encode() + name.encode() + b"\0"
-        parts += [head, bytes(-len(head) % 4), content, bytes(-len(content) % 4)]
-    return b"".join(parts)
 
 
 def test_it_takes_the_objects(tmp_path: Path) -> None:

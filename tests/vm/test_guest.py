@@ -1,4 +1,4 @@
-"""In one boot of Debian 12's own kernel, all tests that are marked `sctp` or `vlan`. `make test-oldest-kernel` runs it."""
+"""In one boot of Debian 12's own kernel, all tests marked `sctp` or `vlan`. `make test-oldest-kernel` runs it."""
 
 from __future__ import annotations
 

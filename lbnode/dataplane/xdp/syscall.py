@@ -21,6 +21,8 @@ from lbnode.errors import DataPlaneError
 
 # arch/*/entry/syscalls: the number of bpf(2)
 _NUMBERS = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "loongarch64": 280, "ppc64le": 361, "s390x": 351}
+_MEMBARRIER = {"x86_64": 324, "aarch64": 283, "riscv64": 283, "loongarch64": 283, "ppc64le": 365, "s390x": 356}
+_MEMBARRIER_CMD_GLOBAL = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
 
@@ -337,3 +339,11 @@ def prog_run(prog_fd: int, context: bytes) -> tuple[int, bytes]:
     )
     raw = bpf(Cmd.PROG_TEST_RUN, attr)[1]
     return struct.unpack_from("=i", raw, 4)[0], bytes(ctx.raw[: len(context)])
+
+
+def wait_for_programs() -> None:
+    """Until every program that runs now has come to its end: they run as RCU readers, for which membarrier(2) waits.
+
+    Does nothing on kernels that refuse it (nohz_full): there a program that is interrupted just now goes unnoticed.
+    """
+    _libc.syscall(_MEMBARRIER[platform.machine()], _MEMBARRIER_CMD_GLOBAL, 0, 0)

@@ -81,6 +81,11 @@ class Loading:
     async def _resized(self, sets: Sequence[PinnedSet]) -> bool:
         """The table stays as it is if the other one has no room for what is in it, or there is none for both."""
         kept = f"the connection table keeps its {sets[-1].buckets * layout.BUCKET_WAYS} entries: "
+        wanted, tracked = self._buckets * layout.BUCKET_WAYS, sets[-1].connections
+        if tracked > wanted:
+            self.problem = f"{kept}{tracked} connections are tracked, too many for one of {wanted}"
+            _log.warning("%s", self.problem)
+            return False
         try:
             copied = await self._make(sets)
         except DataPlaneError as error:
@@ -166,12 +171,17 @@ class Loading:
     async def take_over(self) -> None:
         for one in self._predecessors:
             one.hand_over(self.object.programs)
+        if self._predecessors:
+            # One that has not seen it yet would add an entry behind the copy.
+            await asyncio.to_thread(syscall.wait_for_programs)
         await self._copy()
 
     async def finish(self) -> None:
         """Every link runs the new programs."""
         if not self._predecessors:
             return
+        # One that was replaced may run yet, and must find the successor: forgotten maps forget it.
+        await asyncio.to_thread(syscall.wait_for_programs)
         copied = await self._copy()
         for one in self._predecessors:
             one.close(forget=True)

@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from lbnode.dataplane.xdp import layout, syscall
+from lbnode.dataplane.xdp import counts, layout, syscall
 from lbnode.dataplane.xdp.maps import Map
 
 TAKE_ALL = "take_all"  # the only program that is pinned, with the maps that it reads
@@ -33,6 +33,11 @@ class PinnedSet:
     @property
     def buckets(self) -> int:
         return self.maps["conns"].info.max_entries
+
+    @property
+    def connections(self) -> int:
+        """In its table, as its programs count them. The set is of this layout."""
+        return counts.unpack_event(self.maps["events"].get_index(layout.Event.ENTRIES))
 
     def close(self) -> None:
         for one in self.maps.values():
