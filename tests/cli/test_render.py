@@ -33,11 +33,12 @@ def test_weight_shows_what_differs() -> None:
     assert render.weight({"configured_weight": 3, "effective_weight": None}) == "3→-"
 
 
-def test_what_services_refused_stands_below_them_if_they_did() -> None:
-    def service(name: str, admission: dict[str, object] | None) -> dict[str, object]:
+def test_whom_services_refuse_and_did_refuse_stands_below_them() -> None:
+    def service(name: str, admission: dict[str, object] | None, access: str = "") -> dict[str, object]:
         counters, rates = dict.fromkeys(("active", "inactive"), 0), dict.fromkeys(FIGURES, 0.0)
         facts = {"scheduler": "rr", "scheduler_flags": [], "state": "ok", "status": "programmed at revision 7"}
-        return {"id": name, "servers": [], "counters": counters, "rates": rates, "admission": admission, **facts}
+        facts |= {"admission": admission, "access": access}
+        return {"id": name, "servers": [], "counters": counters, "rates": rates, **facts}
 
     def counted(refused: dict[str, int], sent: int = 0, accepted: int = 0, clamped: int = 0) -> dict[str, object]:
         cookies = {"cookies_sent": sent, "cookies_accepted": accepted, "cookies_refused": 0}
@@ -47,10 +48,12 @@ def test_what_services_refused_stands_below_them_if_they_did() -> None:
     text = render.services(quiet)
     assert text.count("\n") == 3 and "REFUSED" not in text
     busy = [service("tcp:a:80", counted({"denied": 31, "rate": 0, "no-server": 2}, 40, 38)), *quiet]
-    assert render.services([*busy, service("tcp:b:80", counted({}, clamped=7))]).split("\n\n")[1] == (
-        "SERVICE   REFUSED                 SYN COOKIES           MSS CLAMPED\n"
+    busy += [service("tcp:b:80", counted({}, clamped=7)), service("tcp:c:80", None, "deny 192.0.2.0/24")]
+    assert render.services(busy).split("\n\n")[1] == (
+        "SERVICE   REFUSED                 SYN COOKIES           MSS CLAMPED  ACCESS\n"
         "tcp:a:80  denied 31, no-server 2  sent 40, accepted 38\n"
         "tcp:b:80                                                7\n"
+        "tcp:c:80                                                             deny 192.0.2.0/24\n"
     )
 
 

@@ -56,22 +56,27 @@ def health(server: Json) -> str:
 
 
 def services(items: Iterable[Json]) -> str:
-    """The tree table of services and their servers; below it what services did about new connections, if anything."""
+    """The tree table of services and their servers; below it who may open connections to services, and what they did
+    about new ones, if anything."""
     items = list(items)
     rows: list[Row] = []
     for service in items:
         rows.append(_service_row(service))
         rows.extend(_server_row(server) for server in service["servers"])
     headers = ("SERVICE", "SCHEDULER", "STATE", "WEIGHT", "ACTIVE", "INACTIVE", "CONN/S", "IN B/S", "OUT B/S", "STATUS")
-    told = [(service["id"], *cells) for service in items if any(cells := _admission(service["admission"]))]
-    below = "\n" + table(("SERVICE", "REFUSED", "SYN COOKIES", "MSS CLAMPED"), told) if told else ""
+    told = [
+        (service["id"], *cells)
+        for service in items
+        if any(cells := (*_admission(service["admission"]), service["access"]))
+    ]
+    below = "\n" + table(("SERVICE", "REFUSED", "SYN COOKIES", "MSS CLAMPED", "ACCESS"), told) if told else ""
     return table(headers, rows) + below
 
 
 def _admission(counted: Json | None) -> Row:
     """In packets, what is 0 left out; nothing where the data plane does not count it."""
     if counted is None:
-        return ()
+        return "", "", ""
     words = ("sent", "accepted", "refused")
     cookies = [f"{word} {counted[f'cookies_{word}']}" for word in words if counted[f"cookies_{word}"]]
     refused = [f"{reason} {packets}" for reason, packets in counted["refused"].items() if packets]
