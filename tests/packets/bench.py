@@ -20,7 +20,7 @@ from scapy.layers.l2 import Dot1Q, Ether
 from scapy.packet import Packet
 
 from lbnode.dataplane.xdp import counts, layout, settings, syscall
-from lbnode.dataplane.xdp.counts import Gauge
+from lbnode.dataplane.xdp.counts import NOTHING_REFUSED, Gauge
 from lbnode.dataplane.xdp.exchange import Exchange
 from lbnode.dataplane.xdp.layout import Event
 from lbnode.dataplane.xdp.libbpf import LoadedObject
@@ -303,6 +303,11 @@ class Bench:
     def admission(self, service_id: ServiceId) -> Admission:
         index = self.tables.services[service_id].entry.index
         return counts.unpack_admission(self.maps["admissions"].get_index(index))
+
+    def refused(self) -> dict[str, int]:
+        """By all services together."""
+        counted = [self.admission(one).refused for one in self.tables.services]
+        return {reason: sum(one[reason] for one in counted) for reason in NOTHING_REFUSED.refused}
 
     def gauge(self, service_id: ServiceId, server_id: ServerId) -> Gauge:
         index = self.tables.services[service_id].servers[server_id].index

@@ -106,13 +106,15 @@ def test_mutations(bench: Bench, seed: int) -> None:
                 assert not complaint, f"{complaint}; seed {seed}, by {interface}: {frame.hex()} became {out.hex()}"
         verdicts += this
         assert bench.drops() - drops == this["drop"] + judge.seen.get("own error", 0) - errors
+        refused = bench.refused()
+        assert refused == {event.label: bench.event(event) for event in Event if event.label in refused}
         assert bench.event(Event.DROP_ERROR) <= unmendable
         records = bench.records()
         assert bench.event(Event.ENTRIES) == len(records) == sum(bench.gauges())
         assert judge.settle(records) == []
         bench.advance(100)
-    print(f"seed {seed}: {dict(verdicts)}, sent {judge.seen}, {asked_scapy} by scapy, too")
+    print(f"seed {seed}: {dict(verdicts)}, sent {judge.seen}, {asked_scapy} by scapy, too, refused {refused}")
     assert asked_scapy > verdicts["send"] // 1000
-    assert set(judge.seen) == KINDS
+    assert set(judge.seen) == KINDS and refused["no-server"]
     bench.advance(2000)
     assert bench.records() == [] and bench.gauges() == (0, 0)
