@@ -221,7 +221,7 @@ class Bench:
                 context = struct.pack("=6I", 0, len(frame), 0, index, 0, 0)
                 run = syscall.prog_test_run(self.machine.programs["xdp_lb"], frame, context=context)
             else:
-                context = struct.pack("=11I", 0, 0, mark, *(0,) * 6, index, index)  # struct __sk_buff: mark, interfaces
+                context = struct.pack("=11I", 0, 0, mark, *(0,) * 7, index)  # struct __sk_buff: mark, ifindex
                 run = syscall.prog_test_run(self.machine.programs["tc_lb"], frame, context=context)
         verdict = VERDICTS[self.entry].get(run.retval)
         assert verdict is not None, f"{self.entry} returned {run.retval}"

@@ -1,7 +1,9 @@
-"""The objects load on the oldest kernel that is supported, Debian 12's Linux 6.1, in a virtual machine (qemu, no KVM).
+"""The objects load and run on an old kernel, in a virtual machine (qemu, no KVM).
 
-`make test-oldest-kernel` gets what it needs. The verifier there refuses things that later ones take; what can be
-told without that kernel is in test_verifier.py.
+`make test-oldest-kernel` gets the oldest one that Debian 12 has, Linux 6.1. The balancer needs 5.15:
+LBNODE_OLDEST_KERNEL names the image of another kernel to try, with BTF, initramfs, serial console and the JIT compiler
+built in. The verifier there refuses things that later ones take; what can be told without such a kernel is in
+test_verifier.py.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ OBJECTS = [OBJECT, OBJECT.with_name("lease.bpf.o")]
 
 pytestmark = [
     pytest.mark.skipif(shutil.which(QEMU) is None, reason=f"needs {QEMU}: apt-get install qemu-system-x86"),
-    pytest.mark.skipif(not KERNEL.exists(), reason=f"needs Linux 6.1 at {KERNEL}: make test-oldest-kernel"),
+    pytest.mark.skipif(not KERNEL.exists(), reason=f"needs a kernel at {KERNEL}: make test-oldest-kernel"),
 ]
 
 
@@ -38,3 +40,5 @@ def test_it_takes_the_objects(tmp_path: Path) -> None:
     ).stdout  # fmt: skip
     for one in ("lb.bpf.o", "lb.bpf.o capturing", "lease.bpf.o"):
         assert f"loaded /{one}: 0" in console, console[-4000:]
+    for one in ("start", "sweep"):  # the timer, and a loop over the whole table
+        assert console.count(f"ran {one}: 0") == 2, console[-4000:]

@@ -25,7 +25,8 @@ _CALL, _LOAD_IMM64 = 0x85, 0x18
 _JUMP, _EXIT = 0x05, 0x95
 _JUMP_CLASSES = (0x05, 0x06)  # BPF_JMP, BPF_JMP32
 _PSEUDO_CALL, _PSEUDO_FUNC = 1, 4  # src_reg of a call of a subprogram, and of a callback's address
-_FOR_EACH_MAP_ELEM = 164  # enum bpf_func_id: a loop where there is no bpf_loop (older.h), else removed unverified
+_FOR_EACH_MAP_ELEM, _LOOP = 164, 181  # enum bpf_func_id: the program holds both, and the kernel removes one (older.h)
+_KERNEL_TYPES = Path("/sys/kernel/btf/vmlinux")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,12 @@ def verified(path: Path) -> dict[str, Verified]:
         for one in libbpf._walk(lib.bpf_object__next_map, handle):
             if lib.bpf_map__name(one) == b".rodata.capture":  # else newer kernels leave out what is behind the switch
                 lib.bpf_map__set_initial_value(one, struct.pack("=I", 1), 4)
-        programs = libbpf._walk(lib.bpf_object__next_program, handle)
+        programs = []
+        for program in libbpf._walk(lib.bpf_object__next_program, handle):
+            if lib.bpf_program__section_name(program) == b"xdp.frags" and not libbpf._has_frags():
+                lib.bpf_program__set_autoload(program, False)
+            else:
+                programs.append(program)
         logs = {program: ctypes.create_string_buffer(1 << 20) for program in programs}
         for program, log in logs.items():
             lib.bpf_program__set_log_level(program, _LOG_STATS)
@@ -123,12 +129,17 @@ def _calls(code: list[_Instruction]) -> tuple[frozenset[int], ...]:
 
 
 def _is_replaced(code: list[_Instruction], at: int) -> bool:
-    """Whether the address of a subprogram is loaded for a helper that is not called where there is bpf_loop."""
+    """Whether the address of a subprogram is loaded for a helper whose call the kernel removes."""
     if code[at].code != _LOAD_IMM64:
         return False
     while code[at].code != _CALL:
         at += 1 + (code[at].offset if code[at].code == _JUMP else 0)
-    return (code[at].registers >> 4, code[at].immediate) == (0, _FOR_EACH_MAP_ELEM)
+    return (code[at].registers >> 4, code[at].immediate) == (0, _removed())
+
+
+@cache
+def _removed() -> int:
+    return _FOR_EACH_MAP_ELEM if b"\0BPF_FUNC_loop\0" in _KERNEL_TYPES.read_bytes() else _LOOP
 
 
 def _successors(code: list[_Instruction], at: int) -> list[tuple[int, bool]]:

@@ -25,9 +25,9 @@ _DEFINITION = ("type", "key_size", "value_size", "max_entries", "map_flags", "bt
 _PRINT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 _RECORD = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)  # ring_buffer_sample_fn
 _LIBBPF_DEBUG = 2  # enum libbpf_print_level: warn 0, info 1, debug 2
-# The oldest kernel that the balancer is tried on. Its helpers are of 5.17 (bpf_loop) and 5.18 (bpf_xdp_load_bytes,
-# bpf_xdp_store_bytes, bpf_xdp_get_buff_len), its timer of 5.15; lease.bpf.o loads on 5.10, too.
-OLDEST_KERNEL = (6, 1)
+# The balancer's timer is of 5.15; where helpers of 5.17 and 5.18 are missing it does without (bpf/older.h). lease.bpf.o
+# loads on 5.10, too.
+OLDEST_KERNEL = (5, 15)
 _PROG_TYPE_XDP, _BPF_F_XDP_HAS_FRAGS = 6, 1 << 5
 _LOG_TAIL = 15  # lines of the verifier's log that an error message carries
 _LOG_BYTES = 1 << 24  # libbpf's own limit; the reason stands at the end

@@ -47,10 +47,12 @@ struct turns {
 static __always_inline long xdp_copy(struct xdp_md *ctx, __u32 at, __u8 *memory, __u32 length, const bool store)
 {
 	__u8 *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	__u64 offset = at;
 	__u32 i = 0;
 	if (at > FRAME_MAX)
 		return -1;
-	data += at;
+	asm volatile("%0 &= %1" : "+r"(offset) : "i"(FRAME_MAX)); /* the verifier may have followed a copy of `at` */
+	data += offset;
 	do {
 		if (data + i + 1 > end)
 			return -1;

@@ -115,7 +115,7 @@ class Rehearsal:
         if self._program == "xdp_lb":
             context = struct.pack("=6I", 0, len(frame), 0, ifindex, 0, 0)  # struct xdp_md
         else:
-            context = struct.pack("=11I", 0, 0, mark, *(0,) * 6, ifindex, ifindex)  # the beginning of struct __sk_buff
+            context = struct.pack("=11I", 0, 0, mark, *(0,) * 7, ifindex)  # the beginning of struct __sk_buff
         run = syscall.prog_test_run(self._object.programs[self._program], frame, context=context)
         verdict = _VERDICTS[self._program].get(run.retval)
         if verdict is None:
