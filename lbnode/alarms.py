@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from lbnode.dataplane.base import PlaneStatus, SynProxyStatus
 from lbnode.model import Problem, Severity
 
-ALARM_AT = 0.8  # of the connection table
+ALARM_AT = 0.8  # of the connection table; lbnode's own refuses connections from 0.9 on, and more from 0.95
 CLEAR_BELOW = 0.7
 TABLE = "data plane", "connections"  # where, field of its problem
 TABLE_FULL = "table-full"  # the drop reason of data planes that refuse new connections for want of room

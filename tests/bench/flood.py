@@ -65,7 +65,7 @@ class Flood:
     def __init__(self, wire: Wire) -> None:
         self.wire = wire
         self.object = load_wrapper()
-        self.machine = Machine(buckets=1 << 12)
+        self.machine = Machine(entries=1 << 14)
         self.bench = Bench(self.machine, wire, "xdp")
         for method, port in PORTS.items():
             self.bench.server(self.bench.service(f"udp:{VIP}:{port}"), f"{SERVER}:{port}", method)

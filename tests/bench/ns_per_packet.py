@@ -41,8 +41,8 @@ FLOWS = (1, 1024, 65536)
 REPLIES_TO = (256, 1024, 4096, 65536)  # clients, one connection each
 MILLION = 1 << 20
 NEW_FLOWS = 1 << 22  # as many as the wrapper can tell apart
-# buckets of four: a table that is full, one with room for all flows but a million, one for a million in three modes
-SMALL, LARGE, HUGE = 1 << 13, 1 << 18, 1 << 21
+# entries: a table that is full, one with room for all flows but a million, one for a million in three modes
+SMALL, LARGE, HUGE = 1 << 15, 1 << 20, 1 << 23
 PORTS: Mapping[ForwardingMethod, int] = {
     ForwardingMethod.DIRECT: 80,
     ForwardingMethod.TUNNEL: 81,
@@ -157,7 +157,7 @@ class Harness:
             for family in (6, 4):  # the few first: where the table is full, entries lie in their second places
                 for flows in flows_of(method)[1:]:
                     self._open(flows, port, family)
-                self.run(Variant("fill", "xdp_lb", NEW_FLOWS, port, "S", family=family), 8 * SMALL)
+                self.run(Variant("fill", "xdp_lb", NEW_FLOWS, port, "S", family=family), 2 * SMALL)
             if method is ForwardingMethod.FULLNAT:
                 self.ends = self._local_ends()
         wire.net.run("gw", "ip", "route", "add", f"{MANY_CLIENTS[4]}/16", "via", "192.0.2.254")
@@ -183,8 +183,8 @@ class Harness:
                 self.next_flow = first
                 self.run(Variant("open", "xdp_lb", flows, port, flags, family=family), at_once)
 
-    def _bench(self, buckets: int) -> Bench:
-        bench = Bench(Machine(buckets=buckets), self.wire, "xdp")
+    def _bench(self, entries: int) -> Bench:
+        bench = Bench(Machine(entries=entries), self.wire, "xdp")
         for method, port in PORTS.items():
             local = [f"198.51.100.{last}" for last in range(4, 8)] if method is ForwardingMethod.FULLNAT else ()
             bench.server(bench.service(f"tcp:{VIP}:{port}"), f"{SERVER}:{server_port(port)}", method, local=local)

@@ -25,15 +25,15 @@ WRAPPER = Variant("wrapper", "nothing", NEW_FLOWS)
 def main() -> None:
     wire = Wire(f"lbt-sched{os.getpid()}")
     try:
-        machine, wrapper = Machine(buckets=SMALL), load_wrapper()
+        machine, wrapper = Machine(entries=SMALL), load_wrapper()
         print(f"{'new flow, ns':16}" + "".join(f"{number:>7} servers" for number in SERVERS))
         for scheduler in sys.argv[1:] or SCHEDULERS:
             cells = []
             for number in SERVERS:
                 bench = _bench(machine, wire, scheduler, number)
-                mean_ns(wrapper, bench, NEW, 0, 8 * SMALL)  # fills the table
+                mean_ns(wrapper, bench, NEW, 0, 2 * SMALL)  # fills the table
                 times = [
-                    mean_ns(wrapper, bench, NEW, 8 * SMALL + PACKETS * turn, PACKETS)
+                    mean_ns(wrapper, bench, NEW, 2 * SMALL + PACKETS * turn, PACKETS)
                     - mean_ns(wrapper, bench, WRAPPER, 0, PACKETS)
                     for turn in range(ROUNDS)
                 ]

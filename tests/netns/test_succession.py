@@ -271,7 +271,7 @@ async def test_a_table_without_memory_for_it_stays_as_it_is(tmp_path: Path, monk
             status = await new.status()
             await new.close()
             assert status.connections_max == 1024
-            assert "takes 144 MB, and 1 MB of memory are available: write a smaller number" in status.problem
+            assert "takes 136 MB, and 1 MB of memory are available: write a smaller number" in status.problem
 
 
 @pytest.mark.parametrize("step", ["take_over", "finish"])

@@ -45,7 +45,7 @@ from tests.packets.checksums import wrong_checksums
 from tests.packets.traffic import answer, ether, tcp
 from tests.packets.wire import LOCAL, LOCAL6, VIP, Hops, Wire
 
-BUCKETS = 256  # 1024 connections
+ENTRIES = 1024  # of the connection table
 CHANGED = 4096
 COOKIE_KEY = 0x0F0E0D0C0B0A09080706050403020100
 
@@ -87,14 +87,14 @@ class Machine:
         self,
         path: Path = OBJECT,
         *,
-        buckets: int = BUCKETS,
+        entries: int = ENTRIES,
         captured: int = 4096,
         constants: Mapping[str, bytes] | None = None,
     ) -> None:
-        """captured: bytes of the ring of `lbctl capture`."""
+        """entries: of the connection table. captured: bytes of the ring of `lbctl capture`."""
         sizes = {
-            "conns": buckets,
-            "replies": buckets,
+            "conns": entries // layout.BUCKET_WAYS,
+            "replies": entries // layout.BUCKET_WAYS * layout.REPLY_BUCKETS,
             "slots": 1 << 16,
             "changed": CHANGED,
             "captured": captured,
@@ -265,6 +265,10 @@ class Bench:
         """All but the fill, those that are not 0."""
         counts = {event: self.event(event) for event in Event if event is not Event.ENTRIES}
         return {event: count for event, count in counts.items() if count}
+
+    def moves(self) -> int:
+        """Connections that were moved to their other buckets."""
+        return int(struct.unpack_from("=I", self.maps["clock"].get_index(0), 8)[0])
 
     def drops(self) -> int:
         return sum(count for event, count in self.events().items() if event >= layout.FIRST_DROP)

@@ -24,14 +24,14 @@ from lbnode.dataplane.xdp.maps import Map
 from lbnode.dataplane.xdp.records import Record, unpack_records
 from lbnode.lab.netns import call_in_netns
 from lbnode.model import Address
-from tests.packets.bench import BUCKETS, MASQUERADE, TUNNEL, Bench, Machine
+from tests.packets.bench import ENTRIES, MASQUERADE, TUNNEL, Bench, Machine
 from tests.packets.traffic import ether, tcp
 from tests.packets.wire import VIP, Wire
 
 pytestmark = pytest.mark.root
 
 CLIENTS, SERVER = "203.0.113.0", "198.51.100.11"
-CASES, CPUS = 7, 2
+CASES, CPUS = 9, 2
 ALL_PACKETS = int(os.environ.get("LBNODE_STRESS", "840000"))  # of all cases
 PACKETS = 1500 if ALL_PACKETS < 10_000_000 else 20_000  # of a system call, which costs some 20 ms anyhow
 ROUNDS = ALL_PACKETS // (CASES * CPUS * PACKETS)
@@ -82,13 +82,25 @@ def assert_whole(record: Record, servers: set[Address], port: int) -> None:
     [
         (16, MASQUERADE, "rr", 1, 0),
         (512, MASQUERADE, "rr", 1, 0),
-        (BUCKETS * 16, MASQUERADE, "rr", 1, 0),
+        (ENTRIES * 4, MASQUERADE, "rr", 1, 0),
+        (ENTRIES, MASQUERADE, "rr", 1, 0),
+        (ENTRIES, TUNNEL, "rr", 1, 0),
         (512, TUNNEL, "rr", 1, 0),
-        (BUCKETS * 16, MASQUERADE, "wlc", 40, 0),
-        (BUCKETS * 16, TUNNEL, "lblcr", 40, 0),
+        (ENTRIES * 4, MASQUERADE, "wlc", 40, 0),
+        (ENTRIES * 4, TUNNEL, "lblcr", 40, 0),
         (512, MASQUERADE, "rr", 4, 60),
     ],
-    ids=["few flows", "many flows", "four times what fits", "tunnel", "by load", "by locality", "persistent"],
+    ids=[
+        "few flows",
+        "many flows",
+        "four times what fits",
+        "nearly full",
+        "nearly full, tunnel",
+        "tunnel",
+        "by load",
+        "by locality",
+        "persistent",
+    ],
 )
 def test_two_cpus_and_the_sweeper(
     machine: Machine,
@@ -148,6 +160,7 @@ def test_two_cpus_and_the_sweeper(
     records = [record for record in tracked if record.state is not State.TEMPLATE]
     states = Counter(record.state in ACTIVE for record in records)
     assert bench.gauges() == (states[True], states[False])
+    assert flows < ENTRIES or bench.moves() > 0
     assert records and bench.counters(service).packets_in > ROUNDS * PACKETS / 4
     gauges = [bench.gauge(service, server_id) for server_id in bench.tables.services[service].servers]
     assert sum(gauge.persistent for gauge in gauges) == len(tracked) - len(records)
@@ -179,7 +192,7 @@ def test_two_cpus_and_the_sweeper(
 def test_two_cpus_want_the_same_room(wire: Wire, wrappers: list[LoadedObject]) -> None:
     """Each entry is a half-open connection that gives way, so every new one finds room, whoever takes it first."""
     packets, calls, flows = 50_000, 8, 1 << 20
-    machine = Machine(buckets=4)
+    machine = Machine(entries=16)
     try:
         bench = Bench(machine, wire, "xdp")
         service = bench.service()

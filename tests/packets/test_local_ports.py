@@ -50,7 +50,7 @@ def test_no_way_back_is_used_twice(bench: Bench) -> None:
 
 @pytest.fixture(scope="module")
 def large() -> Iterator[Machine]:
-    machine = Machine(buckets=1 << 14)
+    machine = Machine(entries=1 << 16)
     yield machine
     machine.close()
 

@@ -26,8 +26,8 @@ from tests.packets.wire import VIP, VIP6, Wire
 
 pytestmark = pytest.mark.root
 PACKETS = int(os.environ.get("LBNODE_TRUTH", "1000000"))
-FLOWS = 8192
-BUCKETS = 1 << 16  # so many that no bucket of four is ever too small
+FLOWS = 7000
+ENTRIES = 1 << 13  # so few that connections are moved; each finds room
 TIMEOUTS_S = {"half open": 60, "open": 900, "closed": 10}
 # ip_vs_proto_tcp.c, packets from the client: (state, flag): state afterwards
 AFTER = {
@@ -47,7 +47,7 @@ ENDS = {VIP: ("203.0.113.0", "198.51.100"), VIP6: ("2001:db8:c::", "2001:db8:b:"
 
 @pytest.fixture(scope="module")
 def roomy() -> Iterator[Machine]:
-    machine = Machine(buckets=BUCKETS)
+    machine = Machine(entries=ENTRIES)
     yield machine
     machine.close()
 
@@ -104,7 +104,7 @@ class Sender:
 
     def send(self, flags: str, flows: range) -> None:
         frame = self.frames[flags]
-        self.maps["setup"].put_index(0, struct.pack("=IIII", len(frame), FLOWS - 1, 0, flows.start) + frame[:64])
+        self.maps["setup"].put_index(0, struct.pack("=IIII", len(frame), ENTRIES - 1, 0, flows.start) + frame[:64])
         syscall.prog_test_run(self.wrapper.programs["wrapper"], frame, repeat=len(flows), context=self.context)
 
 
@@ -144,7 +144,7 @@ def test_counters_equal_the_truth(roomy: Machine, wire: Wire, wrapper: LoadedObj
     by_server = Counter({server: bench.counters(service, server).connections for server in servers})
     assert sum(by_server.values()) == model.connections
     assert max(by_server.values()) - min(by_server.values()) <= 1  # rr
-    assert bench.event(Event.EVICTED) == 0
+    assert bench.event(Event.EVICTED) == 0 and bench.moves() > 0
     assert model.connections > PACKETS // 40  # the dice have not missed the point
     bench.advance(1000)
     assert bench.records() == [] and bench.gauges() == (0, 0)

@@ -131,7 +131,7 @@ def test_an_entry_is_found_by_both_its_tuples() -> None:
     outward = Tuple(server, 8080, client, 40000, L4Protocol.TCP).pack()
     buckets, way = 8, 2
     bucket = table.tuple_hash(inward, 7) >> 32 & buckets - 1  # the second choice
-    memory, replies = bytearray(buckets * table.BUCKET_SIZE), bytearray(buckets * 64)
+    memory, replies = bytearray(buckets * table.BUCKET_SIZE), bytearray(2 * buckets * 64)
     start = bucket * table.BUCKET_SIZE
     numbers = b"".join(number.to_bytes(4, "little") for number in (6, 9, 1000, 0))
     for at, part in (
@@ -145,10 +145,10 @@ def test_an_entry_is_found_by_both_its_tuples() -> None:
 
     state(State.ESTABLISHED)
     found = table.find(memory, replies, buckets, 7, inward)
-    assert found == Entry(bucket * 4 + way, 77, True, State.ESTABLISHED, 6, 9, 1000, 0, -1, 0)
+    assert found == Entry(bucket * 8 + way, 77, True, State.ESTABLISHED, 6, 9, 1000, 0, -1, 0)
     assert table.birth(memory, found.at) == 77
     assert table.find(memory, replies, buckets, 7, outward) is None  # as of direct routing
-    reply_at = (table.tuple_hash(outward, 7) & buckets - 1) * 64 + 8
+    reply_at = (table.tuple_hash(outward, 7) & 2 * buckets - 1) * 64 + 8
     replies[reply_at : reply_at + 8] = (found.at + 1).to_bytes(8, "little")
     assert table.find(memory, replies, buckets, 7, outward) == replace(found, inward=False)
     state(State.NONE)

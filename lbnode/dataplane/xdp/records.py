@@ -88,7 +88,7 @@ class Record:
     mark: int = 0
     result: MergeResult = MergeResult.TAKEN
     timeout_ms: int = 0  # the connection is over when `idle_ms` is larger
-    delta: int = 0  # as in struct bucket and struct conn, of one that began with a SYN cookie
+    delta: int = 0  # as in struct conn, of one that began with a SYN cookie
     scale_in: int = 0
     scale_out: int = 0
 

@@ -81,7 +81,7 @@ class Tables:
         )
 
     def syn_proxies(self) -> list[SynProxyStatus]:
-        now_ms, _ = struct.unpack("=II", self._maps["clock"].get_index(0))
+        (now_ms,) = struct.unpack_from("=I", self._maps["clock"].get_index(0))
         found = []
         for service_id, service in self.services.items():
             threshold = service.programmed.syn_proxy

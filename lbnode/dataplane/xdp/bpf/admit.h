@@ -21,6 +21,7 @@ enum action {
 	ACTION_TTL,	  /* dropped and counted; the client shall hear that its time to live ran out */
 	ACTION_ADMIT,	  /* `hash`: there is no entry; admit() decides */
 	ACTION_INSPECT,	  /* inspect() has to see the packet first */
+	ACTION_MOVED,	  /* connections were moved while its own was looked for: decide() has to look again */
 	ACTION_REFLECT,	  /* the packet has become the answer to its sender */
 	/* syn_proxy.h decides: */
 	ACTION_ANSWER_SYN,   /* with a cookie */
@@ -183,16 +184,21 @@ INLINE int enter(struct scratch *memory, const struct service *service, const st
 	if (proxied) {
 		new->state = STATE_SYNACK;
 		new->flags = CONN_PROXIED | CONN_ASSURED;
-		new->delta = memory->proxy.cookie;
+		c->delta = memory->proxy.cookie;
 		c->scale_in = memory->proxy.options.scale;
 	} else if (unlikely(service->flags & SERVICE_SYN_PROXY) && new->state == STATE_SYN_RECV) {
 		new->flags |= CONN_HALF_OPEN;
 	}
 	if (unlikely(server->forward == FORWARD_FULLNAT && !(server->flags & SERVER_LOCAL))) {
 		c->toa = server->flags & SERVER_TOA && p->tuple.protocol == IPPROTO_TCP;
-		return conn_add_local(new, &memory->ports, server->pool);
+		int added = conn_add_local(new, &memory->ports, server->pool);
+		if (unlikely(added == ADDED_NEEDS_MOVE)) {
+			move_one(new);
+			added = conn_add_local(new, &memory->ports, server->pool);
+		}
+		return added;
 	}
-	return conn_add(new) ? ADDED_NOT : ADDED;
+	return conn_enter(new);
 }
 
 /* The entry was lost, or there never was one: its hash leads the packet to the same server again. */

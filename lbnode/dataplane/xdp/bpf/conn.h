@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The connection table: two choices of buckets, four ways each (lb.h: struct bucket). Whoever moves a way's word to
+ * The connection table: two choices of buckets, eight ways each (lb.h: struct bucket). Whoever moves a way's word to
  * STATE_BUSY by compare-and-swap owns the way until it writes the word again. Nobody waits for it but who lost the way to
  * what may be the same connection, and that for a moment.
  */
@@ -35,20 +35,20 @@ INLINE __u64 *place_word(struct place *p)
 
 INLINE __u32 *place_delta(struct place *p)
 {
-	return &p->bucket->delta[p->way & (BUCKET_WAYS - 1)];
+	return &place_conn(p)->delta;
 }
 
 /* --- replies ------------------------------------------------------------------------------------------------------- */
 
 INLINE __u64 reply_ref(__u64 hash, __u32 number, __u32 way)
 {
-	return (__u64)hash_tag(hash) << 32 | (number * BUCKET_WAYS + way + 1);
+	return (__u64)hash_reply_tag(hash) << 32 | (number * BUCKET_WAYS + way + 1);
 }
 
 /* Put `new` where `old` stands, in one of the two buckets of the hash. 0, or -1: `old` is in neither. */
 GLOBAL int reply_swap(__u64 hash, __u64 old, __u64 new)
 {
-	__u32 mask = bucket_count() - 1;
+	__u32 mask = map_size(&replies) - 1;
 	for (int choice = 0; choice < 2; choice++) {
 		__u32 number = hash_bucket(hash, choice, mask);
 		struct reply_bucket *bucket = bpf_map_lookup_elem(&replies, &number);
@@ -57,6 +57,45 @@ GLOBAL int reply_swap(__u64 hash, __u64 old, __u64 new)
 		for (int i = 0; i < REPLY_WAYS; i++)
 			if (bucket->ref[i] == old && swap_word(&bucket->ref[i], old, new))
 				return 0;
+	}
+	return -1;
+}
+
+/* What is free of a bucket of `replies`: how many << 8 | the first one. */
+GLOBAL int reply_free(__u32 number)
+{
+	struct reply_bucket *bucket = bpf_map_lookup_elem(&replies, &number);
+	int free = 0;
+	if (!bucket)
+		return 0;
+	for (int i = REPLY_WAYS - 1; i >= 0; i--)
+		if (!bucket->ref[i])
+			free = ((free & 0xff00) + 0x100) | i;
+	return free;
+}
+
+#define REPLY_SPARE 4
+#define REPLY_TRIES 8 /* lost to other CPUs, each of which took the one that was chosen */
+
+/* Enter a reference into that of its two buckets which has more room; the first one will do if half of it is free. */
+GLOBAL int reply_add(__u64 hash, __u64 ref)
+{
+	__u32 mask = map_size(&replies) - 1;
+	for (int try = 0; try < REPLY_TRIES; try++) {
+		__u32 number = hash_bucket(hash, 0, mask), second = hash_bucket(hash, 1, mask);
+		int free = reply_free(number);
+		if (free < REPLY_SPARE << 8) {
+			int other = reply_free(second);
+			if (other >> 8 > free >> 8) {
+				number = second;
+				free = other;
+			}
+		}
+		struct reply_bucket *bucket = bpf_map_lookup_elem(&replies, &number);
+		if (!free || !bucket)
+			return -1;
+		if (swap_word(&bucket->ref[free & (REPLY_WAYS - 1)], 0, ref))
+			return 0;
 	}
 	return -1;
 }
@@ -88,11 +127,15 @@ INLINE bool conn_find(const struct tuple *t, __u64 hash, struct place *p)
 		p->bucket = bpf_map_lookup_elem(&conns, &p->number);
 		if (!p->bucket)
 			return false;
+		p->way = hash_way(hash);
+		p->word = *(volatile __u64 *)place_word(p);
+		if (word_tag(p->word) == tag && word_used(p->word) && tuple_equal(&place_conn(p)->in, t))
+			return place_read(p);
 #pragma unroll
 		for (int way = 0; way < BUCKET_WAYS; way++) {
-			if (p->bucket->tag[way] != tag)
-				continue;
 			__u64 word = *(volatile __u64 *)&p->bucket->word[way];
+			if (word_tag(word) != tag)
+				continue;
 			if (word_used(word) && tuple_equal(&p->bucket->way[way].in, t)) {
 				p->way = way;
 				p->word = word;
@@ -103,10 +146,18 @@ INLINE bool conn_find(const struct tuple *t, __u64 hash, struct place *p)
 	return false;
 }
 
+/* Of a connection with this `out` tuple: bucket * BUCKET_WAYS + way + 1, if the reference leads there; else 0. */
+INLINE int follow_reply(const struct tuple *t, __u64 ref)
+{
+	__u32 at = (__u32)ref - 1, number = at / BUCKET_WAYS;
+	struct bucket *bucket = bpf_map_lookup_elem(&conns, &number);
+	return bucket && tuple_equal(&bucket->back[at % BUCKET_WAYS].out, t) ? at + 1 : 0;
+}
+
 /* Where a connection with this `out` tuple lies: bucket * BUCKET_WAYS + way + 1; 0: nowhere. */
 GLOBAL int find_reply(const struct tuple *t, __u64 hash)
 {
-	__u32 mask = bucket_count() - 1, tag = hash_tag(hash);
+	__u32 mask = map_size(&replies) - 1, tag = hash_reply_tag(hash);
 	if (!t)
 		return 0;
 	for (int choice = 0; choice < 2; choice++) {
@@ -115,13 +166,14 @@ GLOBAL int find_reply(const struct tuple *t, __u64 hash)
 		if (!bucket)
 			return 0;
 		for (int i = 0; i < REPLY_WAYS; i++) {
-			__u64 ref = bucket->ref[i];
+			__u64 ref = *(volatile __u64 *)&bucket->ref[i];
 			if ((__u32)(ref >> 32) != tag)
 				continue;
-			__u32 at = (__u32)ref - 1, conns_at = at / BUCKET_WAYS;
-			struct bucket *found = bpf_map_lookup_elem(&conns, &conns_at);
-			if (found && tuple_equal(&found->back[at % BUCKET_WAYS].out, t))
-				return at + 1;
+			int at = follow_reply(t, ref);
+			if (unlikely(!at)) /* it may have been moved meanwhile */
+				at = follow_reply(t, *(volatile __u64 *)&bucket->ref[i]);
+			if (at)
+				return at;
 		}
 	}
 	return 0;
@@ -146,7 +198,7 @@ INLINE bool conn_find_reply(const struct tuple *t, __u64 hash, struct place *p)
 /* What a way says while a connection with this hash is entered; hash 0: while it is emptied. */
 INLINE __u64 busy_word(__u32 generation, __u64 hash)
 {
-	return WORD(generation, 0, STATE_BUSY) | (__u64)(hash ? hash_tag(hash) & 0xffff : 0) << 16;
+	return WORD(generation, hash ? hash_tag(hash) : 0, 0, STATE_BUSY);
 }
 
 /* Whether another CPU enters such a connection into this way right now. */
@@ -194,7 +246,7 @@ INLINE bool conn_remove(struct place *p)
 {
 	if (!conn_take(p))
 		return false;
-	conn_publish(p, WORD(word_generation(p->word) + 1, 0, STATE_NONE));
+	conn_publish(p, WORD(word_generation(p->word) + 1, 0, 0, STATE_NONE));
 	return true;
 }
 
@@ -215,7 +267,7 @@ GLOBAL __u32 service_timeout(__u32 service, __u32 state)
 	return state_timeout(service, state);
 }
 
-/* Of one connection, by its server; `own_ms`: conn.timeout_ms. */
+/* Of one connection, by its server; `own_ms`: of a template. */
 GLOBAL __u32 timeout_of(__u32 index, __u32 generation, __u32 own_ms, __u32 state)
 {
 	struct server *server = get_server(index, generation);
@@ -224,7 +276,8 @@ GLOBAL __u32 timeout_of(__u32 index, __u32 generation, __u32 own_ms, __u32 state
 
 INLINE __u32 conn_timeout(const struct conn *c, __u64 word)
 {
-	return timeout_of(c->server, c->generation, c->timeout_ms, word_state(word));
+	__u32 state = word_state(word);
+	return timeout_of(c->server, c->generation, state == STATE_TEMPLATE ? c->timeout_ms : 0, state);
 }
 
 /* Since the last packet. 0 where another CPU has seen a later tick of the clock than the caller. */
@@ -238,67 +291,6 @@ INLINE bool conn_expired(const struct config *config, const struct conn *c, __u6
 {
 	__u32 idle = conn_idle(c, now);
 	return unlikely(idle > config->soonest_ms[word_state(word) & 15]) && idle > conn_timeout(c, word);
-}
-
-#define PRICE_FREE (4ULL << 32)
-#define PRICE_SPARE (PRICE_FREE + 1) /* the bucket has another free one, too */
-
-/*
- * How gladly a way is given away for a new connection; the upper bits are the class, the lower its idle time: free or
- * expired, then the half-open one that waits longest, then the finished one. 0: not at all.
- */
-INLINE __u64 conn_price(const struct config *config, const struct conn *c, __u64 word, __u32 now)
-{
-	if (word_state(word) == STATE_NONE)
-		return PRICE_FREE;
-	if (word_state(word) == STATE_BUSY)
-		return 0;
-	if (conn_expired(config, c, word, now))
-		return 3ULL << 32;
-	__u32 idle = conn_idle(c, now);
-	if (state_half_open(word))
-		return 2ULL << 32 | idle;
-	if (state_finished(word_state(word)))
-		return 1ULL << 32 | idle;
-	return 0;
-}
-
-/* The way for a new connection that costs least. */
-struct offer {
-	__u64 price;
-	__u64 word;
-	__u32 number; /* of the bucket */
-	__u32 way;
-};
-
-/*
- * The best way of `best` and of this bucket. A bucket's last free way is left to those that have no other: of connections to
- * a table that is half full, one in 5000 finds no room then, where the first free way would turn one in 270 away.
- */
-GLOBAL int conn_offer(struct offer *best, __u32 number)
-{
-	struct config *config = get_config();
-	struct clock *clock = get_clock();
-	struct bucket *bucket = bpf_map_lookup_elem(&conns, &number);
-	if (!best || !bucket || !config || !clock)
-		return -1;
-	__u32 now = clock->now_ms;
-	__u64 free = PRICE_FREE;
-	for (int way = 0; way < BUCKET_WAYS; way++) {
-		__u64 word = *(volatile __u64 *)&bucket->word[way];
-		__u64 price = conn_price(config, &bucket->way[way], word, now);
-		if (price == PRICE_FREE) {
-			price = free;
-			free = PRICE_SPARE;
-		}
-		if (price > best->price) {
-			best->price = price;
-			best->word = word;
-			best->number = number;
-			best->way = way;
-		}
-	}
-	return 0;
 }
 
 /* Names an entry as long as it lives. */
@@ -318,81 +310,6 @@ INLINE bool conn_at(__u64 ref, struct place *p)
 		return false;
 	p->word = *(volatile __u64 *)place_word(p);
 	return word_used(p->word) && word_generation(p->word) == (__u32)(ref >> 32) && place_read(p);
-}
-
-struct new_conn {
-	struct conn conn;
-	struct back back;
-	__u64 hash; /* of conn.in */
-	__u16 state;
-	__u16 flags;
-	__u32 delta; /* as in struct bucket */
-	__u64 ref;   /* out: where it is, as in back.control */
-};
-
-#define RIVAL_READS 64 /* entering a connection takes less */
-
-/* Another CPU was faster to take this way. Whether it did so for the same connection: a packet that was sent twice. */
-GLOBAL int lost_to_same(const struct new_conn *new, __u32 number, __u32 way)
-{
-	struct bucket *bucket = bpf_map_lookup_elem(&conns, &number);
-	__u64 word = 0;
-	if (!new || !bucket || way >= BUCKET_WAYS)
-		return 1;
-	for (int i = 0; i < RIVAL_READS; i++) {
-		word = *(volatile __u64 *)&bucket->word[way];
-		if (!is_entering(word, new->hash))
-			break;
-	}
-	return is_entering(word, new->hash) || (word_used(word) && tuple_equal(&bucket->way[way].in, &new->conn.in));
-}
-
-#define ADD_TRIES 8 /* lost to other CPUs, each of which took the way that was best */
-
-/* Put a new connection into the table. 0, or -1: no room, or another CPU has just entered it. */
-GLOBAL int conn_add(struct new_conn *new)
-{
-	struct config *config = get_config();
-	if (!new || !config)
-		return -1;
-	struct offer offer = {};
-	for (int try = 0;; try++) {
-		__u32 mask = bucket_count() - 1;
-		offer.price = 0;
-		conn_offer(&offer, hash_bucket(new->hash, 0, mask));
-		if (offer.price < PRICE_SPARE)
-			conn_offer(&offer, hash_bucket(new->hash, 1, mask));
-		if (!offer.price)
-			return -1;
-		if (likely(conn_seize(offer.number, offer.way, offer.word, new->hash) == 0))
-			break;
-		if (try == ADD_TRIES || lost_to_same(new, offer.number, offer.way))
-			return -1;
-	}
-	struct bucket *bucket = bpf_map_lookup_elem(&conns, &offer.number);
-	if (!bucket)
-		return -1;
-	if (offer.price < 3ULL << 32)
-		count(EVENT_EVICTED);
-	struct place place = {.bucket = bucket, .number = offer.number, .way = offer.way};
-	__u32 generation = word_generation(offer.word) + 1;
-	if (is_translated(new->conn.forward) && new->state != STATE_TEMPLATE) {
-		__u64 hash = tuple_hash(&new->back.out, config->seed);
-		if (reply_swap(hash, 0, reply_ref(hash, place.number, place.way)) != 0) {
-			conn_publish(&place, WORD(generation, 0, STATE_NONE));
-			return -1;
-		}
-	}
-	*place_conn(&place) = new->conn;
-	*place_back(&place) = new->back;
-	bucket->tag[place.way & (BUCKET_WAYS - 1)] = hash_tag(new->hash);
-	*place_delta(&place) = new->delta;
-	__u64 word = WORD(generation, new->flags, new->state);
-	gauge_word(&new->conn, word, 1);
-	count_entries(1);
-	conn_publish(&place, word);
-	new->ref = conn_ref(&place, generation);
-	return 0;
 }
 
 #endif

@@ -40,6 +40,18 @@ INLINE bool begins_anew(__u64 word)
 	       (word_flags(word) & CONN_PROXIED && (state == STATE_CLOSE || state == STATE_LAST_ACK));
 }
 
+/* Whether connections were moved (room.h) since there were so many `moves`. */
+INLINE bool has_moved(const struct clock *clock, __u32 moves)
+{
+	return unlikely(*(volatile __u32 *)&clock->moves != moves);
+}
+
+/* A connection that was there a moment ago. */
+INLINE int vanished(const struct clock *clock, __u32 moves)
+{
+	return has_moved(clock, moves) ? ACTION_MOVED : drop_counted(EVENT_DROP_SERVER_GONE);
+}
+
 /* TCP, UDP and SCTP. `inspect`: CONFIG_* of what has not been looked at. Returns enum action. */
 GLOBAL int decide(const struct packet *p, struct decision *d, __u32 inspect)
 {
@@ -50,7 +62,7 @@ GLOBAL int decide(const struct packet *p, struct decision *d, __u32 inspect)
 	if (unlikely(config->flags & inspect))
 		return ACTION_INSPECT;
 	__u64 hash = tuple_hash(&p->tuple, config->seed);
-	__u32 now = clock->now_ms;
+	__u32 now = clock->now_ms, moves = *(volatile __u32 *)&clock->moves;
 	bool syn = is_stateful(p) && p->tcp_flags & TCP_FLAG_SYN;
 	struct place place = {};
 	if (likely(conn_find(&p->tuple, hash, &place))) {
@@ -72,7 +84,7 @@ GLOBAL int decide(const struct packet *p, struct decision *d, __u32 inspect)
 			if (unlikely(place_conn(&place)->forward == FORWARD_FULLNAT)) {
 				local_end(d, &place, p);
 				if (!place_unchanged(&place))
-					return drop_counted(EVENT_DROP_SERVER_GONE);
+					return vanished(clock, moves);
 			}
 			return ACTION_TO_SERVER;
 		}
@@ -94,7 +106,7 @@ GLOBAL int decide(const struct packet *p, struct decision *d, __u32 inspect)
 					c->toa = 0;
 			}
 			if (!place_unchanged(&place))
-				return drop_counted(EVENT_DROP_SERVER_GONE);
+				return vanished(clock, moves);
 			if (unlikely(word_flags(place.word) & CONN_PROXIED)) {
 				d->ref = conn_ref(&place, word_generation(place.word));
 				return ACTION_FROM_SERVER;
@@ -108,7 +120,7 @@ GLOBAL int decide(const struct packet *p, struct decision *d, __u32 inspect)
 			return drop_counted(EVENT_DROP_SERVER_GONE);
 	}
 	d->hash = hash;
-	return ACTION_ADMIT;
+	return has_moved(clock, moves) ? ACTION_MOVED : ACTION_ADMIT;
 }
 
 /*

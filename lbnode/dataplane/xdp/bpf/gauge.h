@@ -10,10 +10,20 @@
 
 /* --- a connection's word ------------------------------------------------------------------------------------------- */
 
-#define WORD(generation, flags, state) ((__u64)(generation) << 32 | (__u64)((flags) & 0xff) << 8 | (state))
+#define WORD(generation, tag, flags, state)                                                                            \
+	((__u64)(generation) << 32 | (__u64)(tag) << 16 | (__u64)((flags) & 0xff) << 8 | (state))
+/* The same connection in another state. */
+INLINE __u64 word_with(__u64 word, __u32 flags, __u32 state)
+{
+	return (word & ~0xffffULL) | (flags & 0xff) << 8 | state;
+}
 INLINE __u32 word_generation(__u64 word)
 {
 	return word >> 32;
+}
+INLINE __u32 word_tag(__u64 word)
+{
+	return (__u32)word >> 16;
 }
 INLINE __u32 word_flags(__u64 word)
 {
@@ -125,6 +135,19 @@ INLINE void gauge_word(const struct conn *c, __u64 word, __s32 change)
 		gauge_add(c->server, server, 0, change);
 	else
 		gauge_add(c->server, server, change, 0);
+}
+
+/* A connection is in the table twice for a moment: no server reaches its threshold by that. */
+INLINE void gauge_twice(const struct conn *c, __u64 word)
+{
+	struct server *server = get_server(c->server, c->generation);
+	__u32 index = c->server;
+	struct gauge *gauge = bpf_map_lookup_elem(&gauges, &index);
+	if (!server || !gauge)
+		return;
+	if (word_flags(word) & CONN_HALF_OPEN)
+		half_open_add(server->service, 1);
+	__sync_fetch_and_add(word_flags(word) & CONN_INACTIVE ? &gauge->inactive : &gauge->active, 1);
 }
 
 #endif

@@ -62,6 +62,10 @@ INLINE int balance(void *ctx, const int hook, struct scratch *memory)
 		memory->action = decide(p, &memory->decision, CONFIG_INSPECT);
 		if (unlikely(memory->action == ACTION_INSPECT))
 			memory->action = call_inspect(ctx, hook, memory);
+		if (unlikely(memory->action == ACTION_MOVED))
+			memory->action = decide(p, &memory->decision, 0);
+		if (unlikely(memory->action == ACTION_MOVED))
+			memory->action = ACTION_ADMIT;
 		break;
 	case KIND_FRAGMENT:
 		memory->action = recall_fragment(memory);

@@ -33,7 +33,7 @@
 
 #include <linux/types.h>
 
-#define LAYOUT_VERSION 14
+#define LAYOUT_VERSION 15
 
 /* An address of either family: 16 bytes in network order, IPv4 in its mapped form ::ffff:a.b.c.d (RFC 4291 2.5.5.2). */
 struct addr {

@@ -29,12 +29,16 @@ struct conn {
 	__u8 toa;	  /* full NAT: the server may not have heard yet who the client is */
 	__u8 scale_in;	  /* CONN_PROXIED: bits to shift the client's windows left by; while STATE_SYNACK: its scale */
 	__u8 scale_out;	  /* CONN_PROXIED: the server's windows: left << 4 | right */
-	__u32 timeout_ms; /* of this entry alone (templates); 0 = by state */
+	union {
+		__u32 timeout_ms; /* of a template */
+		__u32 delta; /* CONN_PROXIED: from the server's sequence numbers to the client's view of them; while
+				     STATE_SYNACK: the cookie */
+	};
 };
 
 struct back {
 	struct tuple out; /* server -> client; with full NAT: server -> local address */
-	__u64 control;	  /* template of the client: generation of its way << 32 | (bucket * 4 + way + 1); 0 = none */
+	__u64 control;	  /* template of the client: generation of its way << 32 | (bucket * 8 + way + 1); 0 = none */
 };
 
 /*
@@ -42,28 +46,31 @@ struct back {
  * the service; `out`: the server -> the client's network. A service of all ports has port 0 there. A firewall mark's has
  * no protocol, and the mark in place of its address: 0.0.0.7, or the first 32 bits of an IPv6 address.
  */
-#define BUCKET_WAYS 4
+#define BUCKET_WAYS 8
 /*
- * map `conns` ARRAY, BPF_F_MMAPABLE. max_entries must be a power of two; capacity = 4 connections per bucket.
+ * map `conns` ARRAY, BPF_F_MMAPABLE. max_entries must be a power of two; capacity = 8 connections per bucket.
  *
- * word[i] of a way: generation of the way << 32 | flags (CONN_*) << 8 | state. State STATE_NONE = free, STATE_BUSY =
- * being written: then bits 16 to 31 are those of the hash of what is entered (0: nothing). It changes by compare-and-swap only; the generation grows by one whenever the way is filled or freed.
+ * word[i] of a way: generation of the way << 32 | tag << 16 | flags (CONN_*) << 8 | state. State STATE_NONE = free,
+ * STATE_BUSY = being written. The tag is a part of the hash of the connection that is there or being entered, to compare
+ * before touching the entry; 0: none. The word changes by compare-and-swap only; the generation grows by one whenever the
+ * way is filled or freed. Which way a connection gets in its bucket, if that is free, is told by its hash, too: most are
+ * found at the first look.
  * A reader (also user space, through mmap) reads the word, the entry, and the word again: equal generations and neither
- * free nor busy mean that the copy is good.
+ * free nor busy mean that the copy is good. A connection may be moved to its other bucket (room.h): for a moment it is
+ * in both.
  */
 #define STATE_BUSY 0xff
 struct bucket {
-	__u64 word[BUCKET_WAYS];
-	__u32 tag[BUCKET_WAYS]; /* part of the hash, to compare before touching the entry */
-	__u32 delta
-		[BUCKET_WAYS]; /* CONN_PROXIED: from the server's sequence numbers to the client's view of them; while
-				     STATE_SYNACK: the cookie */
-	struct conn way[BUCKET_WAYS]; /* 64 bytes each, from a multiple of 64 on */
+	__u64 word[BUCKET_WAYS];      /* one line of the processor's cache */
+	struct conn way[BUCKET_WAYS]; /* a line each */
 	struct back back[BUCKET_WAYS];
-};
+}; /* 15 lines: an odd number, or the words of all buckets would share a few sets of the cache */
 
 #define REPLY_WAYS 8
-/* map `replies` ARRAY, as many elements as `conns` (same power of two): tag << 32 | (bucket * 4 + way + 1); 0 = empty */
+/*
+ * map `replies` ARRAY, BPF_F_MMAPABLE, twice as many elements as `conns`, so that it is never more than half full: part
+ * of the hash << 32 | (bucket * 8 + way + 1); 0 = empty.
+ */
 struct reply_bucket {
 	__u64 ref[REPLY_WAYS];
 };
@@ -78,6 +85,8 @@ struct half_open {
 struct clock {
 	__u32 now_ms;
 	__u32 icmp_tokens; /* ICMP errors that may be sent until the next tick */
+	__u32 moves;	   /* connections that were moved to their other buckets; wraps */
+	__u32 searches;	   /* vain searches for room (room.h) that may be made until the next tick */
 };
 
 /* --- synchronisation -------------------------------------------------------------------------------------------- */
@@ -86,7 +95,7 @@ struct clock {
  * One connection on the wire: addresses instead of indexes, age instead of a time stamp. In network order where the
  * table is, otherwise little endian (both ends check the layout id of sync/wire.py).
  *
- * map `changed` ARRAY, a ring (a power of two): __u64 way generation << 32 | (bucket * 4 + way + 1); 0 = nothing there (yet).
+ * map `changed` ARRAY, a ring (a power of two): __u64 way generation << 32 | (bucket * 8 + way + 1); 0 = nothing there (yet).
  * Filled on a change of state (TCP from ESTABLISHED on, UDP from the second packet on), and by the sweeper for
  * connections that had packets and whose peers' copies lost half of their time. Connections are in it at most once.
  * Not a map of type QUEUE, which Linux 6.1 refuses to programs of type syscall.
@@ -107,7 +116,7 @@ struct record {
 	__u8 forward;
 	__u8 result;	  /* written by `merge`: enum merge_result; 0 on the wire */
 	__u32 timeout_ms; /* when `idle_ms` reaches it the connection is over; a peer takes its own service's */
-	__u32 delta;	  /* as in struct bucket and struct conn, of CONN_PROXIED */
+	__u32 delta;	  /* as in struct conn, of CONN_PROXIED */
 	__u8 scale_in;
 	__u8 scale_out;
 	__u8 reserved[2];

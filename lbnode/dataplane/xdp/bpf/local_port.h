@@ -7,7 +7,7 @@
 #ifndef LBNODE_LOCAL_PORT_H
 #define LBNODE_LOCAL_PORT_H
 
-#include "conn.h"
+#include "room.h"
 
 /* Below Linux's ip_local_port_range (32768 on): the gateway's own connections, health checks of the same server among them,
    never have the same port. */
@@ -129,8 +129,6 @@ INLINE bool evict_half_open(struct tuple *out, struct port_search *search)
 	return false;
 }
 
-enum added { ADDED, ADDED_NOT, ADDED_NO_PORT };
-
 /*
  * conn_add() for full NAT: `out` of the new connection gets its target here. Meanwhile another CPU may have entered the same
  * client's SYN, sent again: it would have two ports, so the client's side is claimed as well. Returns enum added.
@@ -153,7 +151,7 @@ GLOBAL int conn_add_local(struct new_conn *new, struct port_search *search, __u3
 		LOOP(PORT_DRAWS, port_draw, &draw);
 	if (!search->claimed && !evict_half_open(&new->back.out, search))
 		goto out;
-	result = conn_add(new) ? ADDED_NOT : ADDED;
+	result = conn_add(new);
 	disclaim(search->hash);
 out:
 	disclaim(new->hash);

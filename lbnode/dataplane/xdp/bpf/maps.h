@@ -155,13 +155,14 @@ struct {
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 1 << 16);
+	__uint(max_entries, 1 << 15);
 	__type(key, __u32);
 	__type(value, struct bucket);
 } conns SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE); /* or its elements do not begin where lines of the cache do */
 	__uint(max_entries, 1 << 16);
 	__type(key, __u32);
 	__type(value, struct reply_bucket);
@@ -278,7 +279,7 @@ INLINE bool tuple_equal(const struct tuple *a, const struct tuple *b)
 
 /*
  * Keyed, so that nobody outside can aim at one bucket. IPv4 (both first halves zero) takes the short way. Low half: the
- * first bucket, high half: the second one; tags are taken from bits in between.
+ * first bucket, high half: the second one; ways and tags are taken from bits that small tables do not use for that.
  */
 INLINE __u64 mix(__u64 x)
 {
@@ -304,7 +305,20 @@ INLINE __u32 hash_bucket(__u64 hash, int choice, __u32 mask)
 	return (__u32)(choice ? hash >> 32 : hash) & mask;
 }
 
+/* The way that a connection gets in its bucket if that is free. */
+INLINE __u32 hash_way(__u64 hash)
+{
+	return (hash >> 29) & (BUCKET_WAYS - 1);
+}
+
+/* Of a connection's word; never 0. */
 INLINE __u32 hash_tag(__u64 hash)
+{
+	return hash >> 48 | 1;
+}
+
+/* Of map `replies`; never 0. */
+INLINE __u32 hash_reply_tag(__u64 hash)
 {
 	return (__u32)(hash >> 17) | 1;
 }

@@ -6,7 +6,7 @@
 #ifndef LBNODE_PERSIST_H
 #define LBNODE_PERSIST_H
 
-#include "conn.h"
+#include "room.h"
 #include "sched_walk.h"
 
 /* The `in` tuple of the template that packets with this tuple belong to. */
@@ -94,7 +94,7 @@ GLOBAL __u64 template_add(struct new_conn *new, const struct service *s, const s
 	c->timeout_ms = s->persistent_s * 1000;
 	new->hash = tuple_hash(&c->in, config->seed);
 	new->state = STATE_TEMPLATE;
-	return conn_add(new) ? 0 : new->ref;
+	return conn_enter(new) == ADDED ? new->ref : 0;
 }
 
 #endif

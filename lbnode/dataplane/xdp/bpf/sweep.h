@@ -10,6 +10,7 @@
 
 #define TICK_MS 10
 #define TICKS_PER_PASS 64 /* the whole table every 0.64 s */
+#define SEARCHES 6400	  /* a second, in vain, for room: some 5 ms */
 
 /* Peers learnt of it never, or so long ago that half of its time there has passed, and it had packets since. */
 INLINE bool sync_due(const struct config *config, const struct conn *c, __u64 word, __u32 now)
@@ -91,6 +92,7 @@ static int tick(void *map, __u32 *key, struct sweeper *sweeper)
 			share = 1;
 		clock->now_ms = bpf_ktime_get_ns() / 1000000;
 		clock->icmp_tokens = (config->icmp_rate + 1000 / TICK_MS - 1) / (1000 / TICK_MS);
+		clock->searches = SEARCHES * TICK_MS / 1000;
 		LOOP(share, sweep_step, &state);
 		sweeper->cursor = (state.first + share) & (buckets - 1);
 	}
@@ -128,6 +130,7 @@ int sweep(struct sweep_args *args)
 	struct pass_state state = {};
 	clock->now_ms = args->now_ms;
 	clock->icmp_tokens = config->icmp_rate;
+	clock->searches = SEARCHES;
 	LOOP(bucket_count(), sweep_step, &state);
 	args->removed = state.removed;
 	return 0;

@@ -22,7 +22,7 @@ INLINE bool write_record(struct place *p, struct record *r, __u32 now)
 	r->forward = c->forward;
 	r->result = 0;
 	r->timeout_ms = conn_timeout(c, p->word);
-	r->delta = *place_delta(p);
+	r->delta = word_flags(p->word) & CONN_PROXIED ? *place_delta(p) : 0;
 	r->scale_in = c->scale_in;
 	r->scale_out = c->scale_out;
 	r->reserved[0] = r->reserved[1] = 0;
@@ -179,9 +179,9 @@ INLINE int renew(struct place *p, const struct new_conn *new)
 	struct conn *c = place_conn(p);
 	if (new->state != STATE_TEMPLATE) {
 		__u32 kept = word_flags(p->word) & CONN_CHANGED;
-		__u64 word = WORD(word_generation(p->word), new->flags | kept, new->state);
+		__u64 word = word_with(p->word, new->flags | kept, new->state);
 		if (new->flags & CONN_PROXIED) {
-			*place_delta(p) = new->delta;
+			*place_delta(p) = new->conn.delta;
 			c->scale_in = new->conn.scale_in;
 			c->scale_out = new->conn.scale_out;
 		}
@@ -197,6 +197,20 @@ INLINE int renew(struct place *p, const struct new_conn *new)
 	c->last_ms = new->conn.last_ms;
 	c->synced_ms = new->conn.synced_ms;
 	return MERGE_TAKEN;
+}
+
+/* Working memory of `merge`, which the stack has no room for. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct new_conn);
+} merging SEC(".maps");
+
+INLINE struct new_conn *get_merging(void)
+{
+	__u32 zero = 0;
+	return bpf_map_lookup_elem(&merging, &zero);
 }
 
 /* Index of the server that the record names, in this range of `slots`; or NO_SERVER. */
@@ -222,7 +236,8 @@ GLOBAL int merge_one(struct record *r, __u32 late)
 {
 	struct config *config = get_config();
 	struct clock *clock = get_clock();
-	if (!r || !config || !clock)
+	struct new_conn *new = get_merging();
+	if (!r || !config || !clock || !new)
 		return MERGE_FULL;
 	if (!record_valid(r))
 		return MERGE_INVALID;
@@ -240,24 +255,28 @@ GLOBAL int merge_one(struct record *r, __u32 late)
 	if (r->idle_ms >= (template ? timeout_ms : service_timeout(service->index, r->state)))
 		return MERGE_OLDER;
 
-	struct new_conn new = {.hash = tuple_hash(&r->in, config->seed), .state = r->state};
-	new.flags = CONN_IMPORTED | (r->flags & (CONN_ASSURED | CONN_PROXIED)) |
-		    (is_translated(r->forward) ? 0 : CONN_NO_OUTPUT) | (state_active(r->state) ? 0 : CONN_INACTIVE);
-	new.conn.timeout_ms = timeout_ms;
-	new.back.control = template ? 0 : template_of(service, &r->in, r->mark);
-	new.conn.in = r->in;
-	new.back.out = r->out;
-	new.conn.server = index;
-	new.conn.generation = server->generation;
-	new.conn.last_ms = now - r->idle_ms;
-	new.conn.synced_ms = now ? now : 1;
-	new.conn.forward = r->forward;
-	new.conn.scale_in = r->scale_in;
-	new.conn.scale_out = r->scale_out;
-	new.delta = r->delta;
+	__builtin_memset(new, 0, sizeof(*new));
+	new->hash = tuple_hash(&r->in, config->seed);
+	new->state = r->state;
+	new->flags = CONN_IMPORTED | (r->flags & (CONN_ASSURED | CONN_PROXIED)) |
+		     (is_translated(r->forward) ? 0 : CONN_NO_OUTPUT) | (state_active(r->state) ? 0 : CONN_INACTIVE);
+	new->back.control = template ? 0 : template_of(service, &r->in, r->mark);
+	new->conn.in = r->in;
+	new->back.out = r->out;
+	new->conn.server = index;
+	new->conn.generation = server->generation;
+	new->conn.last_ms = now - r->idle_ms;
+	new->conn.synced_ms = now ? now : 1;
+	new->conn.forward = r->forward;
+	new->conn.scale_in = r->scale_in;
+	new->conn.scale_out = r->scale_out;
+	if (new->flags & CONN_PROXIED)
+		new->conn.delta = r->delta;
+	else
+		new->conn.timeout_ms = timeout_ms;
 
 	struct place place = {};
-	if (conn_find(&r->in, new.hash, &place)) {
+	if (conn_find(&r->in, new->hash, &place)) {
 		struct conn *c = place_conn(&place);
 		bool used = !(word_flags(place.word) & CONN_IMPORTED) && !template;
 		bool ends = !used && state_active(word_state(place.word)) && !state_active(r->state);
@@ -265,18 +284,18 @@ GLOBAL int merge_one(struct record *r, __u32 late)
 			return MERGE_OLDER;
 		if (place.server == index && place.generation == server->generation &&
 		    tuple_equal(&place_back(&place)->out, &r->out) &&
-		    !((word_flags(place.word) ^ new.flags) & CONN_PROXIED))
-			return renew(&place, &new);
+		    !((word_flags(place.word) ^ new->flags) & CONN_PROXIED))
+			return renew(&place, new);
 		if (!conn_remove(&place))
 			return MERGE_OLDER; /* a packet uses it right now */
 	}
 	bool claimed = r->forward == FORWARD_FULLNAT && !template;
-	if (claimed && claim_told(&r->out, new.conn.last_ms))
+	if (claimed && claim_told(&r->out, new->conn.last_ms))
 		return MERGE_OLDER;
-	int failed = conn_add(&new);
+	int added = conn_enter(new);
 	if (claimed)
 		disclaim_told(&r->out);
-	return failed ? MERGE_FULL : MERGE_TAKEN;
+	return added == ADDED ? MERGE_TAKEN : MERGE_FULL;
 }
 
 struct import {

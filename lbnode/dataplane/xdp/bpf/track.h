@@ -96,9 +96,9 @@ INLINE __u64 next_word(__u64 word, const struct config *config, __u32 direction,
 		next_flags |= CONN_INACTIVE;
 	if (likely(next == state && next_flags == flags))
 		return word;
-	if (!state_half_open(WORD(0, next_flags, next)))
+	if (!state_half_open(WORD(0, 0, next_flags, next)))
 		next_flags &= ~CONN_HALF_OPEN;
-	__u64 result = WORD(word_generation(word), next_flags, next);
+	__u64 result = word_with(word, next_flags, next);
 	if ((config->flags & CONFIG_SYNC) && worth_sync(result))
 		result |= (__u64)CONN_CHANGED << 8;
 	return result;

@@ -107,8 +107,8 @@ class Rehearsal:
         return int(struct.unpack_from("=I", self._maps["clock"].get_index(0))[0])
 
     def find(self, packed_tuple: bytes) -> Entry | None:
-        conns, replies = self._maps["conns"], _Elements(self._maps["replies"])
-        return table.find(conns.view(), replies, conns.info.max_entries, self._seed, packed_tuple)
+        conns, replies = self._maps["conns"], self._maps["replies"]
+        return table.find(conns.view(), replies.view(), conns.info.max_entries, self._seed, packed_tuple)
 
     def run(self, frame: bytes, packed_tuple: bytes, ifindex: int, mark: int) -> Traces:
         """Once; a second packet would find what the first one left."""
@@ -153,13 +153,3 @@ class Rehearsal:
         if entry is None or entry.template < 0:
             return False
         return table.birth(self._live.view(), entry.template) != entry.template_birth
-
-
-class _Elements:
-    """table.Memory of an array that cannot be mapped into memory: whole elements, one at a time."""
-
-    def __init__(self, array: Map) -> None:
-        self._array = array
-
-    def __getitem__(self, key: slice) -> bytes:
-        return self._array.get_index(key.start // self._array.value_size)

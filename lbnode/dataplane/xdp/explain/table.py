@@ -6,11 +6,11 @@ import struct
 from dataclasses import dataclass
 from typing import Protocol
 
-from lbnode.dataplane.xdp.layout import BUCKET_SIZE, BUCKET_WAYS, State
+from lbnode.dataplane.xdp.layout import BUCKET_SIZE, BUCKET_WAYS, REPLY_BUCKET_SIZE, REPLY_BUCKETS, State
 
 CONN_SIZE = 64
 BACK_SIZE = 48
-WAYS_AT = 64  # behind words, tags and deltas
+WAYS_AT = 64  # behind the words
 BACKS_AT = WAYS_AT + BUCKET_WAYS * CONN_SIZE
 _WORD = struct.Struct("=Q")
 _CONN = struct.Struct("=40sIIIIB3xI")
@@ -35,7 +35,7 @@ class Entry:
     server: int  # index
     server_generation: int
     last_ms: int
-    timeout_ms: int  # as in struct conn: 0 = by state
+    timeout_ms: int  # of a template; 0 = by state
     template: int  # entry (as `at`) of the client's template, and its birth; -1 = none
     template_birth: int
 
@@ -56,19 +56,22 @@ def _mix(value: int) -> int:
     return value ^ value >> 32
 
 
+def _choices(value: int, buckets: int) -> tuple[int, int]:
+    return value & buckets - 1, value >> 32 & buckets - 1
+
+
 def find(memory: Memory, replies: Memory, buckets: int, seed: int, packed_tuple: bytes) -> Entry | None:
     """The entry, of whatever age, that a packet with this tuple (records.Tuple.pack) belongs to.
 
-    memory, replies: maps `conns` and `replies`, of `buckets` elements each.
+    memory, replies: maps `conns`, of so many buckets, and `replies`.
     """
     value = tuple_hash(packed_tuple, seed)
-    numbers = [value & buckets - 1, value >> 32 & buckets - 1]
-    for at in (number * BUCKET_WAYS + way for number in numbers for way in range(BUCKET_WAYS)):
+    for at in (number * BUCKET_WAYS + way for number in _choices(value, buckets) for way in range(BUCKET_WAYS)):
         found = _entry(memory, at, packed_tuple, inward=True)
         if found is not None:
             return found
-    for number in numbers:
-        for ref in _REPLIES.unpack(replies[number * _REPLIES.size : (number + 1) * _REPLIES.size]):
+    for number in _choices(value, buckets * REPLY_BUCKETS):
+        for ref in _REPLIES.unpack(replies[number * REPLY_BUCKET_SIZE : (number + 1) * REPLY_BUCKET_SIZE]):
             found = _entry(memory, (ref & 0xFFFFFFFF) - 1, packed_tuple, inward=False) if ref else None
             if found is not None:
                 return found
@@ -80,13 +83,14 @@ def _entry(memory: Memory, at: int, packed_tuple: bytes, *, inward: bool) -> Ent
     bucket, way = divmod(at, BUCKET_WAYS)
     word = _word(memory, at)
     start = bucket * BUCKET_SIZE + WAYS_AT + way * CONN_SIZE
-    client, server, generation, last_ms, _, _, timeout_ms = _CONN.unpack(memory[start : start + CONN_SIZE])
+    client, server, generation, last_ms, _, _, own_ms = _CONN.unpack(memory[start : start + CONN_SIZE])
     start = bucket * BUCKET_SIZE + BACKS_AT + way * BACK_SIZE
     back, control = _BACK.unpack(memory[start : start + BACK_SIZE])
     if word & 0xFF in (State.NONE, _BUSY) or packed_tuple != (client if inward else back):
         return None
-    template, born = (control & 0xFFFFFFFF) - 1, control >> 32
-    return Entry(at, word >> 32, inward, State(word & 0xFF), server, generation, last_ms, timeout_ms, template, born)
+    state, template, born = State(word & 0xFF), (control & 0xFFFFFFFF) - 1, control >> 32
+    timeout_ms = own_ms if state is State.TEMPLATE else 0
+    return Entry(at, word >> 32, inward, state, server, generation, last_ms, timeout_ms, template, born)
 
 
 def _word(memory: Memory, at: int) -> int:

@@ -25,7 +25,8 @@ _DROPS: Mapping[Event, str] = {
     Event.DROP_RATE: "{client}, or its network, opens connections to {service} faster than `new_connections` allows",
     Event.DROP_NO_SERVER: "no server of {service} takes a new connection",
     Event.DROP_OVERLOADED: "no server of {service} takes a new connection: some are at their upper thresholds",
-    Event.DROP_TABLE_FULL: "the connection table has no room for it: both buckets of its hash hold live connections",
+    Event.DROP_TABLE_FULL: "the connection table has no room for it: both buckets of its hash hold live connections "
+    "that cannot be moved",
     Event.DROP_NO_LOCAL_PORT: "no port of the local addresses is free towards {server}: full NAT cannot translate it",
     Event.DROP_SERVER_GONE: "its connection's server was deleted; the next packet that opens a connection gets another",
     Event.DROP_TOO_BIG: "it does not fit: the next hop takes {mtu} bytes, of which {overhead} are the tunnel's header",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import struct
 
-LAYOUT_VERSION = 14
-BUCKET_WAYS = 4
+LAYOUT_VERSION = 15
+BUCKET_WAYS = 8
+REPLY_BUCKETS = 2  # of map `replies` for each of the connection table
 SLOT_EMPTY = 0xFFFFFFFF
 MAX_SERVERS_PER_SERVICE = 65535
 SH_SLOTS = 256  # of sh and dh
@@ -14,7 +15,7 @@ ALL_BITS = (1 << 128) - 1
 LEASES_MAX = 1024
 LEASE_OF_TARGET = 0xFFFF
 # Maps that an instance of the program has for itself.
-UNPINNED = frozenset({"capture", "captured", "capture_state", "reply_hops"})
+UNPINNED = frozenset({"capture", "captured", "capture_state", "reply_hops", "merging"})
 POOL_ADDRESSES = 16
 
 SERVICE_KEY_SIZE = 24
@@ -30,11 +31,11 @@ ADMISSION_SIZE = 80
 GAUGE_SIZE = 16
 HALF_OPEN_SIZE = 8
 META_SIZE = 8
-CLOCK_SIZE = 8
+CLOCK_SIZE = 16
 SWEEP_ARGS_SIZE = 8
-BUCKET_SIZE = 512
+BUCKET_SIZE = 960
 REPLY_BUCKET_SIZE = 64
-ENTRY_BYTES = (BUCKET_SIZE + REPLY_BUCKET_SIZE) // BUCKET_WAYS  # of the connection table
+ENTRY_BYTES = (BUCKET_SIZE + REPLY_BUCKETS * REPLY_BUCKET_SIZE) // BUCKET_WAYS  # of the connection table
 
 
 def pack_meta(generation: int = 0) -> bytes:

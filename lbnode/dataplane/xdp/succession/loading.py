@@ -33,7 +33,6 @@ from lbnode.model import DropRules, Timeouts
 
 _log = logging.getLogger(__name__)
 
-_SIZED_BY_CONNECTIONS = ("conns", "replies")
 _SLOTS = 1 << 22  # 16 MB: 1000 services with Maglev tables, or a million servers in lists
 
 
@@ -136,7 +135,7 @@ class Loading:
             LoadedObject,
             self._object_path,
             pins=lambda name: path / name if "." not in name and name not in layout.UNPINNED else None,
-            max_entries={**dict.fromkeys(_SIZED_BY_CONNECTIONS, buckets), "slots": _SLOTS},
+            max_entries={"conns": buckets, "replies": buckets * layout.REPLY_BUCKETS, "slots": _SLOTS},
             shared=carry.shared if carry is not None else None,
         )
         self._progressed()
