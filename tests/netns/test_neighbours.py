@@ -5,11 +5,15 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator
+from ipaddress import ip_address
 
 import pytest
 
+from lbnode.dataplane.xdp import neighbours
+from lbnode.dataplane.xdp.layout import Hop
 from lbnode.dataplane.xdp.neighbours import Neighbours
 from lbnode.lab.netns import Net
+from lbnode.model import Address
 from tests.netns.xdp_lab import thread_in_netns, until
 
 pytestmark = pytest.mark.root
@@ -104,3 +108,22 @@ async def test_what_is_told(net: Net) -> None:
                 assert await watch.told_of(*words) >= 1, words
         finally:
             await watch.neighbours.stop()
+
+
+async def test_where_the_kernel_does_not_keep_them_they_are_used(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before Linux 5.16, which passes over the flag: an entry that grew old is asked for again, without traffic."""
+    monkeypatch.setattr(neighbours, "_NTF_EXT_MANAGED", 0)
+    monkeypatch.setattr(neighbours, "_USE_S", 0.05)
+    hops: dict[Address, Hop | None] = {}
+    address = ip_address(NEIGHBOUR["-4"])
+    with thread_in_netns(net.ns("gw")):
+        watching = Neighbours(hops.__setitem__, lambda _: None, lambda: None)
+        await watching.start()
+        try:
+            watching.watch(address)
+            await until(lambda: address in hops, "it is looked up")
+            net.run("gw", "ip", "neigh", "replace", str(address), "dev", "eth0", "lladdr", MAC, "nud", "stale")
+            await until(lambda: hops[address] is not None, "its MAC address is known")
+            await until(lambda: "STALE" not in net.run("gw", "ip", "neigh", "show", str(address)), "it is asked for")
+        finally:
+            await watching.stop()
