@@ -56,6 +56,7 @@ class Member:
         self._contacts: frozenset[object] = frozenset()  # members, gateways and a rival that are heard
         self.question = ""  # of another node through the store, that waits for an answer
         self.questioned_at = 0
+        self._heard_from: dict[str, tuple[int, int]] = {}  # by node: see epoch_of
 
     def reconfigure(self, group: VipGroup, node: str, setup: Setup) -> None:
         self.group = group
@@ -94,6 +95,23 @@ class Member:
             if conversation.heard is not None and conversation.heard.source == source:
                 return name, conversation
         return None
+
+    def epoch_of(self, source: Address, now: int) -> int:
+        """The epoch of the ownership of the node whose advertisement has come; 0 = not known. To be asked for each.
+
+        Its advertisement may come before its heartbeat: from a virtual machine that was stopped and still believes that
+        it is Active. What the node said last counts until it may have said more: else it would win the role back by
+        priority, with a connection table that lacks all that its successor has done since.
+        """
+        known = self.conversation_with(source)
+        if known is None or (beat := known[1].heard) is None:
+            return 0
+        name, talk = known
+        since, before = self._heard_from.get(name, (now, now))  # without heartbeats; the last advertisement
+        if talk.hears(now, self.patience) or now - before > self.patience:
+            since = now
+        self._heard_from[name] = since, now
+        return beat.epoch if now - since <= self.patience else 0
 
     @property
     def patience(self) -> int:

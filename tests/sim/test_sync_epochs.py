@@ -64,6 +64,24 @@ def test_what_a_paused_active_had_not_sent_is_refused_when_it_comes_back(seed: i
     assert cluster.overwritten == []
 
 
+@pytest.mark.parametrize("seed", [0, 2, 4])
+def test_a_stopped_machine_wins_nothing_back_by_priority(seed: int) -> None:
+    """Its advertisement comes before the heartbeat that tells its old epoch. Its table lacks what happened since."""
+    cluster = running(seed, (250, 150))
+    old = cluster.owner
+    assert old.node.number == 0, "the one with the higher priority"
+    cluster.stun(old.node)
+    cluster.run(AWAY)
+    cluster.quiet = True
+    cluster.run(3)
+    new = cluster.owner
+    done = {connection: entry.change for connection, entry in new.table.items()}
+    cluster.wake_machine(old.node)
+    cluster.run(2 * AWAY)
+    now = {connection: entry.change for connection, entry in cluster.owner.table.items()}
+    assert cluster.owner is new and now == done
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_clean_handover_loses_no_change(seed: int) -> None:
     cluster = running(seed)

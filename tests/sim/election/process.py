@@ -223,7 +223,7 @@ class ElectionProcess:
         if known and advert.priority == RELEASE_PRIORITY:
             known[1].released()
         beat = known[1].heard if known and known[1].hears(now, member.patience) else None
-        epoch = beat.epoch if beat else 0
+        epoch = member.epoch_of(advert.source, now)
         deaf = beat is not None and beat.connected and known is not None and known[1].is_deaf(now, member.patience)
         was_active, dark = self.active, now >= self.node.lease_until
         machine.receive(advert, now, epoch=epoch, deaf=deaf)
