@@ -212,8 +212,11 @@ class Bench:
 
     # --- packets ---
 
-    def send(self, packet: Packet | bytes, interface: str = "front", *, check: str = "all", mark: int = 0) -> Out:
-        """Run a packet through the program. Bytes are a whole frame. `check`: "all" | "ip" (not L4) | "none"."""
+    def send(
+        self, packet: Packet | bytes, interface: str = "front", *, check: str = "all", mark: int = 0, segment: int = 0
+    ) -> Out:
+        """Run a packet through the program. Bytes are a whole frame. `check`: "all" | "ip" (not L4) | "none".
+        `segment`: the socket buffer's gso_size."""
         index, mac = self.wire.interfaces[interface]
         frame = packet if isinstance(packet, bytes) else ether(packet, target=mac)
         with self.wire.inside():
@@ -221,7 +224,8 @@ class Bench:
                 context = struct.pack("=6I", 0, len(frame), 0, index, 0, 0)
                 run = syscall.prog_test_run(self.machine.programs["xdp_lb"], frame, context=context)
             else:
-                context = struct.pack("=11I", 0, 0, mark, *(0,) * 7, index)  # struct __sk_buff: mark, ifindex
+                # struct __sk_buff: mark, ifindex, gso_size
+                context = struct.pack("=11I132xI", 0, 0, mark, *(0,) * 7, index, segment)
                 run = syscall.prog_test_run(self.machine.programs["tc_lb"], frame, context=context)
         verdict = VERDICTS[self.entry].get(run.retval)
         assert verdict is not None, f"{self.entry} returned {run.retval}"

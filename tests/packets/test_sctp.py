@@ -22,9 +22,9 @@ from scapy.packet import Packet
 
 from lbnode.dataplane.xdp.layout import Event
 from lbnode.model import ServiceId
-from tests.packets.bench import DIRECT, MASQUERADE, TUNNEL, Bench
-from tests.packets.traffic import client_of, fragment6, ip
-from tests.packets.wire import CLIENT, SERVER6, VIP, VIP6
+from tests.packets.bench import DIRECT, MASQUERADE, TUNNEL, Bench, Machine
+from tests.packets.traffic import client_of, ether, fragment6, ip
+from tests.packets.wire import CLIENT, SERVER6, VIP, VIP6, Wire
 
 pytestmark = pytest.mark.root
 SERVERS = {VIP: "198.51.100.11", VIP6: SERVER6}
@@ -143,3 +143,35 @@ def test_a_first_fragment_with_another_port_is_dropped(bench: Bench, vip: str) -
     packet = sctp(SCTPChunkInit() / SCTPChunkData(data=bytes(200)), vip)
     first, *_ = fragment6(packet, 104) if vip == VIP6 else fragment(packet, 104)
     assert bench.send(first).verdict == "drop" and bench.events() == {Event.DROP_ERROR: 1}
+
+
+GSO_BY_FRAGS = 0xFFFF  # in place of a segment's size
+
+
+def bundle(vip: str, mac: str) -> tuple[bytes, int]:
+    """A frame as Linux makes it where no wire follows: of several packets, its CRC left out until it is cut. And where
+    that is."""
+    packet = sctp(SCTPChunkData(data=bytes(2000)), vip)
+    frame = bytearray(ether(packet, target=mac))
+    at = len(frame) - len(bytes(packet[SCTP])) + 8
+    frame[at : at + 4] = bytes(4)
+    return bytes(frame), at
+
+
+@pytest.mark.parametrize("vip", [VIP, VIP6])
+def test_a_bundle_passes_without_its_crc(machine: Machine, wire: Wire, vip: str) -> None:
+    bench = Bench(machine, wire, "tc")
+    service(bench, vip)
+    bench.send(sctp(SCTPChunkInit(), vip))
+    frame, at = bundle(vip, wire.mac("front"))
+    out = bench.send(frame, check="ip", segment=GSO_BY_FRAGS)
+    assert (out.verdict, out.ip.dst, out.ip[SCTP].dport) == ("send", SERVERS[vip], 5000)
+    assert out.frame[at : at + 4] == bytes(4)
+
+
+def test_a_bundle_has_no_way_into_a_tunnel(machine: Machine, wire: Wire) -> None:
+    bench = Bench(machine, wire, "tc")
+    service(bench, port=80, forward=TUNNEL)
+    bench.send(sctp(SCTPChunkInit()))
+    assert bench.send(bundle(VIP, wire.mac("front"))[0], segment=GSO_BY_FRAGS).verdict == "drop"
+    assert bench.events() == {Event.DROP_BUNDLE: 1}

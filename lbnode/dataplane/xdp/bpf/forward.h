@@ -112,7 +112,7 @@ INLINE int measure_bundle(void *ctx, const int hook, struct scratch *memory)
 {
 	struct hop *hop = &memory->hop;
 	__u32 mtu = 0;
-	if (hop->result == HOP_OK && bpf_check_mtu(ctx, hop->ifindex, &mtu, 0, BPF_MTU_CHK_SEGS)) {
+	if (hop->result == HOP_OK && bpf_check_mtu(ctx, hop->ifindex, &mtu, 0, BPF_MTU_CHK_SEGS) > 0) {
 		hop->result = HOP_TOO_BIG;
 		hop->mtu = mtu;
 	}
@@ -152,8 +152,11 @@ INLINE int forward(void *ctx, const int hook, struct scratch *memory, const int 
 		server_hop(ctx, hook, memory, server, length, family);
 	else if (call_find_reply_hop(ctx, hook, memory))
 		return drop(hook, EVENT_DROP_ERROR);
-	if (hook == HOOK_TC && unlikely(length == overhead))
+	if (hook == HOOK_TC && unlikely(length == overhead)) {
+		if (method == FORWARD_TUNNEL) /* Linux puts headers in front of bundles of TCP and UDP alone */
+			return drop(hook, EVENT_DROP_BUNDLE);
 		call_measure_bundle(ctx, hook, memory);
+	}
 	if (unlikely(hop->result == HOP_NO_ROUTE)) {
 		count(EVENT_DROP_NO_ROUTE);
 		return refuse(hook, memory, known, REASON_NO_ROUTE, 0);

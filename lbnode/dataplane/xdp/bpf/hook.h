@@ -104,10 +104,8 @@ INLINE __u32 wire_length(void *ctx, const int hook, const struct packet *p)
 {
 	if (hook == HOOK_TC) {
 		__u32 segment = ((struct __sk_buff *)ctx)->gso_size;
-		if (unlikely(segment == GSO_BY_FRAGS))
-			return 0;
 		if (segment)
-			return p->header + p->l4_header + segment;
+			return segment == GSO_BY_FRAGS ? 0 : p->header + p->l4_header + segment;
 	}
 	return p->length;
 }

@@ -152,7 +152,7 @@ INLINE __u64 words_sum(const void *data, const __u32 bytes)
 	return sum;
 }
 
-/* 0, or the event that tells why the packet has to be dropped. */
+/* 0, or the event that tells why the packet has to be dropped. Bundles of SCTP do not come here (forward.h). */
 INLINE int encapsulate_in(void *ctx, const int hook, struct scratch *memory, const struct server *server,
 			  const bool outer6)
 {
@@ -173,8 +173,6 @@ INLINE int encapsulate_in(void *ctx, const int hook, struct scratch *memory, con
 		return EVENT_DROP_ERROR;
 	if (!v6 && load_bytes(ctx, hook, ETH_HLEN + offsetof(struct iphdr, id), &id, sizeof(id)))
 		return EVENT_DROP_ERROR;
-	if (hook == HOOK_TC && ((struct __sk_buff *)ctx)->gso_size == GSO_BY_FRAGS)
-		return EVENT_DROP_BUNDLE; /* Linux puts headers in front of TCP's and UDP's alone */
 	if (checksum && hook == HOOK_TC && ((struct __sk_buff *)ctx)->gso_size) {
 		if (server->tunnel == TUNNEL_GRE || outer6)
 			return EVENT_DROP_BUNDLE;
