@@ -182,7 +182,8 @@ class Keepalived:
         vips = {"vip": VIP, "vip6": VIP6, "link_local_vip": LINK_LOCAL_VIP}
         config.write_text(text.format(priority=priority, interval=interval, version=version, more=more, **vips))
         self._command = ["keepalived", "--dont-fork", "--log-console", "--log-detail", "--vrrp", "-f", str(config)]
-        self._command += ["-p", str(path / "pid"), "-r", str(path / "vrrp.pid")]
+        self._pid_files = path / "pid", path / "vrrp.pid"
+        self._command += ["-p", str(self._pid_files[0]), "-r", str(self._pid_files[1])]
         self._lab, self._name = lab, name
         self.process = self._run()
 
@@ -192,6 +193,10 @@ class Keepalived:
             self.process = self._run()
 
     def _run(self) -> subprocess.Popen[Any]:
+        for (
+            left
+        ) in self._pid_files:  # by one that was killed: while its child is a zombie, the next one would not start
+            left.unlink(missing_ok=True)
         with self.log.open("ab") as log:
             return self._lab.net.popen(self._name, *self._command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
 
