@@ -48,9 +48,10 @@ def failover(arguments: argparse.Namespace, client: Client) -> int:
     node, group = status["node"], arguments.group
     role = next((role for role in status["roles"] if role["group"] == group), None)
     if role is not None and role["state"] == "active":
-        moves = render.moves(status, node, (group,), arguments.to)
-        known = render.NOBODY not in moves
-        print(moves if known or arguments.dry_run else f"{group}: {node} -> the best backup, if there is one\n", end="")
+        if arguments.to or arguments.dry_run or render.heir(status, node, group):
+            print(render.moves(status, node, (group,), arguments.to), end="")
+        else:
+            print(f"{group}: {node} -> the best backup, if there is one")
         if arguments.dry_run:
             return 0
     to = f"?to={segment(arguments.to)}" if arguments.to else ""
@@ -71,9 +72,8 @@ def maintenance(arguments: argparse.Namespace, client: Client) -> int:
         held = [role["group"] for role in _roles_of(status, node) if role["state"] == "active"]
         shared = known["document"].get("vip-groups", {})
         groups = [group for group in held if len(shared.get(group, {}).get("priorities", ())) > 1]  # the rest stays
-        moves = render.moves(status, node, groups)
-        print(moves, end="")
-        if render.NOBODY in moves:
+        print(render.moves(status, node, groups), end="")
+        if not all(render.heir(status, node, group) for group in groups):
             raise ApiError("nobody would hold what stays; nothing was changed", EXIT_FAILED)
     body = {"document": {"settings": settings}, "dry_run": arguments.dry_run, "expect_revision": known["revision"]}
     result = client.call("POST", "/api/v1/apply", body)

@@ -279,23 +279,27 @@ def connections(items: Iterable[Json]) -> Iterable[str]:
         yield f"{row}{server:<24}{local[0]}:{local[1]}\n" if local else f"{row}{server}\n"
 
 
-NOBODY = "no other node is backup"
+def heir(status: Any, node: str, group: str) -> str:
+    """Who takes the VIP group when the node gives it up: of the Backups that the store tells of the best one, else one
+    that the node hears; "" = nobody."""
+    found = [
+        (role["priority"], other["name"])
+        for other in status["nodes"]
+        for role in other["roles"]
+        if other["reachable"] and other["name"] != node and role["group"] == group and role["state"] == "backup"
+    ]
+    here = (role for one in status["nodes"] if one["name"] == node for role in one["roles"])
+    heard: Sequence[str] = next((role["backups"] for role in here if role["group"] == group), ())
+    best: str = max(found, default=(0, ""))[1]
+    return best or next(iter(heard), "")
 
 
 def moves(status: Any, node: str, groups: Iterable[str], to: str = "") -> str:
     """What happens to these VIP groups when the node gives them up."""
     lines = []
     for group in groups:
-        found = [
-            (role["priority"], other["name"])
-            for other in status["nodes"]
-            for role in other["roles"]
-            if other["reachable"] and other["name"] != node and role["group"] == group and role["state"] == "backup"
-        ]
-        here = (role for one in status["nodes"] if one["name"] == node for role in one["roles"])
-        heard = next((role["backups"] for role in here if role["group"] == group), ())
-        best = to or max(found, default=(0, ""))[1] or next(iter(heard), "")
-        lines.append(f"{group}: {node} -> {best}" if best else f"{group}: stays at {node}, {NOBODY}")
+        best = to or heir(status, node, group)
+        lines.append(f"{group}: {node} -> {best}" if best else f"{group}: stays at {node}, no other node is backup")
     return "".join(line + "\n" for line in lines)
 
 
