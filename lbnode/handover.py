@@ -10,12 +10,19 @@ from lbnode.model import Role, VipGroup, VrrpState
 
 
 def check_handover(
-    group: VipGroup, role: Role, node: str, others: Collection[NodeInfo], silent: Collection[str], to: str = ""
+    group: VipGroup,
+    role: Role,
+    node: str,
+    others: Collection[NodeInfo],
+    silent: Collection[str],
+    to: str = "",
+    resting: Collection[str] = (),
 ) -> None:
     """ConfigError, which says what to do, if this `node` may not give the group to `to`, or to the best Backup.
 
     others: the nodes that the store tells of. silent: members that tell neither by the store nor by heartbeats whether
     they are Backup. VRRP alone finds the best of them; if none is there, this node takes the group back.
+    resting: nodes in maintenance, of which it may still be told that they are Backup.
     """
     where = f"VIP group {group.name}"
     if role.state is not VrrpState.ACTIVE:
@@ -24,8 +31,8 @@ def check_handover(
         raise ConfigError(f"{where}: {node} is {role.state}, and only the active node can hand over; {hint}")
     if len(group.priorities) < 2:
         raise ConfigError(f"{where}: {node} is its only member; there is nobody to hand over to")
-    backups = {*role.backups, *_with_role(others, group.name, VrrpState.BACKUP)}
-    unknown = set(silent) & (group.priorities.keys() - {node}) - backups
+    backups = {*role.backups, *_with_role(others, group.name, VrrpState.BACKUP)} - {*resting}
+    unknown = set(silent) & (group.priorities.keys() - {node}) - backups - {*resting}
     if not backups and not unknown:
         raise ConfigError(f"{where}: no other node is backup now: nobody would take over")
     if not to or to in backups or {to} == unknown | backups:

@@ -255,8 +255,8 @@ class Node:
         assert config is not None  # it has roles
         shared = isinstance(self._store, EtcdStore)
         silent = () if shared else config.config.vip_groups[group].priorities.keys() - self._config.sync.peers.keys()
-        others = self._membership.nodes()[1:]
-        check_handover(config.config.vip_groups[group], role, self._config.node, others, silent, to)
+        others, resting = self._membership.nodes()[1:], config.config.settings.maintenance
+        check_handover(config.config.vip_groups[group], role, self._config.node, others, silent, to, resting)
         await self._election.handover(group, to)
 
     def _token(self) -> str:

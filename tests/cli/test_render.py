@@ -89,6 +89,8 @@ def test_moves_name_the_best_backup_that_is_reachable() -> None:
     nodes.append(node("gw4", "backup", 200, reachable=False))
     assert render.moves({"nodes": nodes}, "gw1", ["front"]) == "front: gw1 -> gw2\n"
     assert render.moves({"nodes": nodes}, "gw1", ["front"], "gw3") == "front: gw1 -> gw3\n"
+    assert render.heir({"nodes": nodes}, "gw1", "front", ["gw2"]) == "gw3", "gw2 is in maintenance"
+    assert render.heir({"nodes": nodes}, "gw1", "front", ["gw2", "gw3"]) == ""
     assert render.moves({"nodes": nodes[:1]}, "gw1", ["front"]) == "front: stays at gw1, no other node is backup\n"
     heard = {**nodes[0], "roles": [{"group": "front", "state": "active", "priority": 250, "backups": ["gw3", "gw2"]}]}
     assert render.moves({"nodes": [heard]}, "gw1", ["front"]) == "front: gw1 -> gw3\n", "without a shared store"

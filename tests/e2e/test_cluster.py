@@ -167,7 +167,7 @@ def test_maintenance_is_shown_then_done_and_refused_where_nobody_would_take_over
     until(lambda: observe.role(lab, "gw1") == "initialize", "gw1 takes no part")
     until(lambda: "maintenance" in lbctl(lab, "election", "front", node="gw2")[1], "gw2 shows why")
     code, text = lbctl(lab, "maintenance", "on", node="gw2")
-    assert code == 1 and "nobody would hold what stays; nothing was changed" in text
+    assert code == 1 and "nobody would hold what stays; nothing was changed" in text, text
     assert "front: stays at gw2, no other node is backup" in text
     lbctl(lab, "maintenance", "off")
     until(lambda: observe.role(lab, "gw1") == "backup", "gw1 takes part again")

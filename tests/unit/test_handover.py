@@ -68,3 +68,11 @@ def test_a_sole_member_has_nobody() -> None:
     assert refusal(ACTIVE, group=replace(PAIR, priorities={"gw1": 250})) == (
         "gw1 is its only member; there is nobody to hand over to"
     )
+
+
+def test_one_in_maintenance_does_not_take_over_whatever_is_told_of_it() -> None:
+    told = stored("gw2", VrrpState.BACKUP)
+    for others, silent in (((told,), ()), ((), ("gw2",))):
+        with pytest.raises(ConfigError, match="nobody would take over"):
+            check_handover(PAIR, HEARD, "gw1", others, silent, resting=("gw2",))
+    check_handover(THREE, HEARD, "gw1", (told, stored("gw3", VrrpState.BACKUP)), (), resting=("gw2",))

@@ -72,8 +72,8 @@ def maintenance(arguments: argparse.Namespace, client: Client) -> int:
         held = [role["group"] for role in _roles_of(status, node) if role["state"] == "active"]
         shared = known["document"].get("vip-groups", {})
         groups = [group for group in held if len(shared.get(group, {}).get("priorities", ())) > 1]  # the rest stays
-        print(render.moves(status, node, groups), end="")
-        if not all(render.heir(status, node, group) for group in groups):
+        print(render.moves(status, node, groups, resting=resting), end="")
+        if not all(render.heir(status, node, group, resting) for group in groups):
             raise ApiError("nobody would hold what stays; nothing was changed", EXIT_FAILED)
     body = {"document": {"settings": settings}, "dry_run": arguments.dry_run, "expect_revision": known["revision"]}
     result = client.call("POST", "/api/v1/apply", body)

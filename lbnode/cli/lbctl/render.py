@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 Row = Sequence[str]
@@ -279,9 +279,9 @@ def connections(items: Iterable[Json]) -> Iterable[str]:
         yield f"{row}{server:<24}{local[0]}:{local[1]}\n" if local else f"{row}{server}\n"
 
 
-def heir(status: Any, node: str, group: str) -> str:
+def heir(status: Any, node: str, group: str, resting: Collection[str] = ()) -> str:
     """Who takes the VIP group when the node gives it up: of the Backups that the store tells of the best one, else one
-    that the node hears; "" = nobody."""
+    that the node hears; "" = nobody. resting: nodes in maintenance, which may still be told of as Backups."""
     found = [
         (role["priority"], other["name"])
         for other in status["nodes"]
@@ -290,15 +290,15 @@ def heir(status: Any, node: str, group: str) -> str:
     ]
     here = (role for one in status["nodes"] if one["name"] == node for role in one["roles"])
     heard: Sequence[str] = next((role["backups"] for role in here if role["group"] == group), ())
-    best: str = max(found, default=(0, ""))[1]
-    return best or next(iter(heard), "")
+    names = [name for _, name in sorted(found, reverse=True)] + list(heard)
+    return next((name for name in names if name not in resting), "")
 
 
-def moves(status: Any, node: str, groups: Iterable[str], to: str = "") -> str:
+def moves(status: Any, node: str, groups: Iterable[str], to: str = "", resting: Collection[str] = ()) -> str:
     """What happens to these VIP groups when the node gives them up."""
     lines = []
     for group in groups:
-        best = to or heir(status, node, group)
+        best = to or heir(status, node, group, resting)
         lines.append(f"{group}: {node} -> {best}" if best else f"{group}: stays at {node}, no other node is backup")
     return "".join(line + "\n" for line in lines)
 
