@@ -22,10 +22,27 @@ struct new_conn {
 
 /* --- a free way ---------------------------------------------------------------------------------------------------- */
 
+#define RIVAL_READS 1024 /* 1 to 2 us; entering a connection takes less */
+
 /*
- * What is free of a bucket: how many ways << 8 | the best one for the connection. -1: it is there, or another CPU
- * enters it right now: a packet that was sent twice.
+ * Whether another CPU has entered the same connection into this way, or is about to: a packet that was sent twice. What
+ * is being entered has the same tag, but may be another one.
  */
+GLOBAL int is_rival(const struct new_conn *new, __u32 number, __u32 way)
+{
+	struct bucket *bucket = bpf_map_lookup_elem(&conns, &number);
+	__u64 word = 0;
+	if (!new || !bucket || way >= BUCKET_WAYS)
+		return 1;
+	for (int i = 0; i < RIVAL_READS; i++) {
+		word = *(volatile __u64 *)&bucket->word[way];
+		if (!is_entering(word, new->hash))
+			break;
+	}
+	return is_entering(word, new->hash) || (word_used(word) && tuple_equal(&bucket->way[way].in, &new->conn.in));
+}
+
+/* What is free of a bucket: how many ways << 8 | the best one for the connection. -1: another CPU has entered it. */
 GLOBAL int free_ways(const struct new_conn *new, __u32 number)
 {
 	struct bucket *bucket = bpf_map_lookup_elem(&conns, &number);
@@ -37,8 +54,7 @@ GLOBAL int free_ways(const struct new_conn *new, __u32 number)
 		__u64 word = *(volatile __u64 *)&bucket->word[way];
 		if (word_state(word) == STATE_NONE)
 			free = ((free & 0xff00) + 0x100) | way;
-		else if (word_tag(word) == tag &&
-			 (word_state(word) == STATE_BUSY || tuple_equal(&bucket->way[way].in, &new->conn.in)))
+		else if (unlikely(word_tag(word) == tag) && is_rival(new, number, way))
 			return -1;
 	}
 	if (free && word_state(*(volatile __u64 *)&bucket->word[best]) == STATE_NONE)
@@ -264,23 +280,6 @@ GLOBAL int find_room(const struct new_conn *new, struct offer *offer)
 	return word_state(offer->word) == STATE_NONE ? ROOM_FREE : ROOM_LOST;
 }
 
-#define RIVAL_READS 64 /* entering a connection takes less */
-
-/* Another CPU was faster to take this way. Whether it did so for the same connection: a packet that was sent twice. */
-GLOBAL int lost_to_same(const struct new_conn *new, __u32 number, __u32 way)
-{
-	struct bucket *bucket = bpf_map_lookup_elem(&conns, &number);
-	__u64 word = 0;
-	if (!new || !bucket || way >= BUCKET_WAYS)
-		return 1;
-	for (int i = 0; i < RIVAL_READS; i++) {
-		word = *(volatile __u64 *)&bucket->word[way];
-		if (!is_entering(word, new->hash))
-			break;
-	}
-	return is_entering(word, new->hash) || (word_used(word) && tuple_equal(&bucket->way[way].in, &new->conn.in));
-}
-
 #define ADD_TRIES 8 /* lost to other CPUs, each of which took the way that was best */
 
 enum added {
@@ -314,7 +313,7 @@ GLOBAL int conn_add(struct new_conn *new)
 		}
 		if (likely(room != ROOM_LOST && conn_seize(offer.number, offer.way, offer.word, new->hash) == 0))
 			break;
-		if (try == ADD_TRIES || lost_to_same(new, offer.number, offer.way))
+		if (try == ADD_TRIES || is_rival(new, offer.number, offer.way))
 			return ADDED_NOT;
 	}
 	struct place place = {.number = offer.number, .way = offer.way};
