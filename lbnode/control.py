@@ -187,6 +187,10 @@ class Control(Protocol):
 
     def events_since(self, seq: int, limit: int) -> Sequence[Event]: ...
 
+    def heir(self, group: str, to: str = "") -> str:
+        """Who would take the VIP group over after `handover`, which is refused as this is; "" = nobody tells who."""
+        ...
+
     async def handover(self, group: str, to: str = "") -> None:
         """Give up the Active role of a VIP group (priority 0); `to`: the node that shall take over, "" = the best."""
         ...

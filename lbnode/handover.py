@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Sequence
 
 from lbnode.control import NodeInfo
 from lbnode.errors import ConfigError
 from lbnode.model import Role, VipGroup, VrrpState
 
 
-def check_handover(
+def heir(
     group: VipGroup,
     role: Role,
     node: str,
@@ -17,8 +17,10 @@ def check_handover(
     silent: Collection[str],
     to: str = "",
     resting: Collection[str] = (),
-) -> None:
-    """ConfigError, which says what to do, if this `node` may not give the group to `to`, or to the best Backup.
+) -> str:
+    """Who takes the group over if this `node` gives it up: `to`, or the best Backup; "" = a Backup, if there is one.
+
+    ConfigError, which says what to do: it may not give it up.
 
     others: the nodes that the store tells of. silent: members that tell neither by the store nor by heartbeats whether
     they are Backup. VRRP alone finds the best of them; if none is there, this node takes the group back.
@@ -31,26 +33,34 @@ def check_handover(
         raise ConfigError(f"{where}: {node} is {role.state}, and only the active node can hand over; {hint}")
     if len(group.priorities) < 2:
         raise ConfigError(f"{where}: {node} is its only member; there is nobody to hand over to")
-    backups = {*role.backups, *_with_role(others, group.name, VrrpState.BACKUP)} - {*resting}
-    unknown = set(silent) & (group.priorities.keys() - {node}) - backups - {*resting}
+    known = (*_with_role(others, group.name, VrrpState.BACKUP), *role.backups)
+    backups = [name for name in known if name not in resting]
+    unknown = (set(silent) & (group.priorities.keys() - {node})).difference(backups, resting)
     if not backups and not unknown:
         raise ConfigError(f"{where}: no other node is backup now: nobody would take over")
-    if not to or to in backups or {to} == unknown | backups:
-        return
+    if not to:
+        return next(iter(backups), "")
+    if to in backups or {to} == unknown.union(backups):
+        return to
     if to in unknown:
         why = f"{to} and {node} exchange no heartbeats"
         raise ConfigError(f"{where}: {why}, so it cannot be named; without a name the best backup takes over")
-    these = f"these are: {', '.join(sorted(backups))}" if backups else "none is known here"
+    these = f"these are: {', '.join(sorted({*backups}))}" if backups else "none is known here"
     raise ConfigError(f"{where}: {to} is not backup now; {these}")
 
 
 def _active_node(role: Role, others: Iterable[NodeInfo]) -> str:
     """Its name, or its address; "" = not known."""
-    told = next(_with_role(others, role.group, VrrpState.ACTIVE), "")
+    told = next(iter(_with_role(others, role.group, VrrpState.ACTIVE)), "")
     return role.active_node or told or str(role.active_address or "")
 
 
-def _with_role(nodes: Iterable[NodeInfo], group: str, state: VrrpState) -> Iterator[str]:
-    return (
-        one.name for one in nodes if one.reachable and any(r.group == group and r.state is state for r in one.roles)
-    )
+def _with_role(nodes: Iterable[NodeInfo], group: str, state: VrrpState) -> Sequence[str]:
+    """Their names, the highest priority first."""
+    found = [
+        (role.priority, one.name)
+        for one in nodes
+        for role in one.roles
+        if one.reachable and role.group == group and role.state is state
+    ]
+    return [name for _, name in sorted(found, reverse=True)]

@@ -34,7 +34,7 @@ from lbnode.election.supervisor import Election
 from lbnode.epoch_file import EpochFile
 from lbnode.epochs import Epochs
 from lbnode.feed import ConfigFeed
-from lbnode.handover import check_handover
+from lbnode.handover import heir
 from lbnode.journal import Journal, Kind
 from lbnode.membership import Membership
 from lbnode.model import VipGroup
@@ -232,6 +232,7 @@ class Node:
             journal=self.journal,
             services=self._reporter.services,
             node_status=status,  # type: ignore[arg-type]  # never None again after the first report
+            heir=self._heir,
             handover=self._handover,
         )
 
@@ -249,14 +250,17 @@ class Node:
         finally:
             await server.close()
 
-    async def _handover(self, group: str, to: str) -> None:
+    def _heir(self, group: str, to: str) -> str:
         """KeyError: no such group on this node."""
         role, config = self._election.roles.value[group], self._feed.resolution.value
         assert config is not None  # it has roles
         shared = isinstance(self._store, EtcdStore)
         silent = () if shared else config.config.vip_groups[group].priorities.keys() - self._config.sync.peers.keys()
         others, resting = self._membership.nodes()[1:], config.config.settings.maintenance
-        check_handover(config.config.vip_groups[group], role, self._config.node, others, silent, to, resting)
+        return heir(config.config.vip_groups[group], role, self._config.node, others, silent, to, resting)
+
+    async def _handover(self, group: str, to: str) -> None:
+        self._heir(group, to)  # refuses
         await self._election.handover(group, to)
 
     def _token(self) -> str:

@@ -48,6 +48,7 @@ class NodeControl:
         journal: Journal,
         services: Watched[tuple[ServiceInfo, ...]],
         node_status: Watched[NodeStatus],
+        heir: Callable[[str, str], str],
         handover: Callable[[str, str], Awaitable[None]],
     ) -> None:
         self.journal = journal
@@ -56,6 +57,7 @@ class NodeControl:
         self._store = store
         self._plane = plane
         self._feed = feed
+        self._heir = heir
         self._handover = handover
 
     # --- configuration ------------------------------------------------------------------------------------------
@@ -152,6 +154,9 @@ class NodeControl:
 
     def events_since(self, seq: int, limit: int) -> Sequence[Event]:
         return self.journal.since(seq, limit)
+
+    def heir(self, group: str, to: str = "") -> str:
+        return self._heir(group, to)
 
     async def handover(self, group: str, to: str = "") -> None:
         await self._handover(group, to)

@@ -142,6 +142,12 @@ class Session:
 
 
 @dataclass(frozen=True, slots=True)
+class Heir:
+    node: str  # gives the VIP group up
+    to: str  # takes it over; empty: the best Backup, if there is one, which heartbeats and the store do not tell
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
     done: bool = True
 

@@ -88,7 +88,7 @@ def test_moves_name_the_best_backup_that_is_reachable() -> None:
     nodes = [node("gw1", "active", 250), node("gw2", "backup", 150), node("gw3", "backup", 100)]
     nodes.append(node("gw4", "backup", 200, reachable=False))
     assert render.moves({"nodes": nodes}, "gw1", ["front"]) == "front: gw1 -> gw2\n"
-    assert render.moves({"nodes": nodes}, "gw1", ["front"], "gw3") == "front: gw1 -> gw3\n"
+    assert render.moves({"nodes": nodes}, "gw1", ["front"], ["gw2"]) == "front: gw1 -> gw3\n"
     assert render.heir({"nodes": nodes}, "gw1", "front", ["gw2"]) == "gw3", "gw2 is in maintenance"
     assert render.heir({"nodes": nodes}, "gw1", "front", ["gw2", "gw3"]) == ""
     assert render.moves({"nodes": nodes[:1]}, "gw1", ["front"]) == "front: stays at gw1, no other node is backup\n"

@@ -9,7 +9,7 @@ import pytest
 
 from lbnode.control import NodeInfo
 from lbnode.errors import ConfigError
-from lbnode.handover import check_handover
+from lbnode.handover import heir
 from lbnode.model import Role, VipAddress, VipGroup, VrrpState
 
 PAIR = VipGroup("front", 51, (VipAddress(ip_address("192.0.2.10"), 24),), {"gw1": 250, "gw2": 150})
@@ -18,13 +18,13 @@ ACTIVE = Role("front", VrrpState.ACTIVE, 250, 0.0, "test")
 HEARD = replace(ACTIVE, backups=("gw2",))
 
 
-def stored(name: str, state: VrrpState, *, reachable: bool = True) -> NodeInfo:
-    return NodeInfo(name, "1", 0.0, (Role("front", state, 100, 0.0, ""),), 7, 0, reachable=reachable)
+def stored(name: str, state: VrrpState, *, priority: int = 100, reachable: bool = True) -> NodeInfo:
+    return NodeInfo(name, "1", 0.0, (Role("front", state, priority, 0.0, ""),), 7, 0, reachable=reachable)
 
 
 def refusal(role: Role, *others: NodeInfo, group: VipGroup = PAIR, silent: tuple[str, ...] = (), to: str = "") -> str:
     try:
-        check_handover(group, role, "gw1", others, silent, to)
+        heir(group, role, "gw1", others, silent, to)
     except ConfigError as error:
         return str(error).removeprefix("VIP group front: ")
     return ""
@@ -35,6 +35,17 @@ def test_a_backup_that_heartbeats_or_the_store_tell_of_is_enough() -> None:
     for role, others in ((HEARD, ()), (ACTIVE, (backup,)), (HEARD, (replace(backup, reachable=False),))):
         assert refusal(role, *others) == refusal(role, *others, to="gw2") == ""
         assert refusal(role, *others, to="gw3") == "gw3 is not backup now; these are: gw2"
+
+
+def test_the_heir_is_who_was_named_or_the_best_backup() -> None:
+    backup = VrrpState.BACKUP
+    others = (stored("gw2", backup, priority=100), stored("gw3", backup, priority=150))
+    heard = replace(ACTIVE, backups=("gw4", "gw2"))
+    assert heir(THREE, ACTIVE, "gw1", others, ()) == heir(THREE, heard, "gw1", others, ()) == "gw3"
+    assert heir(THREE, ACTIVE, "gw1", others, (), "gw2") == "gw2"
+    assert heir(THREE, heard, "gw1", (), ()) == "gw4", "the first that it hears"
+    assert heir(THREE, ACTIVE, "gw1", (), ("gw2", "gw3")) == "", "VRRP finds out"
+    assert heir(PAIR, ACTIVE, "gw1", (), ("gw2",), "gw2") == "gw2", "it can only be that one"
 
 
 @pytest.mark.parametrize(
@@ -74,5 +85,5 @@ def test_one_in_maintenance_does_not_take_over_whatever_is_told_of_it() -> None:
     told = stored("gw2", VrrpState.BACKUP)
     for others, silent in (((told,), ()), ((), ("gw2",))):
         with pytest.raises(ConfigError, match="nobody would take over"):
-            check_handover(PAIR, HEARD, "gw1", others, silent, resting=("gw2",))
-    check_handover(THREE, HEARD, "gw1", (told, stored("gw3", VrrpState.BACKUP)), (), resting=("gw2",))
+            heir(PAIR, HEARD, "gw1", others, silent, resting=("gw2",))
+    assert heir(THREE, HEARD, "gw1", (told, stored("gw3", VrrpState.BACKUP)), (), resting=("gw2",)) == "gw3"

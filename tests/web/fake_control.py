@@ -20,8 +20,9 @@ from lbnode.control import Change, ChangeRequest, ChangeResult, Control, NodeInf
 from lbnode.dataplane.base import InterfaceStatus, LeaseStatus, PlaneStatus
 from lbnode.errors import ConfigError, DataPlaneError, StoreConflict, StoreUnavailable
 from lbnode.explanation import Explanation, Question
+from lbnode.handover import heir
 from lbnode.journal import Event, Journal, Kind
-from lbnode.model import Connection, Counters, L4Protocol, Problem, Rates, Role, VrrpState
+from lbnode.model import Connection, Counters, L4Protocol, Problem, Rates, Role, VipGroup, VrrpState
 from lbnode.store.base import StoreHealth
 from lbnode.sync.status import SyncPeerInfo
 from lbnode.tuning.kernel import SysctlFinding
@@ -154,6 +155,8 @@ class FakeControl(Control):
         self.node_status: Watched[NodeStatus] = Watched(sample_status(node))
         self.requests: list[tuple[str, Any]] = []  # every state-changing call, for "nothing changes on GET"
         self.store_down = False
+        self.resting: tuple[str, ...] = ()  # nodes in maintenance
+        self.silent: tuple[str, ...] = ()  # nodes that nobody tells of whether they are Backup
         self._ages: dict[int, float] = {}  # seconds, of the events of `record_past`
         self._random = random.Random(7)
         self._ticks = 0
@@ -311,9 +314,16 @@ class FakeControl(Control):
         events = self.journal.since(seq, limit)
         return [replace(one, time=one.time - self._ages.get(one.seq, 0.0)) for one in events]
 
+    def heir(self, group: str, to: str = "") -> str:
+        status = self.node_status.value
+        for role in status.roles:
+            if role.group == group:
+                members = VipGroup(group, 51, (), {one.name: one.roles[0].priority for one in status.nodes})
+                return heir(members, role, status.node, status.nodes[1:], self.silent, to, self.resting)
+        raise KeyError(f"no VIP group {group}")
+
     async def handover(self, group: str, to: str = "") -> None:
-        if all(role.group != group for role in self.node_status.value.roles):
-            raise KeyError(f"no VIP group {group}")
+        self.heir(group, to)
         self.requests.append(("handover", group))
 
     async def sysctl_check(self) -> Sequence[SysctlFinding]:

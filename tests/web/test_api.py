@@ -283,6 +283,19 @@ async def test_zero_and_handover(api: Client, control: FakeControl) -> None:
     assert control.requests == [("zero", WEB), ("zero", None), ("handover", "front")]
 
 
+async def test_who_would_take_over_is_asked_for_without_a_handover(api: Client, control: FakeControl) -> None:
+    path = "/api/v1/vip-groups/front/handover"
+    for query in ("", "?to=gw2"):
+        assert await (await api.get(path + query)).json() == {"node": "gw1", "to": "gw2"}
+    told = await error_of(await api.get(path + "?to=gw3"), 400, "config")
+    assert told == "VIP group front: gw3 is not backup now; these are: gw2"
+    await error_of(await api.get("/api/v1/vip-groups/back/handover"), 404, "not-found")
+    control.resting = ("gw2",)
+    assert "nobody would take over" in await error_of(await api.get(path), 400, "config")
+    assert "nobody would take over" in await error_of(await api.post(path), 400, "config")
+    assert control.requests == []
+
+
 async def test_wrong_method_and_unknown_path(api: Client, control: FakeControl) -> None:
     response = await api.get("/api/v1/apply")
     assert "POST" in await error_of(response, 405, "bad-request") and response.headers["Allow"] == "POST"

@@ -7,11 +7,16 @@ from aiohttp import web
 from lbnode.control import NodeStatus
 from web.api.request import CONTROL, METRICS, OPERATIONS, SESSION, V1, WHO, Routes, query_of, reply
 from web.openapi import Operation, describe
-from web.schemas import Done, HandoverQuery, Session, SysctlList
+from web.schemas import Done, HandoverQuery, Heir, Session, SysctlList
 
 
 async def status(request: web.Request) -> web.Response:
     return reply(request.app[CONTROL].node_status.value)
+
+
+async def heir(request: web.Request) -> web.Response:
+    query, control = query_of(request, HandoverQuery), request.app[CONTROL]
+    return reply(Heir(control.node_status.value.node, control.heir(request.match_info["name"], query.to)))
 
 
 async def handover(request: web.Request) -> web.Response:
@@ -54,13 +59,25 @@ ROUTES: Routes = (
     (Operation("GET", V1 + "/status", "status", "This node, its roles, peers and problems", NodeStatus), status),
     (
         Operation(
+            "GET",
+            V1 + "/vip-groups/{name}/handover",
+            "heir",
+            "Who would take a VIP group over from this node, or why it may not give it up",
+            Heir,
+            query=HandoverQuery,
+            errors=(400, 404),
+        ),
+        heir,
+    ),
+    (
+        Operation(
             "POST",
             V1 + "/vip-groups/{name}/handover",
             "handover",
             "Give up the Active role of a VIP group",
             Done,
             query=HandoverQuery,
-            errors=(404,),
+            errors=(400, 404),
         ),
         handover,
     ),

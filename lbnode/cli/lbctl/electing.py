@@ -44,18 +44,12 @@ def election(arguments: argparse.Namespace, client: Client) -> int:
 
 
 def failover(arguments: argparse.Namespace, client: Client) -> int:
-    status = client.get("/api/v1/status")
-    node, group = status["node"], arguments.group
-    role = next((role for role in status["roles"] if role["group"] == group), None)
-    if role is not None and role["state"] == "active":
-        if arguments.to or arguments.dry_run or render.heir(status, node, group):
-            print(render.moves(status, node, (group,), arguments.to), end="")
-        else:
-            print(f"{group}: {node} -> the best backup, if there is one")
-        if arguments.dry_run:
-            return 0
     to = f"?to={segment(arguments.to)}" if arguments.to else ""
-    client.call("POST", f"/api/v1/vip-groups/{segment(group)}/handover{to}", {})  # refused by all but the active node
+    path = f"/api/v1/vip-groups/{segment(arguments.group)}/handover{to}"
+    heir = client.get(path)
+    print(f"{arguments.group}: {heir['node']} -> {heir['to'] or 'the best backup, if there is one'}")
+    if not arguments.dry_run:
+        client.call("POST", path, {})
     return 0
 
 
@@ -72,7 +66,7 @@ def maintenance(arguments: argparse.Namespace, client: Client) -> int:
         held = [role["group"] for role in _roles_of(status, node) if role["state"] == "active"]
         shared = known["document"].get("vip-groups", {})
         groups = [group for group in held if len(shared.get(group, {}).get("priorities", ())) > 1]  # the rest stays
-        print(render.moves(status, node, groups, resting=resting), end="")
+        print(render.moves(status, node, groups, resting), end="")
         if not all(render.heir(status, node, group, resting) for group in groups):
             raise ApiError("nobody would hold what stays; nothing was changed", EXIT_FAILED)
     body = {"document": {"settings": settings}, "dry_run": arguments.dry_run, "expect_revision": known["revision"]}

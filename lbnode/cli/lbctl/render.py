@@ -294,11 +294,11 @@ def heir(status: Any, node: str, group: str, resting: Collection[str] = ()) -> s
     return next((name for name in names if name not in resting), "")
 
 
-def moves(status: Any, node: str, groups: Iterable[str], to: str = "", resting: Collection[str] = ()) -> str:
+def moves(status: Any, node: str, groups: Iterable[str], resting: Collection[str] = ()) -> str:
     """What happens to these VIP groups when the node gives them up."""
     lines = []
     for group in groups:
-        best = to or heir(status, node, group, resting)
+        best = heir(status, node, group, resting)
         lines.append(f"{group}: {node} -> {best}" if best else f"{group}: stays at {node}, no other node is backup")
     return "".join(line + "\n" for line in lines)
 
