@@ -72,8 +72,8 @@ async def test_a_refused_change_says_why(browser: Browser) -> None:
 
 async def test_handover(site: Site) -> None:
     page = await site.open()
-    await page.get_by_role("button", name="Hand over").click()
-    await expect(page.get_by_role("dialog")).to_contain_text("gw2 (priority 150)")
+    await page.get_by_role("button", name="Hand over").dblclick()  # asks once
+    await expect(page.get_by_role("dialog")).to_contain_text("gw2 (priority 150) is expected to take over")
     await page.get_by_role("dialog").get_by_role("button", name="Hand over").click()
     await expect(page.locator(".toast")).to_contain_text("front")
     assert site.control.requests == [("handover", "front")]
@@ -83,3 +83,28 @@ async def test_handover(site: Site) -> None:
     site.control.node_status.update(lambda old: replace(old, roles=(backup,)))
     await expect(page.locator("#facts")).to_contain_text("backup")
     await expect(page.get_by_role("button", name="Hand over")).to_have_count(0)
+
+
+async def test_a_handover_names_nobody_in_maintenance(browser: Browser) -> None:
+    """The page tells what the node says, as lbctl does: a Backup in maintenance is nobody's heir."""
+    async with site_of(browser, control := FakeControl()) as site:
+        page = await site.open()
+        ask, dialog = page.get_by_role("button", name="Hand over"), page.get_by_role("dialog")
+        third = replace(control.node_status.value.nodes[1], name="gw3")
+        third = replace(third, roles=(replace(third.roles[0], priority=100),))
+        control.node_status.update(lambda old: replace(old, nodes=(*old.nodes, third)))
+        control.resting = ("gw2",)
+        await expect(page.locator("#topology")).to_contain_text("gw3")
+        await ask.click()
+        await expect(dialog).to_contain_text("gw3 (priority 100) is expected to take over")
+        await dialog.get_by_role("button", name="Cancel").click()
+        control.node_status.update(lambda old: replace(old, nodes=old.nodes[:2]))
+        await ask.click()
+        await expect(page.locator(".toast.bad")).to_contain_text("no other node is backup now: nobody would take over")
+        await expect(dialog).to_be_hidden()
+        unheard = replace(control.node_status.value.nodes[1], reachable=False)
+        control.node_status.update(lambda old: replace(old, nodes=(old.nodes[0], unheard)))
+        control.resting, control.silent = (), ("gw2",)
+        await ask.click()
+        await expect(dialog).to_contain_text("It is not known here whether there is one")
+        assert control.requests == [] and all("400" in text for text in site.complaints)

@@ -1,6 +1,6 @@
 // What the operator can do, with what it will lead to said first where it hurts.
 
-import { handover, patchServer } from "./api.js";
+import { handover, heirOf, patchServer } from "./api.js";
 import { h } from "./dom.js";
 import { takesConnections } from "./health.js";
 import { state } from "./state.js";
@@ -26,6 +26,7 @@ async function run(what, action) {
 /** A modal question. `fields` is content between text and buttons; resolves to the form's data, or null. */
 function ask({ title, body, confirm, danger = false, fields = [] }) {
   const dialog = document.getElementById("dialog");
+  if (dialog.open) return null; // clicked twice while the node was asked
   const form = h("form", { method: "dialog" },
     h("h2", { id: "dialog-title" }, title), h("p", {}, body), ...fields,
     h("div", { class: "buttons" },
@@ -79,17 +80,19 @@ export async function askWeight(service, server) {
 }
 
 export async function askHandover(group) {
-  const heirs = state.status.nodes.slice(1)
-    .filter((node) => node.reachable)
-    .flatMap((node) => node.roles.filter((role) => role.group === group && role.state === "backup").map((role) => ({ node, role })))
-    .sort((a, b) => b.role.priority - a.role.priority);
-  const heard = state.status.roles.find((role) => role.group === group)?.backups ?? [];
-  const heir = heirs[0] ? `${heirs[0].node.name} (priority ${heirs[0].role.priority})` : heard[0];
+  let heir;
+  try {
+    heir = await heirOf(group);
+  } catch (error) {
+    toast(error.message, true);
+    return;
+  }
+  const role = state.status.nodes.find((node) => node.name === heir)?.roles.find((one) => one.group === group);
   const sure = await ask({
     title: `Hand over VIP group ${group}?`,
     body: heir
-      ? `${heir} is expected to take over at once.`
-      : "No reachable backup is known: the addresses of this group would answer nowhere until this node takes them back.",
+      ? `${heir}${role ? ` (priority ${role.priority})` : ""} is expected to take over at once.`
+      : "The best backup takes over. It is not known here whether there is one: without, the addresses of this group answer nowhere until this node takes them back.",
     confirm: "Hand over",
     danger: !heir,
   });

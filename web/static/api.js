@@ -17,14 +17,14 @@ export async function openSession() {
   return session;
 }
 
-/** A change. Resolves to the answer's JSON; rejects with the node's own words. */
-export async function change(method, path, body) {
+/** A request. Resolves to the answer's JSON; rejects with the node's own words. */
+async function ask(method, path, body) {
   let answer;
   try {
     answer = await fetch(path, {
       method,
       headers: { "Content-Type": "application/json", "X-CSRF-Token": csrf },
-      body: JSON.stringify(body ?? {}),
+      body: method === "GET" ? undefined : JSON.stringify(body ?? {}),
     });
   } catch {
     throw new Error("The node does not answer; nothing was changed as far as this page knows.");
@@ -43,8 +43,14 @@ export async function wholeJournal() {
 
 const path = (service, server) => `/api/v1/services/${encodeURIComponent(service)}/servers/${encodeURIComponent(server)}`;
 
-export const patchServer = (service, server, changes) => change("PATCH", path(service, server), changes);
-export const handover = (group) => change("POST", `/api/v1/vip-groups/${encodeURIComponent(group)}/handover`);
+export const patchServer = (service, server, changes) => ask("PATCH", path(service, server), changes);
+
+const handoverPath = (group) => `/api/v1/vip-groups/${encodeURIComponent(group)}/handover`;
+
+export const handover = (group) => ask("POST", handoverPath(group));
+
+/** Who would take the group over: a node's name, "" = a Backup, if there is one. Rejects if it may not be given up. */
+export const heirOf = async (group) => (await ask("GET", handoverPath(group))).to;
 
 export async function logOut() {
   await fetch("/logout", { method: "POST", headers: { "X-CSRF-Token": csrf }, redirect: "manual" });
