@@ -272,7 +272,7 @@ class Bench:
 
     def moves(self) -> int:
         """Connections that were moved to their other buckets."""
-        return int(struct.unpack_from("=I", self.maps["clock"].get_index(0), 8)[0])
+        return counts.unpack_moves(self.maps["clock"].get_index(0))
 
     def drops(self) -> int:
         return sum(count for event, count in self.events().items() if event >= layout.FIRST_DROP)

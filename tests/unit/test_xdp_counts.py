@@ -1,4 +1,4 @@
-"""Packets by CPU out of counters that are zeroed and change hands."""
+"""Packets by CPU out of counters that are zeroed and change hands; moves out of one that wraps."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import struct
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lbnode.dataplane.xdp.counts import CpuPackets
+from lbnode.dataplane.xdp.counts import CpuPackets, Moves
 
 
 def stats(*packets: int) -> bytes:
@@ -35,3 +35,13 @@ def test_it_only_grows(readings: list[list[int]]) -> None:
         load.update({7: stats(*reading)})
         assert all(now >= then for now, then in zip(load.total, last, strict=True))
         last = load.total
+
+
+@given(st.integers(0, 2**32 - 1), st.lists(st.integers(0, 2**32 - 1), max_size=20))
+def test_moves_only_grow_although_their_counter_wraps(before: int, steps: list[int]) -> None:
+    """`before`: those that an earlier daemon saw."""
+    moves, moved = Moves(), before
+    for step in (0, *steps):
+        moved += step
+        moves.update(struct.pack("=4I", 7, 8, moved % 2**32, 9))
+        assert moves.total == moved

@@ -1,4 +1,5 @@
-"""What the programs count, as user space reads it: maps `gauges`, `half_open`, `*_stats`, `admissions`, `events`.
+"""What the programs count, as user space reads it: maps `gauges`, `half_open`, `*_stats`, `admissions`, `events`, and
+the moves in `clock`.
 
 Pure.
 """
@@ -75,6 +76,21 @@ def unpack_admission(per_cpu: bytes) -> Admission:
 def unpack_event(per_cpu: bytes) -> int:
     """One element of map `events` over all CPUs. ENTRIES counts up and down, so the values are signed."""
     return sum(value for (value,) in struct.iter_unpack("=q", per_cpu))
+
+
+def unpack_moves(clock: bytes) -> int:
+    """Element of map `clock`: connections that were moved to their other buckets, modulo 2^32."""
+    return int(struct.unpack_from("=I", clock, 8)[0])
+
+
+class Moves:
+    """The same as a `total` that only grows, if it is read at least once in 2^32 moves, which take minutes."""
+
+    def __init__(self) -> None:
+        self.total = 0
+
+    def update(self, clock: bytes) -> None:
+        self.total += (unpack_moves(clock) - self.total) % (1 << 32)
 
 
 class CpuPackets:

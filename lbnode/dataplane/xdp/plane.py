@@ -126,6 +126,7 @@ class XdpPlane:
         self._capturer = Capturer(
             self._object_path, self._maps, programs, self._tables, self._neighbours, self._attachments
         )
+        self._moves = counts.Moves()
         self._attachments.adopt()
         await self._tables.load()
         self._follow_own_timeouts()
@@ -239,13 +240,17 @@ class XdpPlane:
         events = self._maps["events"]
         counted = {event: counts.unpack_event(events.get_index(event)) for event in layout.Event}
         entries = counted.pop(layout.Event.ENTRIES)
+        self._moves.update(self._maps["clock"].get_index(0))
         return PlaneStatus(
             kind="xdp",
             interfaces=[self._with_marks(one) for one in attachments.status()],
             connections=entries,
             connections_max=self._maps["conns"].info.max_entries * layout.BUCKET_WAYS,
             drops={event.label: count for event, count in counted.items() if event >= layout.FIRST_DROP},
-            events={event.label: count for event, count in counted.items() if event < layout.FIRST_DROP},
+            events={
+                **{event.label: count for event, count in counted.items() if event < layout.FIRST_DROP},
+                "moved": self._moves.total,
+            },
             cpu_packets=self._cpu_packets.total,
             adopted=self._loading.adopted if self._loading else False,
             leases=self._tables.leases.status(),
