@@ -182,7 +182,8 @@ class DataPlane(Protocol):
 
     def connections(self, wanted: ConnectionFilter = EVERY) -> AsyncIterator[Sequence[str]]:
         """The wanted ones of all tracked connections (an entry has both directions of NAT), each a `Connection` as a
-        line of JSON, in chunks."""
+        line of JSON, in chunks. The table is in use meanwhile: one that comes, ends or changes its place may be
+        missing, or be there twice."""
         ...
 
     async def explain(self, question: Question) -> Explanation:

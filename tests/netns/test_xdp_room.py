@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import struct
+from collections import Counter
 from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
@@ -18,7 +20,7 @@ from tests.netns.xdp_lab import HTTP, PORT, VIP, Lab, server, server_address
 
 pytestmark = pytest.mark.root
 
-ENTRIES = 1024
+ENTRIES = 8192  # not all of them are read at once
 
 
 @pytest.fixture
@@ -50,3 +52,24 @@ async def test_moved_connections_are_counted_also_when_the_programs_counter_wrap
         await plane.import_records(records(range(1024, 1024 + ENTRIES * 9 // 10)))
         moved = unpack_moves(clock.get_index(0)) + 1
         assert 0 < moved < ENTRIES and (await plane.status()).events["moved"] == 2**32 - 1 + moved
+
+
+async def test_a_listing_has_all_that_stay_in_their_places_once(lab: Lab, tmp_path: Path) -> None:
+    """Connections are moved between two steps of it: no more than those are missing or there twice."""
+    async with lab.plane(tmp_path, connections=ENTRIES) as plane:
+        await plane.apply(PutService(ProgrammedService(HTTP, "rr")))
+        await plane.apply(PutServer(HTTP, server(1)))
+        before = range(1024, 1024 + ENTRIES * 8 // 10)
+        await plane.import_records(records(before))
+        begun = (await plane.status()).events["moved"]
+        listed = Counter[int]()
+        async for lines in plane.connections():
+            if not listed:
+                await plane.import_records(records(range(before.stop, before.stop + ENTRIES // 10)))
+            listed.update(json.loads(line)["client"][1] for line in lines)
+        moved = (await plane.status()).events["moved"] - begun
+        odd = [port for port in before if listed[port] != 1]
+        assert len(odd) <= moved and set(listed.values()) <= {1, 2}
+        assert moved > 10, "it was provoked"
+        again = [json.loads(line)["client"][1] async for lines in plane.connections() for line in lines]
+        assert len(again) == len({*again}) == (await plane.status()).connections, "nothing moves"

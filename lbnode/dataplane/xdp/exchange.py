@@ -59,7 +59,10 @@ class Exchange:
         return b"".join(parts)
 
     async def walk(self, *, sync_only: bool) -> AsyncIterator[bytes]:
-        """The whole table in chunks of records; `sync_only` leaves out what peers need not know."""
+        """The whole table in chunks of records; `sync_only` leaves out what peers need not know.
+
+        A connection that is moved meanwhile (room.h) may be missing, or be there twice. Peers hear of it by `changed`.
+        """
         arguments = RecordsArgs(limit=RECORDS_MAX, sync_only=sync_only, steps=_STEPS)
         while True:
             result = self._run("take_all", arguments)
