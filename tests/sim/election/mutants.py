@@ -79,6 +79,17 @@ def heir_counts_in_its_own_interval(patch: Patch) -> None:
     patch.setattr(Machine, "resume", lambda machine, now, reason, sent_at, _: resume(machine, now, reason, sent_at))
 
 
+def preempts_without_waiting(patch: Patch) -> None:
+    """Serves while the other one has not yielded yet: too short for the profiles' figures."""
+
+    def take_over(self: Machine, now: int, reason: str, advert: Advert | None) -> None:
+        self._take_over(now, reason, advert)
+        if not self.serving:
+            self._serve(now)
+
+    patch.setitem(machine.TRANSITIONS, (VrrpState.BACKUP, Input.TIMER), take_over)
+
+
 # Each with the profile that is to catch it.
 MUTANTS: Mapping[str, tuple[Callable[[Patch], None], str]] = {
     "lease of 4 intervals": (lease_of_four_intervals, "local"),

@@ -216,6 +216,25 @@ def test_nobody_preempts_a_paused_active_while_its_kernel_serves(seed: int) -> N
     assert cluster.judge.double.longest <= 0.02 * cluster.interval
 
 
+def preempted(seed: int, interval_cs: int = 10) -> Cluster:
+    """The better of two returns and takes the role from the other one. The judge saw that alone."""
+    cluster, best = settled(seed, (200, 100), interval_cs, preempt=True)
+    cluster.power_off(best)
+    cluster.run(SETTLED)
+    cluster.judge.reset()
+    cluster.power_on(best)
+    cluster.run(2 * SETTLED)
+    assert cluster.serving() == [best.number]
+    return cluster
+
+
+@pytest.mark.parametrize("interval_cs", [1, 10])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_whoever_preempts_serves_after_the_other_and_not_one_nanosecond_beside_it(seed: int, interval_cs: int) -> None:
+    cluster = preempted(seed, interval_cs)
+    assert cluster.judge.double.total == 0 and 0 < cluster.judge.dark.total < 0.1 * cluster.interval
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_stopped_virtual_machine_serves_for_less_than_an_interval_when_it_goes_on(seed: int) -> None:
     """Its clock stood still, so its lease still runs."""

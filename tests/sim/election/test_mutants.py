@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.sim.election.episode import PROFILES, Episode
-from tests.sim.election.mutants import MUTANTS
+from tests.sim.election.mutants import MUTANTS, preempts_without_waiting
+from tests.sim.election.test_cluster import SEEDS, preempted
 
 CAUGHT_BY = {
     "lease of 4 intervals": "two nodes served for",
@@ -31,3 +32,9 @@ def test_a_deliberate_bug_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) 
         violation for number in range(EPISODES) for violation in Episode(PROFILES[profile], 7, number).run().violations
     )
     assert any(CAUGHT_BY[name] in violation for violation in found), f"{name} was not caught in {EPISODES} episodes"
+
+
+def test_one_that_preempts_without_waiting_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the story alone, test_cluster has it: the overlap is the time that an advertisement takes."""
+    preempts_without_waiting(monkeypatch)
+    assert all(preempted(seed).judge.double.total > 0 for seed in SEEDS)
