@@ -39,10 +39,6 @@ def restored(lab: Lab) -> None:
     for node in GATEWAYS:
         until(lambda node=node: observe.in_sync(lab, node), f"{node} is in sync")  # type: ignore[misc]
         until(lambda node=node: observe.role(lab, node) in ("active", "backup"), f"{node} takes part")  # type: ignore[misc]
-    if observe.holders(lab, VIP) == ("gw2",):
-        # Refused until gw2 has heard, through the store, that gw1 is backup: nobody else would take the addresses.
-        command = ["lbctl", "failover", "front"]
-        until(lambda: lab.run("gw2", command, check=False).returncode == 0, "gw2 hands over")
     configure(lab)
 
 
