@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
+from lbnode.election.lease import Leases
 from lbnode.election.placement import place
 from lbnode.election.vip import Vips
 from lbnode.lab.netns import ip
@@ -34,8 +36,10 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
         yield lab
 
 
-def hold(vips: Vips, *, held: bool) -> None:
-    """As an election process that becomes Active, or Backup."""
+def hold(vips: Vips, leases: Leases, *, held: bool) -> None:
+    """As an election process that becomes Active, or Backup. Where the switch has not learned the virtual router's MAC
+    address both gateways get its frames: the lease alone says whose they are."""
+    leases.set(GROUP, time.clock_gettime_ns(time.CLOCK_BOOTTIME) + 600 * 10**9 if held else 0)
     vips.scan()
     places = place(GROUP, vips.links, vips.present, sole=True).places
     assert len(places) == len(ADDRESSES) and all(one.mac for one in places)
@@ -54,10 +58,12 @@ async def test_connections_reach_who_is_active_now_without_an_announcement(lab: 
         lab.start_server(0, PORT + 1, at=gateway)
     first, second = (lab.net.call(gateway, Vips) for gateway in lab.gateways)
     async with lab.plane(tmp_path / "1", "gw") as one, lab.plane(tmp_path / "2", "gw2") as two:
-        for plane in (one, two):
+        leases = [Leases(plane.lease_map()) for plane in (one, two)]
+        for plane, lease in zip((one, two), leases, strict=True):
+            lease.configure(await plane.set_leases({GROUP.name: [vip.address for vip in ADDRESSES]}))
             await programmed(plane, "rr", server(1), server(2))
             await programmed(plane, "rr", *(server(n, family=6) for n in (1, 2)), vip=VIP6)
-        lab.net.call("gw", lambda: hold(first, held=True))
+        lab.net.call("gw", lambda: hold(first, leases[0], held=True))
         for gateway, plane in (("gw", one), ("gw2", two)):
             for vip in (VIP, VIP6):
                 with lab.connect(vip) as sock:
@@ -70,7 +76,7 @@ async def test_connections_reach_who_is_active_now_without_an_announcement(lab: 
             attached = {(status.name, status.mode, status.error) for status in (await plane.status()).interfaces}
             assert attached == {(name, "xdp" if lab.xdp else AT_TC, "") for name in ("front", "back")}
             if gateway == "gw":
-                lab.net.call("gw", lambda: hold(first, held=False))
-                lab.net.call("gw2", lambda: hold(second, held=True))
+                lab.net.call("gw", lambda: hold(first, leases[0], held=False))
+                lab.net.call("gw2", lambda: hold(second, leases[1], held=True))
     for vips in (first, second):
         vips.close()
