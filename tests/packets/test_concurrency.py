@@ -8,29 +8,24 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import os
-import random
 import struct
 import threading
 from collections import Counter
 from collections.abc import Callable
 
 import pytest
-from scapy.layers.inet import IP, TCP
 
-from lbnode.dataplane.xdp import syscall
 from lbnode.dataplane.xdp.layout import Event, State
 from lbnode.dataplane.xdp.libbpf import LoadedObject
-from lbnode.dataplane.xdp.maps import Map
 from lbnode.dataplane.xdp.records import Record, unpack_records
-from lbnode.lab.netns import call_in_netns
 from lbnode.model import Address
 from tests.packets.bench import ENTRIES, MASQUERADE, TUNNEL, Bench, Machine
-from tests.packets.traffic import ether, tcp
+from tests.packets.sender import CLIENTS, SERVER, Sender, at_once
+from tests.packets.traffic import tcp
 from tests.packets.wire import VIP, Wire
 
 pytestmark = pytest.mark.root
 
-CLIENTS, SERVER = "203.0.113.0", "198.51.100.11"
 CASES, CPUS = 9, 2
 ALL_PACKETS = int(os.environ.get("LBNODE_STRESS", "840000"))  # of all cases
 PACKETS = 1500 if ALL_PACKETS < 10_000_000 else 20_000  # of a system call, which costs some 20 ms anyhow
@@ -38,32 +33,10 @@ ROUNDS = ALL_PACKETS // (CASES * CPUS * PACKETS)
 ACTIVE = {State.ESTABLISHED, State.SYN_RECV, State.SYN_SENT, State.SYNACK}
 
 
-class Sender:
-    """Repeats packets of many flows inside the kernel: two of them on two CPUs meet all the time. `peer`: whom the
-    server answers; its last byte is free for a part of the flow's number."""
-
-    def __init__(self, bench: Bench, wrapper: LoadedObject, seed: int, flows: int, peer: str = CLIENTS) -> None:
-        self.bench, self.wrapper, self.flows, self.peer = bench, wrapper, flows, peer
-        self.random = random.Random(seed)
-        self.maps = {name: Map(fd) for name, fd in wrapper.maps.items()}
-        self.maps["target"].put_index(0, struct.pack("=I", bench.machine.programs["xdp_lb"]))
-
-    def send(self, flags: str, *, back: bool = False, packets: int = PACKETS, first: int | None = None) -> None:
-        """`first`: number of the flow to begin with; None: any."""
-        if back:
-            packet = IP(src=SERVER, dst=self.peer) / TCP(sport=8080, dport=1024, flags=flags)
-        else:
-            packet = IP(src=CLIENTS, dst=VIP) / TCP(sport=1024, dport=80, flags=flags)
-        index, mac = self.bench.wire.interfaces["back" if back else "front"]
-        frame = ether(packet / bytes(10), target=mac)
-        first = self.random.randrange(self.flows) if first is None else first
-        self.maps["setup"].put_index(0, struct.pack("=IIII", len(frame), self.flows - 1, back, first) + frame[:64])
-        context = struct.pack("=6I", 0, len(frame), 0, index, 0, 0)
-        syscall.prog_test_run(self.wrapper.programs["wrapper"], frame, repeat=packets, context=context)
-
-    def __call__(self) -> None:
-        for _ in range(ROUNDS):
-            self.send(self.random.choice(["S", "S", "A", "A", "FA", "R"]), back=self.random.random() < 0.4)
+def send_anything(sender: Sender) -> None:
+    for _ in range(ROUNDS):
+        flags = sender.random.choice(["S", "S", "A", "A", "FA", "R"])
+        sender.send(flags, back=sender.random.random() < 0.4, packets=PACKETS)
 
 
 def assert_whole(record: Record, servers: set[Address], port: int) -> None:
@@ -138,20 +111,16 @@ def test_two_cpus_and_the_sweeper(
             asyncio.run(machine.exchange.merge(exported))
 
     senders = [Sender(bench, wrapper, seed, flows) for seed, wrapper in enumerate(wrappers)]
-    threads = [
-        threading.Thread(target=guarded, args=(lambda sender=sender: call_in_netns(wire.namespace, sender),))
-        for sender in senders
-    ]
     beside = threading.Thread(target=guarded, args=(sweep_and_exchange,))
-    for thread in (*threads, beside):
-        thread.start()
-    for thread in threads:
-        thread.join()
-    stop.set()
+    beside.start()
+    try:
+        at_once(wire, senders, send_anything)
+    finally:
+        stop.set()
     beside.join()
     assert not failures
     with wire.inside():
-        senders[0].send("S")
+        senders[0].send("S", packets=PACKETS)
 
     tracked = bench.records()  # compared with the counter of entries
     for record in tracked:
@@ -197,22 +166,14 @@ def test_two_cpus_want_the_same_room(wire: Wire, wrappers: list[LoadedObject]) -
         bench = Bench(machine, wire, "xdp")
         service = bench.service()
         bench.server(service, f"{SERVER}:80", TUNNEL)
-        cores = sorted(os.sched_getaffinity(0))
+        senders = [Sender(bench, wrapper, seed, flows) for seed, wrapper in enumerate(wrappers)]
 
-        def send(cpu: int) -> None:
-            os.sched_setaffinity(0, {cores[cpu % len(cores)]})  # of this thread
-            sender = Sender(bench, wrappers[cpu], cpu, flows)
+        def send(sender: Sender) -> None:
+            first = senders.index(sender) * flows // CPUS
             for call in range(calls):
-                sender.send("S", packets=packets, first=cpu * flows // CPUS + call * packets)
+                sender.send("S", packets=packets, first=first + call * packets)
 
-        threads = [
-            threading.Thread(target=call_in_netns, args=(wire.namespace, lambda cpu=cpu: send(cpu)))
-            for cpu in range(CPUS)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        at_once(wire, senders, send)
         assert bench.counters(service).connections == CPUS * calls * packets
         assert len({record.inward for record in bench.records()}) == len(bench.records()) == sum(bench.gauges()) == 16
         assert bench.events() == {Event.EVICTED: CPUS * calls * packets - 16}

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import random
 import struct
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from scapy.layers.inet import ICMP, TCP
@@ -15,10 +14,9 @@ from scapy.layers.inet import ICMP, TCP
 from lbnode.dataplane.xdp.layout import Event
 from lbnode.dataplane.xdp.libbpf import LoadedObject
 from lbnode.dataplane.xdp.records import RECORD_SIZE
-from lbnode.lab.netns import call_in_netns
 from tests.packets.bench import FULLNAT, Bench, Machine
 from tests.packets.fullnat import FIRST_PORT, PORTS, full
-from tests.packets.test_concurrency import Sender
+from tests.packets.sender import Sender, at_once
 from tests.packets.test_fuzz import Gun
 from tests.packets.traffic import answer, segment, tcp
 from tests.packets.wire import LOCAL, VIP, Wire
@@ -115,31 +113,6 @@ def test_no_local_address_is_no_mapping(bench: Bench) -> None:
 
 
 # --- two CPUs -------------------------------------------------------------------------------------------------------
-
-
-def at_once(wire: Wire, senders: list[Sender], send: Callable[[Sender], None]) -> None:
-    """Each on a CPU of its own."""
-    cpus, start, failures = sorted(os.sched_getaffinity(0)), threading.Barrier(len(senders)), list[BaseException]()
-
-    def run(sender: Sender, cpu: int) -> None:
-        os.sched_setaffinity(0, {cpu})  # of this thread
-        start.wait(60)
-        send(sender)
-
-    def guarded(sender: Sender, cpu: int) -> None:
-        try:
-            call_in_netns(wire.namespace, lambda: run(sender, cpu))
-        except BaseException as error:  # noqa: BLE001 - handed to the test's thread
-            failures.append(error)
-            start.abort()
-
-    pairs = [(sender, cpus[number % len(cpus)]) for number, sender in enumerate(senders)]
-    threads = [threading.Thread(target=guarded, args=pair) for pair in pairs]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failures
 
 
 def assert_books(bench: Bench) -> int:

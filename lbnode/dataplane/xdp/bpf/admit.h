@@ -21,8 +21,9 @@ enum action {
 	ACTION_TTL,	  /* dropped and counted; the client shall hear that its time to live ran out */
 	ACTION_ADMIT,	  /* `hash`: there is no entry; admit() decides */
 	ACTION_INSPECT,	  /* inspect() has to see the packet first */
-	ACTION_MOVED,	  /* connections were moved while its own was looked for: decide() has to look again */
-	ACTION_REFLECT,	  /* the packet has become the answer to its sender */
+	/* decide() has to look again: connections were moved meanwhile, or another CPU has just entered its own */
+	ACTION_AGAIN,
+	ACTION_REFLECT, /* the packet has become the answer to its sender */
 	/* syn_proxy.h decides: */
 	ACTION_ANSWER_SYN,   /* with a cookie */
 	ACTION_CHECK_COOKIE, /* `hash`: an ACK without entry */
@@ -237,7 +238,10 @@ INLINE __u32 choose(struct scratch *memory, struct service *service, __u64 *cont
 	if (unlikely(p->ttl <= 1)) /* which goes no further: see admit() */
 		return index;
 	*control = template_add(&memory->new, service, &p->tuple, p->mark, index);
-	return index;
+	if (likely(*control))
+		return index;
+	*control = template_of(service, &p->tuple, p->mark); /* another CPU may have entered it */
+	return *control ? template_use(*control) : index;
 }
 
 /*
@@ -267,6 +271,8 @@ INLINE int assign(struct scratch *memory, struct service *service, __u32 now, co
 	bool one_packet = service->flags & SERVICE_ONE_PACKET && !is_stateful(p) && !full;
 	int added = one_packet ? ADDED : enter(memory, service, server, index, now, control, proxied);
 	if (unlikely(added != ADDED)) {
+		if (added == ADDED_ALREADY)
+			return ACTION_AGAIN;
 		if (added == ADDED_NO_PORT)
 			return refuse_for(service, EVENT_DROP_NO_LOCAL_PORT);
 		if (!found_again(service) || is_translated(server->forward))

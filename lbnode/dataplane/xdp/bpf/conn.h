@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * The connection table: two choices of buckets, eight ways each (lb.h: struct bucket). Whoever moves a way's word to
- * STATE_BUSY by compare-and-swap owns the way until it writes the word again. Nobody waits for it but who lost the way to
- * what may be the same connection, and that for a moment.
+ * STATE_BUSY by compare-and-swap owns the way until it writes the word again. Nobody waits for it but who enters what may
+ * be the same connection (enter.h), and that for a moment.
  */
 #ifndef LBNODE_CONN_H
 #define LBNODE_CONN_H
@@ -297,6 +297,16 @@ INLINE bool conn_expired(const struct config *config, const struct conn *c, __u6
 INLINE __u64 conn_ref(const struct place *p, __u32 generation)
 {
 	return (__u64)generation << 32 | (p->number * BUCKET_WAYS + p->way + 1);
+}
+
+/* The entry with this `in` tuple; 0: there is none. */
+GLOBAL __u64 find_ref(const struct tuple *t)
+{
+	struct config *config = get_config();
+	struct place place = {};
+	if (!t || !config || !conn_find(t, tuple_hash(t, config->seed), &place))
+		return 0;
+	return conn_ref(&place, word_generation(place.word));
 }
 
 /* The entry that a reference names; false if it is over. */

@@ -58,7 +58,7 @@ INLINE bool has_moved(const struct clock *clock, __u32 moves)
 /* A connection that was there a moment ago. */
 INLINE int vanished(const struct clock *clock, __u32 moves)
 {
-	return has_moved(clock, moves) ? ACTION_MOVED : drop_counted(EVENT_DROP_SERVER_GONE);
+	return has_moved(clock, moves) ? ACTION_AGAIN : drop_counted(EVENT_DROP_SERVER_GONE);
 }
 
 /* TCP, UDP and SCTP. `inspect`: CONFIG_* of what has not been looked at. Returns enum action. */
@@ -130,7 +130,16 @@ GLOBAL int decide(const struct packet *p, struct decision *d, __u32 inspect)
 			return drop_counted(EVENT_DROP_SERVER_GONE);
 	}
 	d->hash = hash;
-	return has_moved(clock, moves) ? ACTION_MOVED : ACTION_ADMIT;
+	return has_moved(clock, moves) ? ACTION_AGAIN : ACTION_ADMIT;
+}
+
+/* Another CPU has just entered the packet's connection. Returns enum action. */
+INLINE int decide_again(struct scratch *memory)
+{
+	int action = decide(&memory->packet, &memory->decision, 0);
+	if (action == ACTION_ADMIT || action == ACTION_AGAIN)
+		return drop_counted(EVENT_DROP_TABLE_FULL);
+	return action >= ACTION_ANSWER_SYN ? drop_counted(EVENT_DROP_NOT_OPEN) : action;
 }
 
 /*

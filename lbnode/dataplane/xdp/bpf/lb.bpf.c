@@ -62,9 +62,9 @@ INLINE int balance(void *ctx, const int hook, struct scratch *memory)
 		memory->action = decide(p, &memory->decision, CONFIG_INSPECT);
 		if (unlikely(memory->action == ACTION_INSPECT))
 			memory->action = call_inspect(ctx, hook, memory);
-		if (unlikely(memory->action == ACTION_MOVED))
+		if (unlikely(memory->action == ACTION_AGAIN))
 			memory->action = decide(p, &memory->decision, 0);
-		if (unlikely(memory->action == ACTION_MOVED))
+		if (unlikely(memory->action == ACTION_AGAIN))
 			memory->action = ACTION_ADMIT;
 		break;
 	case KIND_FRAGMENT:
@@ -88,6 +88,8 @@ INLINE int balance(void *ctx, const int hook, struct scratch *memory)
 	}
 	if (unlikely(memory->action >= ACTION_ANSWER_SYN))
 		memory->action = syn_proxy(ctx, hook, memory);
+	if (unlikely(memory->action == ACTION_AGAIN))
+		memory->action = decide_again(memory);
 	if (unlikely(p->kind == KIND_FIRST_FRAGMENT))
 		remember_fragment(memory);
 

@@ -7,7 +7,7 @@
 #ifndef LBNODE_LOCAL_PORT_H
 #define LBNODE_LOCAL_PORT_H
 
-#include "room.h"
+#include "enter.h"
 
 /* Below Linux's ip_local_port_range (32768 on): the gateway's own connections, health checks of the same server among them,
    never have the same port. */
@@ -17,7 +17,7 @@
 
 /*
  * Who enters a way back into the table holds its claim from the look until it is entered: no other CPU enters the same one
- * between. Several ways back share a claim; nobody waits for one.
+ * between. Several share a claim: who draws ports goes on to the next one, and who has no choice waits a moment.
  */
 #define CLAIMS 4096
 struct {
@@ -37,6 +37,22 @@ INLINE bool claim(__u64 hash)
 {
 	__u64 *word = claim_of(hash);
 	return word && swap_word(word, 0, 1);
+}
+
+static long claim_step(__u32 round, __u64 *hash)
+{
+	__u64 *word = claim_of(*hash);
+	if (word && (*(volatile __u64 *)word || !swap_word(word, 0, 1)))
+		return 0;
+	*hash = 0;
+	return 1;
+}
+LOOPED(claim_step, __u64)
+
+GLOBAL int claim_soon(__u64 hash)
+{
+	LOOP(RIVAL_ROUNDS, claim_step, &hash);
+	return hash ? -1 : 0;
 }
 
 INLINE void disclaim(__u64 hash)
@@ -139,12 +155,11 @@ GLOBAL int conn_add_local(struct new_conn *new, struct port_search *search, __u3
 	if (!new || !search || !pool)
 		return ADDED_NO_PORT;
 	struct port_draw draw = {.new = new, .search = search, .pool = pool};
-	struct place place = {};
-	int result = ADDED_NOT;
+	int result = ADDED_ALREADY;
 	__builtin_memset(search, 0, sizeof(*search));
-	if (!claim(new->hash))
-		return ADDED_NOT;
-	if (conn_find(&new->conn.in, new->hash, &place))
+	if (claim_soon(new->hash))
+		return ADDED_ALREADY;
+	if (find_ref(&new->conn.in))
 		goto out;
 	result = ADDED_NO_PORT;
 	if (pool->count)
@@ -169,7 +184,7 @@ GLOBAL int claim_told(const struct tuple *out, __u32 last_ms)
 	if (!out || !config)
 		return -1;
 	__u64 hash = tuple_hash(out, config->seed);
-	if (!claim(hash))
+	if (claim_soon(hash))
 		return -1;
 	if (!conn_find_reply(out, hash, &place))
 		return 0;

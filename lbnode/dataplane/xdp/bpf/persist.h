@@ -6,7 +6,7 @@
 #ifndef LBNODE_PERSIST_H
 #define LBNODE_PERSIST_H
 
-#include "room.h"
+#include "enter.h"
 #include "sched_walk.h"
 
 /* The `in` tuple of the template that packets with this tuple belong to. */
@@ -27,24 +27,14 @@ INLINE void template_tuple(struct tuple *t, const struct service *s, const struc
 	}
 }
 
-/* The template with this tuple, as back.control names it; 0: there is none. */
-GLOBAL __u64 template_find(const struct tuple *t)
-{
-	struct config *config = get_config();
-	struct place place = {};
-	if (!t || !config || !conn_find(t, tuple_hash(t, config->seed), &place))
-		return 0;
-	return conn_ref(&place, word_generation(place.word));
-}
-
-/* The same for a connection's tuple. */
+/* The template of a connection with this tuple, as back.control names it; 0: there is none. */
 GLOBAL __u64 template_of(const struct service *s, const struct tuple *in, __u32 mark)
 {
 	struct tuple t;
 	if (!s || !in || !s->persistent_s)
 		return 0;
 	template_tuple(&t, s, in, mark);
-	return template_find(&t);
+	return find_ref(&t);
 }
 
 /*

@@ -22,27 +22,10 @@ struct new_conn {
 
 /* --- a free way ---------------------------------------------------------------------------------------------------- */
 
-#define RIVAL_READS 1024 /* 1 to 2 us; entering a connection takes less */
-
 /*
- * Whether another CPU has entered the same connection into this way, or is about to: a packet that was sent twice. What
- * is being entered has the same tag, but may be another one.
+ * What is free of a bucket: how many ways << 8 | the best one for the connection. -1 - way: another CPU has entered it
+ * there, or may be about to: a packet that was sent twice, or one of a burst.
  */
-GLOBAL int is_rival(const struct new_conn *new, __u32 number, __u32 way)
-{
-	struct bucket *bucket = bpf_map_lookup_elem(&conns, &number);
-	__u64 word = 0;
-	if (!new || !bucket || way >= BUCKET_WAYS)
-		return 1;
-	for (int i = 0; i < RIVAL_READS; i++) {
-		word = *(volatile __u64 *)&bucket->word[way];
-		if (!is_entering(word, new->hash))
-			break;
-	}
-	return is_entering(word, new->hash) || (word_used(word) && tuple_equal(&bucket->way[way].in, &new->conn.in));
-}
-
-/* What is free of a bucket: how many ways << 8 | the best one for the connection. -1: another CPU has entered it. */
 GLOBAL int free_ways(const struct new_conn *new, __u32 number)
 {
 	struct bucket *bucket = bpf_map_lookup_elem(&conns, &number);
@@ -54,8 +37,9 @@ GLOBAL int free_ways(const struct new_conn *new, __u32 number)
 		__u64 word = *(volatile __u64 *)&bucket->word[way];
 		if (word_state(word) == STATE_NONE)
 			free = ((free & 0xff00) + 0x100) | way;
-		else if (unlikely(word_tag(word) == tag) && is_rival(new, number, way))
-			return -1;
+		else if (word_tag(word) == tag &&
+			 (word_state(word) == STATE_BUSY || tuple_equal(&bucket->way[way].in, &new->conn.in)))
+			return -1 - way;
 	}
 	if (free && word_state(*(volatile __u64 *)&bucket->word[best]) == STATE_NONE)
 		free = (free & 0xff00) | best;
@@ -238,16 +222,15 @@ GLOBAL int conn_offer(struct offer *best, __u32 number)
 	return 0;
 }
 
-/* --- entering ------------------------------------------------------------------------------------------------------ */
+/* --- the best way -------------------------------------------------------------------------------------------------- */
 
 #define SPARE 3 /* ways: while its first bucket has so many, a connection lies there, where it is found sooner */
 
 enum room {
-	ROOM_FREE,    /* in `offer` */
-	ROOM_LOST,    /* ... but another CPU was faster */
+	ROOM_FREE,    /* `offer`; or that of one that is given up */
+	ROOM_RIVAL,   /* `offer`, but another CPU was faster, perhaps with the same connection */
 	ROOM_BY_MOVE, /* perhaps after move_one() */
 	ROOM_FULL,
-	ROOM_RIVAL, /* another CPU has just entered the connection */
 };
 
 /* A free way. Returns enum room. */
@@ -255,7 +238,7 @@ GLOBAL int find_room(const struct new_conn *new, struct offer *offer)
 {
 	struct clock *clock = get_clock();
 	if (!new || !offer || !clock)
-		return ROOM_RIVAL;
+		return ROOM_FULL;
 	__u32 mask = bucket_count() - 1, number = hash_bucket(new->hash, 0, mask);
 	int free = free_ways(new, number);
 	if (free >= 0 && free < SPARE << 8) {
@@ -266,89 +249,30 @@ GLOBAL int find_room(const struct new_conn *new, struct offer *offer)
 			number = second;
 		}
 	}
-	if (unlikely(free < 0))
-		return ROOM_RIVAL;
 	if (unlikely(!free))
 		return new->searched || (__s32)clock->searches <= 0 ? ROOM_FULL : ROOM_BY_MOVE;
+	offer->number = number;
+	offer->way = (free < 0 ? -1 - free : free) & (BUCKET_WAYS - 1);
 	struct bucket *bucket = bpf_map_lookup_elem(&conns, &number);
-	if (!bucket)
+	if (unlikely(free < 0) || !bucket)
 		return ROOM_RIVAL;
 	offer->price = PRICE_FREE;
-	offer->number = number;
-	offer->way = free & (BUCKET_WAYS - 1);
-	offer->word = *(volatile __u64 *)&bucket->word[free & (BUCKET_WAYS - 1)];
-	return word_state(offer->word) == STATE_NONE ? ROOM_FREE : ROOM_LOST;
+	offer->word = *(volatile __u64 *)&bucket->word[offer->way & (BUCKET_WAYS - 1)];
+	return word_state(offer->word) == STATE_NONE ? ROOM_FREE : ROOM_RIVAL;
 }
 
-#define ADD_TRIES 8 /* lost to other CPUs, each of which took the way that was best */
-
-enum added {
-	ADDED,
-	ADDED_NOT, /* no room, or another CPU has just entered it */
-	ADDED_NO_PORT,
-	ADDED_NEEDS_MOVE, /* no way is free; after move_one() there may be one */
-};
-
-/* Put a new connection into the table. Returns enum added. */
-GLOBAL int conn_add(struct new_conn *new)
+/* The best way for a new connection. Returns enum room. */
+INLINE int choose_way(struct new_conn *new, struct offer *offer)
 {
-	struct config *config = get_config();
-	if (!new || !config)
-		return ADDED_NOT;
-	struct offer offer = {};
-	for (int try = 0;; try++) {
-		int room = find_room(new, &offer);
-		if (unlikely(room == ROOM_BY_MOVE))
-			return ADDED_NEEDS_MOVE;
-		if (unlikely(room == ROOM_RIVAL))
-			return ADDED_NOT;
-		if (room == ROOM_FULL) {
-			__u32 mask = bucket_count() - 1;
-			offer.price = 0;
-			conn_offer(&offer, hash_bucket(new->hash, 0, mask));
-			if (offer.price < PRICE_HALF_OPEN)
-				conn_offer(&offer, hash_bucket(new->hash, 1, mask));
-			if (!offer.price)
-				return ADDED_NOT;
-		}
-		if (likely(room != ROOM_LOST && conn_seize(offer.number, offer.way, offer.word, new->hash) == 0))
-			break;
-		if (try == ADD_TRIES || is_rival(new, offer.number, offer.way))
-			return ADDED_NOT;
-	}
-	struct place place = {.number = offer.number, .way = offer.way};
-	place.bucket = bpf_map_lookup_elem(&conns, &offer.number);
-	if (!place.bucket)
-		return ADDED_NOT;
-	if (offer.price < PRICE_EXPIRED)
-		count(EVENT_EVICTED);
-	__u32 generation = word_generation(offer.word) + 1;
-	if (is_translated(new->conn.forward) && new->state != STATE_TEMPLATE) {
-		__u64 hash = tuple_hash(&new->back.out, config->seed);
-		if (reply_add(hash, reply_ref(hash, place.number, place.way)) != 0) {
-			conn_publish(&place, WORD(generation, 0, 0, STATE_NONE));
-			return ADDED_NOT;
-		}
-	}
-	*place_conn(&place) = new->conn;
-	*place_back(&place) = new->back;
-	__u64 word = WORD(generation, hash_tag(new->hash), new->flags, new->state);
-	gauge_word(&new->conn, word, 1);
-	count_entries(1);
-	conn_publish(&place, word);
-	new->ref = conn_ref(&place, generation);
-	return ADDED;
-}
-
-/* The same, with a move if there has to be one; not in conn_add() for the stack's sake. */
-INLINE int conn_enter(struct new_conn *new)
-{
-	int added = conn_add(new);
-	if (unlikely(added == ADDED_NEEDS_MOVE)) {
-		move_one(new);
-		added = conn_add(new);
-	}
-	return added;
+	int room = find_room(new, offer);
+	if (room != ROOM_FULL)
+		return room;
+	__u32 mask = bucket_count() - 1;
+	offer->price = 0;
+	conn_offer(offer, hash_bucket(new->hash, 0, mask));
+	if (offer->price < PRICE_HALF_OPEN)
+		conn_offer(offer, hash_bucket(new->hash, 1, mask));
+	return offer->price ? ROOM_FREE : ROOM_FULL;
 }
 
 #endif
