@@ -37,6 +37,19 @@ async def test_a_stopped_node_is_seen_and_found_again(browser: Browser) -> None:
         await expect(page.locator("#age")).to_contain_text("live")
 
 
+async def test_nothing_is_old_before_the_first_frame_is_complete(browser: Browser) -> None:
+    async with site_of(browser, FakeControl()) as site:
+        page = await site.open()
+        ages = await page.evaluate("""async () => {
+            const { apply, dataAge, isStale } = await import("/static/state.js?another");
+            apply.status({ time: Date.now() / 1000, dataplane: { cpu_packets: [] } });
+            const early = [dataAge(), isStale()];
+            apply.tick({ time: Date.now() / 1000 });
+            return [...early, dataAge() < 5, isStale()];
+        }""")
+        assert ages == [None, False, True, False]
+
+
 @pytest.mark.parametrize("lost", [("topology.js",), ("main.js", "style.css")], ids="+".join)
 async def test_a_page_that_lost_a_part_of_itself_says_so_and_loads_it_again(
     browser: Browser, lost: tuple[str, ...]

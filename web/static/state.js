@@ -25,10 +25,11 @@ let sampled = 0; // our clock, seconds, of the last sample in serverHistory
 /** The node's clock now. */
 export const nodeNow = () => Date.now() / 1000 + clockOffset;
 
-/** Seconds since all this was true; null before the first frame. */
-export const dataAge = () => (state.status ? Math.max(0, nodeNow() - state.status.time, Date.now() / 1000 - received) : null);
+/** Seconds since all this was true; null before the end of the first frame. */
+export const dataAge = () =>
+  (state.status && received ? Math.max(0, nodeNow() - state.status.time, Date.now() / 1000 - received) : null);
 
-export const isStale = () => state.status !== null && dataAge() > STALE_S;
+export const isStale = () => dataAge() !== null && dataAge() > STALE_S;
 
 export const historyOf = (service, server) => serverHistory.get(`${service.id}/${server.id}`) ?? [];
 
