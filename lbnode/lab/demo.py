@@ -56,6 +56,15 @@ def documents() -> dict[str, dict[str, Any]]:
     return puts
 
 
+def gw1_leads(lab: Lab) -> bool:
+    """Whether gw1 alone holds the VIP. It wins by 39 ms; where gw2's election began sooner than that, gw2 hands
+    over, which it refuses until it has heard that gw1 is Backup."""
+    holders = observe.holders(lab, VIP)
+    if holders == ("gw2",):
+        lab.run("gw2", ["lbctl", "failover", "front"], check=False)
+    return holders == ("gw1",)
+
+
 class StepFailed(LbError):
     """A step did not do what it says."""
 
@@ -116,7 +125,7 @@ class Demo:
         for key in ("vip-groups/front", f"services/{WEB}", f"services/{WEB}/servers/198.51.100.31:80"):
             self.display.detail(f"etcdctl put {CLUSTER}/{key} '{json.dumps(puts[key])}'")
         self.display.detail(f"... and {len(puts) - 3} more")
-        self._until(lambda: observe.holders(self.lab, VIP) == ("gw1",), f"gw1, and only gw1, holds {VIP}", 15)
+        self._until(partial(gw1_leads, self.lab), f"gw1, and only gw1, holds {VIP}", 15)
         self._until(lambda: observe.holders(self.lab, GATEWAY_VIP) == ("gw1",), f"gw1 holds {GATEWAY_VIP} too", 5)
         for node in GATEWAYS:
             for service in (WEB, ECHO, SHELL):

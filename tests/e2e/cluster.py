@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from lbnode.lab import observe
-from lbnode.lab.demo import CLUSTER, GATEWAYS, SERVERS, VIP, WEB, documents
+from lbnode.lab.demo import CLUSTER, GATEWAYS, SERVERS, VIP, WEB, documents, gw1_leads
 from lbnode.lab.lab import Lab
 
 T = TypeVar("T")
@@ -45,18 +45,11 @@ def put(lab: Lab, key: str, value: object) -> None:
 
 def configure(lab: Lab) -> None:
     """gw1 becomes active: at once if its election begins soon enough, else gw2 hands over."""
-
-    def gw1_holds_it() -> bool:
-        holders = observe.holders(lab, VIP)
-        if holders == ("gw2",):  # refused until it has heard that gw1 is backup: nobody else would take the addresses
-            lab.run("gw2", ["lbctl", "failover", "front"], check=False)
-        return holders == ("gw1",)
-
     for node in GATEWAYS:
         until(lambda node=node: observe.api(lab, node, "status"), f"lbnoded on {node} answers")  # type: ignore[misc]
     for key, value in documents().items():
         put(lab, key, value)
-    until(gw1_holds_it, f"gw1 alone holds {VIP}")
+    until(lambda: gw1_leads(lab), f"gw1 alone holds {VIP}")
     for node in GATEWAYS:
         until(lambda node=node: observe.effective_weights(lab, node, WEB) == WEIGHTS, f"{node} serves {WEB}")  # type: ignore[misc]
     until(lambda: not requests(lab, 1)[1], "the client gets a page")
