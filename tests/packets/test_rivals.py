@@ -9,6 +9,7 @@ import pytest
 from lbnode.dataplane.xdp.layout import Event
 from lbnode.dataplane.xdp.libbpf import LoadedObject
 from lbnode.dataplane.xdp.records import RECORD_SIZE
+from lbnode.model import ServiceId
 from tests.packets.bench import FULLNAT, MASQUERADE, TUNNEL, Bench, Machine
 from tests.packets.sender import Sender, at_once
 from tests.packets.wire import VIP, VIP6, Wire
@@ -24,6 +25,14 @@ def large() -> Iterator[Machine]:
     machine = Machine(entries=1 << 18)
     yield machine
     machine.close()
+
+
+def assert_but_interrupted(bench: Bench, service: ServiceId, packets: int, *, one_in: int) -> None:
+    """Every packet went on, but where an interrupt kept one CPU from its work for longer than the other waits."""
+    dropped = bench.event(Event.DROP_TABLE_FULL)
+    assert bench.events() in ({}, {Event.DROP_TABLE_FULL: dropped})
+    assert bench.counters(service).packets_in == packets - dropped
+    assert dropped < packets / one_in
 
 
 @pytest.mark.parametrize(
@@ -50,11 +59,7 @@ def test_the_same_packets_on_both(
         bench.advance(1000)
         bench.advance(61)  # templates live on for as long as their connections, and a minute
     assert bench.counters(service).connections == ROUNDS * PACKETS
-    # an interrupt may keep one CPU from entering a connection for longer than the other waits for it
-    dropped = bench.event(Event.DROP_TABLE_FULL)
-    assert bench.events() in ({}, {Event.DROP_TABLE_FULL: dropped})
-    assert bench.counters(service).packets_in == ROUNDS * PACKETS * 2 - dropped
-    assert dropped < ROUNDS * PACKETS / 1000
+    assert_but_interrupted(bench, service, ROUNDS * PACKETS * 2, one_in=2000)
 
 
 def test_full_nat_of_others_whose_claims_fall_together(
@@ -65,7 +70,7 @@ def test_full_nat_of_others_whose_claims_fall_together(
     bench.server(service, "198.51.100.11:8080", FULLNAT, local=LOCALS)
     senders = [Sender(bench, wrapper, seed, 2 * FLOWS) for seed, wrapper in enumerate(wrappers)]
     first = {id(sender): number * FLOWS for number, sender in enumerate(senders)}
-    for _ in range(ROUNDS):
+    for _ in range(3 * ROUNDS):
         at_once(wire, senders, lambda sender: sender.send("S", packets=PACKETS // 2, first=first[id(sender)]))
         bench.advance(1000)
-    assert bench.counters(service).connections == ROUNDS * PACKETS and bench.events() == {}
+    assert_but_interrupted(bench, service, 3 * ROUNDS * PACKETS, one_in=50_000)
