@@ -295,6 +295,8 @@ GLOBAL int merge_one(struct record *r, __u32 late)
 	int added = conn_enter(new);
 	if (claimed)
 		disclaim_told(&r->out);
+	if (added == ADDED_ALREADY)
+		return MERGE_OLDER; /* a packet uses it right now */
 	return added == ADDED ? MERGE_TAKEN : MERGE_FULL;
 }
 
