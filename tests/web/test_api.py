@@ -1,4 +1,4 @@
-"""Every route of the API through aiohttp's test client: bodies, errors, authentication; GET changes nothing."""
+"""Every route of the API through aiohttp's test client: bodies, errors; GET changes nothing."""
 
 from __future__ import annotations
 
@@ -9,45 +9,11 @@ from collections.abc import AsyncIterator
 from urllib.parse import quote
 
 import pytest
-from aiohttp import web
-from aiohttp.test_utils import TestClient, TestServer
 from scapy.utils import RawPcapNgReader
 
 from lbnode.errors import DataPlaneError
+from tests.web.client import BEARER, Client, error_of
 from tests.web.fake_control import DNS, SSH, WEB, FakeControl
-from web.app import make_app
-from web.auth import MAX_FAILURES
-
-TOKEN = "correct horse"
-BEARER = {"Authorization": f"Bearer {TOKEN}"}
-Client = TestClient[web.Request, web.Application]
-
-
-@pytest.fixture
-def control() -> FakeControl:
-    return FakeControl()
-
-
-@pytest.fixture
-async def tcp(control: FakeControl) -> AsyncIterator[Client]:
-    app = make_app(control, token=TOKEN, metrics=lambda: (b"lb_up 1\n", "text/plain; version=0.0.4"))
-    async with TestClient(TestServer(app)) as client:
-        yield client
-
-
-@pytest.fixture
-async def api(control: FakeControl) -> AsyncIterator[Client]:
-    """As on the unix socket: no token."""
-    async with TestClient(TestServer(make_app(control, token=None, metrics=None))) as client:
-        yield client
-
-
-async def error_of(response: object, status: int, kind: str) -> str:
-    assert response.status == status  # type: ignore[attr-defined]
-    body = await response.json()  # type: ignore[attr-defined]
-    assert body["error"]["kind"] == kind
-    return str(body["error"]["message"])
-
 
 # --- reading ---
 
@@ -313,71 +279,6 @@ async def test_body_too_large(api: Client) -> None:
 async def test_who_is_printable_and_short(api: Client, control: FakeControl) -> None:
     await api.post("/api/v1/sysctl/apply", headers={"X-LB-Who": "bob\u202e" + "x" * 100})
     assert control.requests[0][1] == ("bob" + "x" * 100)[:64]
-
-
-# --- authentication ---
-
-
-async def test_nothing_without_a_token(tcp: Client) -> None:
-    for path in ("/api/v1/status", "/api/v1/stream", "/metrics", "/api/v1/openapi.json", "/api/v1/nothing"):
-        await error_of(await tcp.get(path), 401, "unauthorized")
-    await error_of(await tcp.post("/api/v1/zero", json={}), 401, "unauthorized")
-    page = await tcp.get("/", allow_redirects=False)
-    assert page.status == 303 and page.headers["Location"] == "/login"
-    assert (await tcp.get("/healthz")).status == 200
-
-
-async def test_bearer(tcp: Client, control: FakeControl) -> None:
-    assert (await tcp.get("/api/v1/status", headers=BEARER)).status == 200
-    metrics = await tcp.get("/metrics", headers=BEARER)
-    assert await metrics.text() == "lb_up 1\n" and metrics.headers["Content-Type"] == "text/plain; version=0.0.4"
-    # A program with the token needs no CSRF token: no other site can make it send the header.
-    await tcp.post("/api/v1/sysctl/apply", headers=BEARER | {"X-LB-Who": "somebody else"})
-    assert control.requests == [("sysctl_apply", "web:127.0.0.1")]
-
-
-@pytest.mark.parametrize("header", ["Bearer wrong", "Bearer ", "Basic Og==", "Bearer \u00fc", TOKEN])
-async def test_bad_authorization(tcp: Client, header: str) -> None:
-    await error_of(await tcp.get("/api/v1/status", headers={"Authorization": header}), 401, "unauthorized")
-
-
-async def log_in(client: Client) -> str:
-    """Returns the CSRF token of the new session."""
-    answer = await client.post("/login", data={"token": TOKEN}, allow_redirects=False)
-    assert answer.status == 303 and answer.headers["Location"] == "/"
-    cookie = answer.headers["Set-Cookie"]
-    assert "HttpOnly" in cookie and "SameSite=Strict" in cookie and TOKEN not in cookie
-    session = await (await client.get("/api/v1/session")).json()
-    assert session["authenticated_by"] == "cookie"
-    return str(session["csrf"])
-
-
-async def test_login_session_csrf_logout(tcp: Client, control: FakeControl) -> None:
-    csrf = await log_in(tcp)
-    assert (await tcp.get("/")).content_type == "text/html"
-    for headers in ({}, {"X-CSRF-Token": "wrong"}, {"X-CSRF-Token": ""}):
-        message = await error_of(await tcp.post("/api/v1/sysctl/apply", headers=headers), 401, "unauthorized")
-        assert "X-CSRF-Token" in message
-    assert control.requests == []
-    assert (await tcp.post("/api/v1/sysctl/apply", headers={"X-CSRF-Token": csrf})).status == 200
-    assert control.requests == [("sysctl_apply", "web:127.0.0.1")]
-    assert (await tcp.post("/logout", headers={"X-CSRF-Token": csrf}, allow_redirects=False)).status == 303
-    await error_of(await tcp.get("/api/v1/status"), 401, "unauthorized")
-
-
-async def test_login_form_explains_and_escapes(tcp: Client) -> None:
-    assert "gw1" in await (await tcp.get("/login")).text()
-    answer = await tcp.post("/login", data={"token": "<b>"})
-    assert answer.status == 401 and "not this node" in await answer.text()
-
-
-async def test_guessing_is_slowed_down(tcp: Client) -> None:
-    for _ in range(MAX_FAILURES):
-        assert (await tcp.post("/login", data={"token": "guess"})).status == 401
-    assert (await tcp.post("/login", data={"token": TOKEN}, allow_redirects=False)).status == 429
-    response = await tcp.get("/api/v1/status", headers=BEARER)
-    await error_of(response, 429, "limit")
-    assert int(response.headers["Retry-After"]) > 0
 
 
 async def test_headers(tcp: Client) -> None:
