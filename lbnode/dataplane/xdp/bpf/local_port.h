@@ -49,6 +49,7 @@ static long claim_step(__u32 round, __u64 *hash)
 }
 LOOPED(claim_step, __u64)
 
+/* 0, or -1: another CPU held it for longer than a moment. */
 GLOBAL int claim_soon(__u64 hash)
 {
 	LOOP(RIVAL_ROUNDS, claim_step, &hash);
